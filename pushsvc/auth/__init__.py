@@ -1,0 +1,1 @@
+"""Who may connect and publish: tokens and the keys that verify them."""

@@ -1,0 +1,247 @@
+"""Every error that a caller can meet, and how each is told on the wire.
+
+::
+
+    PushError
+    ├── InvalidRequest          400
+    │   ├── InvalidJSON
+    │   └── InvalidName
+    ├── InvalidToken            401, close 4500
+    ├── Forbidden               403
+    │   └── OriginRefused
+    ├── NotFound                404
+    ├── MethodNotAllowed        405
+    ├── RequestTimeout          408
+    ├── LengthRequired          411
+    ├── PayloadTooLarge         413
+    ├── UnsupportedMediaType    415
+    ├── IdempotencyConflict     422
+    ├── UpgradeRequired         426
+    ├── TooManyRequests         429
+    │   ├── RateLimited         close 4008
+    │   └── TooManyConnections  close 4505
+    ├── HeadersTooLarge         431
+    └── Unavailable             503
+        ├── Overloaded
+        ├── StoreUnavailable
+        └── DurabilityNotReached
+
+An error knows its stable ``code`` (the ``code`` of an ``error`` frame, the last segment of a
+problem's ``type`` and the metric label), its HTTP status, its close code where a connection cannot
+live on, and whether the same request may succeed later. ``detail`` tells the caller what to change.
+"""
+
+from typing import Any, ClassVar
+
+from pushsvc.codes import Close
+
+PROBLEM_PREFIX = "urn:pushsvc:problem:"
+
+
+class PushError(Exception):
+    """Base of all errors that reach a caller.
+
+    Args:
+        detail: one sentence for the caller: what is wrong and what to change.
+        retry_after: seconds after which trying again makes sense.
+    """
+
+    code: ClassVar[str] = "internal"
+    title: ClassVar[str] = "Internal error"
+    status: ClassVar[int] = 500
+    close: ClassVar[Close | None] = None
+    temporary: ClassVar[bool] = False
+
+    def __init__(self, detail: str, *, retry_after: float | None = None) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.retry_after = retry_after
+
+    def problem(self) -> dict[str, Any]:
+        """The error as an RFC 9457 problem details object."""
+        problem: dict[str, Any] = {
+            "type": PROBLEM_PREFIX + self.code,
+            "title": self.title,
+            "status": self.status,
+            "detail": self.detail,
+        }
+        if self.retry_after is not None:
+            problem["retry_after"] = self.retry_after
+        return problem
+
+
+class InvalidRequest(PushError):
+    """The request or message does not have the documented shape."""
+
+    code = "invalid"
+    title = "Invalid request"
+    status = 400
+
+
+class InvalidJSON(InvalidRequest):
+    """The text is not JSON, or not JSON that every client can read (RFC 7493)."""
+
+    code = "invalid_json"
+    title = "Invalid JSON"
+
+
+class InvalidName(InvalidRequest):
+    """A user id, device, topic or event has characters or a length that names may not have."""
+
+    code = "invalid_name"
+    title = "Invalid name"
+
+
+class InvalidToken(PushError):
+    """The token is missing, malformed, expired, or not for this service."""
+
+    code = "invalid_token"
+    title = "Token refused"
+    status = 401
+    close = Close.TOKEN_REFUSED
+
+
+class Forbidden(PushError):
+    """The token is good but does not allow this."""
+
+    code = "forbidden"
+    title = "Forbidden"
+    status = 403
+
+
+class OriginRefused(Forbidden):
+    """The browser page's origin is not allowed."""
+
+    code = "origin_refused"
+    title = "Origin refused"
+
+
+class NotFound(PushError):
+    """Nothing is served at this path."""
+
+    code = "not_found"
+    title = "Not found"
+    status = 404
+
+
+class MethodNotAllowed(PushError):
+    """The path exists, the method does not."""
+
+    code = "method_not_allowed"
+    title = "Method not allowed"
+    status = 405
+
+
+class RequestTimeout(PushError):
+    """The request did not arrive in time."""
+
+    code = "request_timeout"
+    title = "Request timeout"
+    status = 408
+    temporary = True
+
+
+class LengthRequired(PushError):
+    """The body comes without a Content-Length."""
+
+    code = "length_required"
+    title = "Length required"
+    status = 411
+
+
+class PayloadTooLarge(PushError):
+    """The body or the message is over its limit."""
+
+    code = "too_large"
+    title = "Payload too large"
+    status = 413
+
+
+class UnsupportedMediaType(PushError):
+    """The body's media type or encoding is not one that is read here."""
+
+    code = "unsupported_media_type"
+    title = "Unsupported media type"
+    status = 415
+
+
+class IdempotencyConflict(PushError):
+    """The Idempotency-Key was used before with another body."""
+
+    code = "idempotency_conflict"
+    title = "Idempotency key reused"
+    status = 422
+
+
+class UpgradeRequired(PushError):
+    """The path serves WebSocket version 13 only (RFC 6455, section 4.2.2)."""
+
+    code = "upgrade_required"
+    title = "Upgrade required"
+    status = 426
+
+
+class TooManyRequests(PushError):
+    """A limit of this caller is used up for now."""
+
+    code = "too_many_requests"
+    title = "Too many requests"
+    status = 429
+    temporary = True
+
+
+class RateLimited(TooManyRequests):
+    """Over the message rate."""
+
+    code = "rate_limited"
+    title = "Rate limited"
+    close = Close.RATE_LIMITED
+
+
+class TooManyConnections(TooManyRequests):
+    """The user holds as many connections as one user may."""
+
+    code = "too_many_connections"
+    title = "Too many connections"
+    close = Close.TOO_MANY_CONNECTIONS
+
+
+class HeadersTooLarge(PushError):
+    """The request headers are over their limit."""
+
+    code = "headers_too_large"
+    title = "Request header fields too large"
+    status = 431
+
+
+class Unavailable(PushError):
+    """The service cannot do this now; the same request may succeed later."""
+
+    code = "unavailable"
+    title = "Unavailable"
+    status = 503
+    temporary = True
+
+    def __init__(self, detail: str, *, retry_after: float = 1.0) -> None:
+        super().__init__(detail, retry_after=retry_after)
+
+
+class Overloaded(Unavailable):
+    """The node is at one of its own limits."""
+
+    code = "overloaded"
+    title = "Overloaded"
+
+
+class StoreUnavailable(Unavailable):
+    """Redis cannot be reached, or refuses."""
+
+    code = "store_unavailable"
+    title = "Store unavailable"
+
+
+class DurabilityNotReached(Unavailable):
+    """The append happened but was not confirmed at the configured durability in time."""
+
+    code = "durability_not_reached"
+    title = "Durability not reached"

@@ -1,0 +1,1 @@
+"""The domain: feeds, cursors, listeners and node leases, kept in Redis."""

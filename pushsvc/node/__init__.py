@@ -1,0 +1,1 @@
+"""A node: the sockets it holds, and how what is published reaches them."""

@@ -1,0 +1,1 @@
+"""Pure protocol code: frames, messages, names and the delivery state; no I/O."""
