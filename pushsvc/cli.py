@@ -1,0 +1,270 @@
+"""The ``pushsvc`` command: parsing and calling, nothing else."""
+
+import json
+import os
+import re
+import secrets
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from pushsvc import __version__, logs
+from pushsvc.settings import Settings, SettingsError, load, rows
+
+DEV_USER: Final = "demo"
+DEV_TTL: Final = 7 * 86400.0
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+class Duration(click.ParamType[float]):
+    """A time such as 90s, 15m, 1h or 7d, in seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> float:
+        """Parse."""
+        match = re.fullmatch(r"(\d+)([smhd])", str(value))
+        if not match:
+            self.fail(f"{value!r} is no duration: write 90s, 15m, 1h or 7d", param, ctx)
+        return int(match[1]) * _UNITS[match[2]]
+
+
+def settings_flags(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command one flag for each setting; a flag wins over its environment variable."""
+    for row in reversed(rows()):
+        if row.flag is not None:
+            default = f" [default: {row.default}]" if row.default else ""
+            command = click.option(
+                row.flag,
+                row.field,
+                metavar="|".join(row.choices) or None,
+                help=f"{row.help}{default}",
+            )(command)
+    return command
+
+
+def _load(flags: dict[str, Any], **defaults: str) -> Settings:
+    """The settings of a command.
+
+    Args:
+        flags: what the command line says.
+        defaults: environment variables, without prefix, for what nothing else says.
+    """
+    environ = {f"PUSHSVC_{name}": value for name, value in defaults.items()} | dict(os.environ)
+    try:
+        settings = load(environ, flags)
+    except SettingsError as error:
+        raise click.ClickException(str(error)) from None
+    logs.configure(settings.log_format, settings.log_level)
+    return settings
+
+
+class _BadSettings(click.ClickException):
+    exit_code = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__)
+def main() -> None:
+    """Push notifications with an acknowledged, durable mailbox per user and device.
+
+    Try it: `pushsvc dev` starts a node with an embedded Valkey and prints what to paste.
+    """
+
+
+@main.command()
+@settings_flags
+def serve(**flags: Any) -> None:
+    """Run one node against a Redis or Valkey.
+
+    Settings come from PUSHSVC_* variables, each also a flag; docs/settings.md lists them.
+    """
+    _serve(_load(flags))
+
+
+def _serve(settings: Settings, started: Callable[[int, int], None] = lambda *_: None) -> None:
+    # Imported here, so that the other commands start at once.
+    from pushsvc import run, supervisor  # noqa: PLC0415
+
+    try:
+        (run if settings.workers == 1 else supervisor).serve(settings, started)
+    except SettingsError as error:
+        raise _BadSettings(str(error)) from None
+
+
+@main.command()
+@settings_flags
+def dev(**flags: Any) -> None:
+    """Run a node with an embedded Valkey on this machine, for development.
+
+    Everything is kept in memory and gone when it stops. Ctrl-C ends all of it.
+    """
+    from pushsvc.embedded import EmbeddedServer, EmbeddedServerError  # noqa: PLC0415
+
+    try:
+        with EmbeddedServer() as server:
+            settings = _load(
+                flags,
+                HOST="127.0.0.1",
+                ADMIN_HOST="127.0.0.1",
+                REDIS_URL=server.url,
+                JWT_SECRET=secrets.token_urlsafe(32),
+                DRAIN_SECONDS="0",
+                LOG_LEVEL="warning",
+            )
+            _serve(settings, lambda port, admin: _introduce(settings, port, admin))
+    except EmbeddedServerError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _introduce(settings: Settings, port: int, admin_port: int) -> None:
+    node = f"http://{settings.host}:{port}"
+    user = _mint(settings, DEV_USER, (), DEV_TTL)
+    publisher = _mint(settings, "backend", ("push.publish",), DEV_TTL)
+    click.echo(f"""
+pushsvc {__version__} is running, with an embedded Valkey; Ctrl-C stops it.
+
+  console          http://{settings.admin_host}:{admin_port}/console
+  node             {node}
+  user token       {user}
+  publisher token  {publisher}
+
+Listen as user "{DEV_USER}" in a second terminal:
+
+  {_command()} listen --url {node} --token {user}
+
+Publish to that user in a third one:
+
+  curl -sS {node}/v1/notifications -H 'Content-Type: application/json' \\
+    -H 'Authorization: Bearer {publisher}' \\
+    -d '{{"to":{{"user":"{DEV_USER}"}},"data":{{"text":"hello"}}}}'
+""")
+
+
+def _command() -> str:
+    """How this command was called, as one would type it again."""
+    called = sys.argv[0]
+    return os.path.relpath(called) if os.sep in called else called
+
+
+def _mint(settings: Settings, user: str, scopes: tuple[str, ...], ttl: float) -> str:
+    from pushsvc.auth.tokens import mint  # noqa: PLC0415
+
+    if settings.jwt_secret is None:
+        raise click.ClickException(
+            "PUSHSVC_JWT_SECRET is not set: tokens can be minted with a shared secret only"
+        )
+    return mint(
+        secret=settings.jwt_secret.get_secret_value(),
+        user=user,
+        audience=settings.jwt_audience,
+        scopes=scopes,
+        ttl=ttl,
+        issuer=settings.jwt_issuer,
+    )
+
+
+@main.command()
+@click.option("--user", required=True, help="The user id (`sub`).")
+@click.option(
+    "--scope",
+    "scopes",
+    multiple=True,
+    type=click.Choice(["push.receive", "push.publish", "push.admin"]),
+    help="A scope; may be given several times.",
+)
+@click.option("--ttl", type=Duration(), default="1h", show_default=True, help="Time to live.")
+def token(user: str, scopes: tuple[str, ...], ttl: float) -> None:
+    """Mint a token with the secret in PUSHSVC_JWT_SECRET, for development."""
+    from pushsvc.errors import InvalidName  # noqa: PLC0415
+
+    try:
+        click.echo(_mint(_load({}), user, scopes, ttl))
+    except InvalidName as error:
+        raise click.ClickException(error.detail) from None
+
+
+_url = click.option(
+    "--url", default="http://127.0.0.1:8080", show_default=True, help="The node's address."
+)
+_token = click.option(
+    "--token", required=True, envvar="PUSH_TOKEN", help="The token, or set PUSH_TOKEN."
+)
+
+
+@main.command()
+@_url
+@_token
+@click.option("--user", "users", multiple=True, required=True, help="The user; may be repeated.")
+@click.option("--event", help="What kind of notification it is, such as order.shipped.")
+@click.option("--ttl", type=Duration(), help="How long it is worth delivering; 0s is live only.")
+@click.option("--idempotency-key", help="Makes a retry safe: one key, one notification.")
+@click.argument("data")
+def publish(
+    url: str,
+    token: str,
+    users: tuple[str, ...],
+    event: str | None,
+    ttl: float | None,
+    idempotency_key: str | None,
+    data: str,
+) -> None:
+    """Publish one notification. DATA is JSON; anything else is sent as a string."""
+    try:
+        value = json.loads(data)
+    except ValueError:
+        value = data
+    note = {
+        "to": {"user": users[0]} if len(users) == 1 else {"users": list(users)},
+        "data": value,
+        **({} if event is None else {"event": event}),
+        **({} if ttl is None else {"ttl": ttl}),
+    }
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    if idempotency_key is not None:
+        headers["Idempotency-Key"] = f'"{idempotency_key}"'
+    if not url.startswith(("http://", "https://")):
+        raise click.BadParameter("begins with http:// or https://", param_hint="--url")
+    request = urllib.request.Request(  # noqa: S310 - the scheme was checked above
+        url.rstrip("/") + "/v1/notifications", json.dumps(note).encode(), headers
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
+            click.echo(answer.read().decode())
+    except urllib.error.HTTPError as error:
+        raise click.ClickException(_detail(error.code, error.read())) from None
+    except OSError as error:
+        raise click.ClickException(f"{url} cannot be reached: {error}") from None
+
+
+def _detail(status: int, body: bytes) -> str:
+    try:
+        return f"{status}: {json.loads(body)['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return f"{status}"
+
+
+@main.command()
+@_url
+@_token
+@click.option("--device", default="default", show_default=True, help="Whose cursor to use.")
+@click.option("--ack/--no-ack", default=True, show_default=True, help="Acknowledge what comes.")
+@click.option("--count", type=click.IntRange(1), help="End after so many notifications.")
+def listen(url: str, token: str, device: str, ack: bool, count: int | None) -> None:  # noqa: FBT001
+    """Print each message as a line of JSON, and acknowledge notifications.
+
+    Reconnects by itself until the server says that it is useless.
+    """
+    from pushsvc.listen import Refused, notifications  # noqa: PLC0415
+
+    try:
+        for text in notifications(url, token, device, ack=ack, count=count):
+            click.echo(text)
+    except Refused as error:
+        raise click.ClickException(str(error)) from None
+    except KeyboardInterrupt:
+        return

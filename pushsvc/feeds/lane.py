@@ -1,0 +1,223 @@
+"""A lane carries commands to Redis in pipelines, one pipeline under way at a time.
+
+While one pipeline is under way the next fills up, so the busier a node is, the less a command
+costs. Commands of one lane are executed in the order in which they were submitted.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Final
+
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    NoScriptError,
+    RedisError,
+    ResponseError,
+)
+from redis.exceptions import (
+    TimeoutError as RedisTimeoutError,
+)
+
+from pushsvc import metrics
+from pushsvc.errors import Overloaded, PushError, StoreUnavailable, Unavailable
+from pushsvc.feeds.connect import Client
+from pushsvc.feeds.scripts import Scripts
+
+Command = tuple[Any, ...]
+Result = Any
+"""What Redis answered to one command: a value, or a PushError."""
+
+Submission = tuple[Sequence[Command], asyncio.Future[list[Result]]]
+
+MAX_PIPELINE: Final = 512
+"""Most commands in one pipeline."""
+MAX_QUEUE: Final = 50_000
+"""Most commands that wait; further ones are refused."""
+FIRST_PAUSE: Final = 0.1
+LONGEST_PAUSE: Final = 2.0
+
+_TRANSIENT: Final = (
+    "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "READONLY", "BUSY", "MISCONF",
+)  # fmt: skip
+
+
+class Lane:
+    """One stream of commands to Redis.
+
+    Args:
+        name: the label of its metrics.
+        client: the redis-py client it has for itself.
+        scripts: loaded again where Redis has forgotten them.
+        tail: a command put after each pipeline, on the same connection (``WAIT``, ``WAITAOF``);
+            its result is the last one of every submission that the pipeline carried.
+    """
+
+    def __init__(self, name: str, client: Client, scripts: Scripts, tail: Command | None = None):
+        self.name = name
+        self._client = client
+        self._scripts = scripts
+        self._tail = tail
+        self._queue: deque[Submission] = deque()
+        self._waiting = 0
+        self._task: asyncio.Task[None] | None = None
+        self._pause = 0.0
+        self._closed_until = 0.0
+        self._closed = False
+        self._seconds = metrics.redis_seconds.labels(name)
+
+    def submit(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
+        """Have commands executed, in order.
+
+        Returns:
+            A future of their results in order; a command that failed has a ``PushError`` for its
+            result. The future itself fails with ``StoreUnavailable`` where it is not known which
+            of the commands were executed.
+
+        Raises:
+            Overloaded: too many commands wait already; none of these was taken.
+            StoreUnavailable: Redis failed a moment ago; none of these was taken.
+        """
+        now = time.monotonic()
+        if self._closed or now < self._closed_until:
+            raise StoreUnavailable(
+                "the store cannot be reached: retry", retry_after=max(1.0, self._pause)
+            )
+        if self._waiting + len(commands) > MAX_QUEUE:
+            raise Overloaded("too many requests wait for the store: retry")
+        future: asyncio.Future[list[Result]] = asyncio.get_running_loop().create_future()
+        self._queue.append((commands, future))
+        self._waiting += len(commands)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+        return future
+
+    async def one(self, *command: Any) -> Any:
+        """Execute one command.
+
+        Raises:
+            PushError: what the command failed with.
+        """
+        (result,) = await self.submit([command])
+        if isinstance(result, PushError):
+            raise result
+        return result
+
+    def forget(self, commands: Sequence[Command]) -> None:
+        """Have commands executed whose outcome does not matter."""
+        try:
+            future = self.submit(commands)
+        except Unavailable:
+            return
+        # Looking at the exception is what keeps asyncio from reporting it.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    async def aclose(self) -> None:
+        """Finish what was submitted and close the connections."""
+        self._closed = True
+        if self._task is not None:
+            await self._task
+        await self._client.aclose()
+
+    async def _run(self) -> None:
+        try:
+            while self._queue:
+                batch = self._next_batch()
+                started = time.perf_counter()
+                try:
+                    results = await self._execute([c for commands, _ in batch for c in commands])
+                except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+                    self._fail(batch, error)
+                    continue
+                except RedisError as error:
+                    self._fail(batch, error)
+                    continue
+                self._pause = 0.0
+                self._seconds.observe(time.perf_counter() - started)
+                self._answer(batch, [self._told(result) for result in results])
+        finally:
+            self._task = None
+
+    def _next_batch(self) -> list[Submission]:
+        batch: list[Submission] = []
+        size = 0
+        while self._queue and (not batch or size + len(self._queue[0][0]) <= MAX_PIPELINE):
+            item = self._queue.popleft()
+            size += len(item[0])
+            batch.append(item)
+        self._waiting -= size
+        return batch
+
+    async def _execute(self, commands: list[Command]) -> list[Result]:
+        results = await self._pipeline(commands)
+        forgotten = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
+        if forgotten:
+            # A restarted or promoted server has an empty script cache; NOSCRIPT means that the
+            # command did nothing, so it is safe to send again.
+            await self._scripts.load(self._client)
+            again = await self._pipeline([commands[i] for i in forgotten])
+            for i, result in zip(forgotten, again, strict=False):
+                results[i] = result
+            if self._tail is not None:
+                results[-1] = again[-1]
+        return results
+
+    async def _pipeline(self, commands: list[Command]) -> list[Result]:
+        pipeline: Any = self._client.pipeline(transaction=False)
+        for command in commands:
+            pipeline.execute_command(*command)
+        if self._tail is not None:
+            pipeline.execute_command(*self._tail)
+        results: list[Result] = await pipeline.execute(raise_on_error=False)
+        return results
+
+    def _answer(
+        self,
+        batch: list[Submission],
+        results: list[Result],
+    ) -> None:
+        tail = results[-1:] if self._tail is not None else []
+        first = 0
+        for commands, future in batch:
+            last = first + len(commands)
+            if not future.done():
+                future.set_result(results[first:last] + tail)
+            first = last
+
+    def _told(self, result: Result) -> Result:
+        if not isinstance(result, Exception):
+            return result
+        text = str(result)
+        metrics.redis_errors.labels(self.name, type(result).__name__).inc()
+        if isinstance(result, ResponseError) and "OOM" in text[:8]:
+            return StoreUnavailable("the store is out of memory: retry later", retry_after=5.0)
+        if text.startswith(_TRANSIENT) or isinstance(
+            result, RedisConnectionError | RedisTimeoutError
+        ):
+            return StoreUnavailable("the store is failing over: retry", retry_after=1.0)
+        return PushError(f"the store refused a command: {text[:200]}")
+
+    def _fail(
+        self,
+        batch: list[Submission],
+        error: Exception,
+    ) -> None:
+        """Fail a pipeline, and for a moment everything after it, so that callers hear at once."""
+        metrics.redis_errors.labels(self.name, type(error).__name__).inc()
+        self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        self._closed_until = time.monotonic() + self._pause
+        batch = [*batch, *self._queue]
+        self._queue.clear()
+        self._waiting = 0
+        for _, future in batch:
+            if not future.done():
+                future.set_exception(
+                    StoreUnavailable(
+                        "the store cannot be reached, so the request may or may not have been "
+                        "carried out: retry",
+                        retry_after=max(1.0, self._pause),
+                    )
+                )

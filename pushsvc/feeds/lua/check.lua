@@ -1,0 +1,11 @@
+-- The sweep: is the connection still registered, and what is the newest id of its feed?
+-- KEYS: listeners, cursors
+-- ARGV: connection id, retention (ms)
+-- Returns the head, or false where the registration was lost.
+if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
+  return false
+end
+local keep_ms = tonumber(ARGV[2]) * 2
+redis.call('PEXPIRE', KEYS[1], keep_ms)
+redis.call('PEXPIRE', KEYS[2], keep_ms)
+return redis.call('HGET', KEYS[2], HEAD) or '0-0'

@@ -1,0 +1,45 @@
+-- Register a connection and read what it has not acked, in one step: whatever is published is
+-- either in the answer or routed to the connection.
+-- KEYS: log, listeners, cursors
+-- ARGV: connection id, device, position held ('' at first), count, bytes, retention (ms),
+--       most connections, most devices
+-- Returns the backlog, or {'', listener, ...} where the user holds as many connections as it may.
+local log, listeners, cursors = KEYS[1], KEYS[2], KEYS[3]
+local connection, device, held = ARGV[1], ARGV[2], ARGV[3]
+local keep_ms = tonumber(ARGV[6]) * 2
+
+if redis.call('HLEN', listeners) >= tonumber(ARGV[7])
+    and redis.call('HEXISTS', listeners, connection) == 0 then
+  local answer = redis.call('HKEYS', listeners)
+  table.insert(answer, 1, '')
+  return answer
+end
+
+local cursor = redis.call('HGET', cursors, device)
+if not cursor then
+  -- A new device starts after what any device of the user has acked. The place is kept, so that
+  -- another device's later acks do not move it.
+  cursor = '0-0'
+  local devices, lowest, lowest_device = 0, nil, nil
+  local fields = redis.call('HGETALL', cursors)
+  for i = 1, #fields, 2 do
+    local name, id = fields[i], fields[i + 1]
+    if string.sub(name, 1, 1) ~= '~' then
+      devices = devices + 1
+      if less(cursor, id) then
+        cursor = id
+      end
+      if not lowest or less(id, lowest) then
+        lowest, lowest_device = id, name
+      end
+    end
+  end
+  if devices >= tonumber(ARGV[8]) then
+    redis.call('HDEL', cursors, lowest_device)
+  end
+  redis.call('HSET', cursors, device, cursor)
+end
+redis.call('HSET', listeners, connection, device .. ' ' .. string.format('%.0f', now_ms()))
+redis.call('PEXPIRE', listeners, keep_ms)
+redis.call('PEXPIRE', cursors, keep_ms)
+return backlog(log, cursors, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]))

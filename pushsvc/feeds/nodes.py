@@ -1,0 +1,250 @@
+"""Nodes as Redis sees them: leases, and an inbox stream for each.
+
+A connection's id begins with the id of the node that holds it, so the listeners of a feed say where
+to send a copy, and a node whose lease has lapsed takes all of its registrations with it.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection, Sequence
+from typing import Any, Final, NamedTuple
+
+import msgspec
+from redis.exceptions import RedisError
+
+from pushsvc import metrics
+from pushsvc.errors import PushError, StoreUnavailable
+from pushsvc.feeds.connect import Client
+from pushsvc.feeds.keys import Keys
+from pushsvc.feeds.lane import Command, Lane
+from pushsvc.feeds.scripts import Scripts
+
+INBOX_PACKETS: Final = 10_000
+"""Packets an inbox keeps; what is trimmed unread is read from the feeds."""
+PACKET_BYTES: Final = 256 * 1024
+"""Bytes of bodies after which a packet is full."""
+BLOCK_SECONDS: Final = 2.0
+"""How long a read of the inbox waits for a packet."""
+
+
+class Courier(NamedTuple):
+    """A copy of an entry on its way to a node that holds a listener."""
+
+    feed: str
+    id: int
+    previous: int
+    body: bytes
+
+
+class Beat(NamedTuple):
+    """The answer to a lease's renewal."""
+
+    redis_ms: int
+    """Redis time, milliseconds since the epoch."""
+    live: frozenset[str] | None
+    """The live nodes, or None where the lease had lapsed."""
+
+
+def node_of(connection: str) -> str:
+    """The node that holds a connection."""
+    return connection.partition(".")[0]
+
+
+# Ids are integers of more than 64 bits, so a packet carries their two halves.
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(list[tuple[str, int, int, int, int, bytes]]).decode
+_SEQUENCE: Final = (1 << 64) - 1
+
+
+def pack(entries: Sequence[Courier]) -> bytes:
+    """A packet of courier entries."""
+    return _pack(
+        [
+            (feed, i >> 64, i & _SEQUENCE, previous >> 64, previous & _SEQUENCE, body)
+            for feed, i, previous, body in entries
+        ]
+    )
+
+
+def unpack(packet: bytes) -> list[Courier]:
+    """The courier entries of a packet.
+
+    Raises:
+        msgspec.DecodeError: the bytes are not a packet.
+    """
+    return [
+        Courier(feed, ms << 64 | seq, prev_ms << 64 | prev_seq, body)
+        for feed, ms, seq, prev_ms, prev_seq, body in _unpack(packet)
+    ]
+
+
+class Outbox:
+    """Puts courier entries into inboxes, one packet a node while an earlier one is under way."""
+
+    def __init__(self, lane: Lane, keys: Keys) -> None:
+        self._lane = lane
+        self._keys = keys
+        self._waiting: dict[str, list[Courier]] = {}
+        self._task: asyncio.Task[None] | None = None
+
+    def post(self, node: str, entry: Courier) -> None:
+        """Send a copy. It may get lost: the feed is what counts."""
+        waiting = self._waiting.get(node)
+        if waiting is None:
+            self._waiting[node] = [entry]
+        else:
+            waiting.append(entry)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def aclose(self) -> None:
+        """Wait until everything posted was sent."""
+        if self._task is not None:
+            await self._task
+
+    async def _run(self) -> None:
+        try:
+            while self._waiting:
+                waiting, self._waiting = self._waiting, {}
+                commands = [
+                    c for node, entries in waiting.items() for c in self._add(node, entries)
+                ]
+                try:
+                    results = await self._lane.submit(commands)
+                except StoreUnavailable:
+                    metrics.courier_lost.inc(sum(map(len, waiting.values())))
+                    continue
+                lost = sum(isinstance(result, PushError) for result in results)
+                metrics.courier_lost.inc(lost)
+        finally:
+            self._task = None
+
+    def _add(self, node: str, entries: list[Courier]) -> list[Command]:
+        key = self._keys.inbox(node)
+        commands = []
+        first = size = 0
+        for i, entry in enumerate(entries):
+            size += len(entry.body)
+            if size > PACKET_BYTES or i == len(entries) - 1:
+                packet = pack(entries[first : i + 1])
+                # NOMKSTREAM: only a node makes its inbox, so none is left behind for a dead one.
+                commands.append(
+                    ("XADD", key, "NOMKSTREAM", "MAXLEN", "~", INBOX_PACKETS, "*", "p", packet)
+                )
+                first, size = i + 1, 0
+        return commands
+
+
+class Leases:
+    """The leases of the nodes, and who is live, as of the last renewal."""
+
+    def __init__(self, lane: Lane, keys: Keys, scripts: Scripts, seconds: float) -> None:
+        self.seconds = seconds
+        self.live: Collection[str] = frozenset()
+        self.redis_offset = 0.0
+        """Redis time less this machine's clock, in seconds."""
+        self._lane = lane
+        self._keys = keys
+        self._digest = scripts.digests["lease"]
+
+    async def renew(self, node: str, *, take: bool) -> Beat:
+        """Renew a node's lease, or take one that it does not hold yet.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        sent = time.time()
+        redis_ms, held, *live = await self._lane.one(
+            "EVALSHA", self._digest, 1, self._keys.nodes,
+            node, round(self.seconds * 1000), "1" if take else "0",
+        )  # fmt: skip
+        self.redis_offset = redis_ms / 1000 - (sent + time.time()) / 2
+        if not held:
+            return Beat(redis_ms, None)
+        self.live = frozenset(name.decode() for name in live)
+        return Beat(redis_ms, self.live)
+
+    async def give_up(self, node: str) -> None:
+        """End a node's lease and remove its inbox.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        await self._lane.submit([("ZREM", self._keys.nodes, node), ("DEL", self._keys.inbox(node))])
+
+    def redis_time(self) -> float:
+        """Now by Redis time, seconds since the epoch."""
+        return time.time() + self.redis_offset
+
+
+class Inbox:
+    """One node's inbox, read on a connection of its own.
+
+    Args:
+        client: the redis-py client for the blocking reads; its answers may take
+            ``BLOCK_SECONDS`` and more.
+        lane: for everything else.
+    """
+
+    def __init__(self, client: Client, lane: Lane, keys: Keys, node: str, lease: float) -> None:
+        self._client: Any = client
+        self._lane = lane
+        self._key = keys.inbox(node)
+        self._expire_ms = round(lease * 10_000)
+        self._last = b"0-0"
+
+    async def open(self) -> None:
+        """Make the inbox, so that publishers may write to it.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        await self.beat(b"")
+
+    async def beat(self, canary: bytes) -> int:
+        """Put a canary into the inbox, drop what was read, and renew the key.
+
+        Returns:
+            How many packets the inbox holds.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        trimmed, added, _, length = await self._lane.submit(
+            [
+                ("XTRIM", self._key, "MINID", "~", self._last),
+                ("XADD", self._key, "MAXLEN", "~", INBOX_PACKETS, "*", "c", canary),
+                ("PEXPIRE", self._key, self._expire_ms),
+                ("XLEN", self._key),
+            ]
+        )
+        for result in (trimmed, added, length):
+            if isinstance(result, PushError):
+                raise result
+        return int(length)
+
+    async def read(self) -> tuple[list[bytes], list[bytes]]:
+        """Wait for what is in the inbox.
+
+        Returns:
+            The packets and the canaries that came, in order; both empty after ``BLOCK_SECONDS``.
+
+        Raises:
+            StoreUnavailable: Redis cannot be reached or refuses.
+        """
+        try:
+            answer = await self._client.execute_command(
+                "XREAD", "COUNT", 100, "BLOCK", round(BLOCK_SECONDS * 1000),
+                "STREAMS", self._key, self._last,
+            )  # fmt: skip
+        except (RedisError, OSError) as error:
+            raise StoreUnavailable(f"the inbox cannot be read: {error}") from error
+        packets, canaries = [], []
+        for _, entries in answer or ():
+            for entry_id, fields in entries:
+                if b"p" in fields:
+                    packets.append(fields[b"p"])
+                else:
+                    canaries.append(fields[b"c"])
+                self._last = entry_id
+        return packets, canaries

@@ -1,0 +1,132 @@
+"""Publishing: append to the feed, confirm its durability, then send copies to the listeners' nodes.
+
+The feed is the truth and the copy is a courier: when this process dies between the two, the
+message is late by at most a sweep, and never lost.
+"""
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pushsvc import metrics
+from pushsvc.errors import DurabilityNotReached, PushError
+from pushsvc.feeds.feed import Append, Appended, Feeds
+from pushsvc.feeds.lane import Command
+from pushsvc.feeds.nodes import Courier, Leases, Outbox, node_of
+
+
+class Durability(enum.StrEnum):
+    """What has happened to a message before it is answered with 202."""
+
+    NONE = "none"
+    """Live only: it is not stored."""
+    MEMORY = "memory"
+    """It is in the memory of the Redis primary."""
+    REPLICA = "replica"
+    """At least one replica has it too."""
+    FSYNC = "fsync"
+    """It is on the primary's disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A publish that was accepted."""
+
+    id: int
+    durability: Durability
+    connections: int
+    """Live connections that it was routed to."""
+
+
+def confirmation(durability: Durability, timeout: float) -> Command | None:
+    """The command that waits until a pipeline's appends have reached a durability."""
+    milliseconds = round(timeout * 1000)
+    if durability is Durability.REPLICA:
+        return ("WAIT", 1, milliseconds)
+    if durability is Durability.FSYNC:
+        return ("WAITAOF", 1, 0, milliseconds)
+    return None
+
+
+class Publisher:
+    """Publishes to feeds.
+
+    Args:
+        feeds: where messages are appended; the tail of its publishing lane is ``confirmation``.
+        outbox: for the copies.
+        leases: who is live.
+        durability: what to wait for.
+    """
+
+    def __init__(
+        self, feeds: Feeds, outbox: Outbox, leases: Leases, durability: Durability
+    ) -> None:
+        self._feeds = feeds
+        self._outbox = outbox
+        self._leases = leases
+        self._durability: Final = durability
+
+    async def publish(self, appends: Sequence[Append]) -> list[Receipt | PushError]:
+        """Publish messages, each to its feed, in order.
+
+        Returns:
+            For each a receipt, or why it was not accepted.
+
+        Raises:
+            StoreUnavailable: it is not known which were appended; a retry with the same
+                idempotency keys is safe.
+            Overloaded: none was appended.
+        """
+        results, confirmed = await self._feeds.append(appends)
+        unconfirmed = self._unconfirmed(confirmed)
+        receipts: list[Receipt | PushError] = []
+        accepted = 0
+        for append, result in zip(appends, results, strict=True):
+            if isinstance(result, PushError):
+                metrics.published.labels(result.code).inc()
+                receipts.append(result)
+                continue
+            connections = self._route(append, result)
+            if append.ttl == 0:
+                durability = Durability.NONE
+            elif unconfirmed is not None:
+                metrics.published.labels(unconfirmed.code).inc()
+                receipts.append(unconfirmed)
+                continue
+            else:
+                durability = self._durability
+            accepted += 1
+            receipts.append(Receipt(result.id, durability, connections))
+        metrics.published.labels("accepted").inc(accepted)
+        return receipts
+
+    def _unconfirmed(self, confirmed: Any) -> PushError | None:
+        if self._durability in (Durability.NONE, Durability.MEMORY):
+            return None
+        reached = confirmed[0] if isinstance(confirmed, list) else confirmed
+        if isinstance(reached, int) and reached >= 1:
+            return None
+        return DurabilityNotReached(
+            f"the notification was appended but did not reach durability {self._durability!s} in "
+            "time: retry with the same Idempotency-Key, it will not be sent twice"
+        )
+
+    def _route(self, append: Append, appended: Appended) -> int:
+        """Send a copy to each live node that holds a listener, and clean up after dead nodes."""
+        live = self._leases.live
+        nodes: set[str] = set()
+        dead: list[str] = []
+        for listener in appended.listeners:
+            node = node_of(listener)
+            if node in live:
+                nodes.add(node)
+            else:
+                dead.append(listener)
+        for node in nodes:
+            self._outbox.post(
+                node, Courier(append.feed, appended.id, appended.previous, append.body)
+            )
+        if dead:
+            self._feeds.leave([(append.feed, dead)])
+        return len(appended.listeners) - len(dead)

@@ -1,0 +1,89 @@
+"""A small listener for the command line: reconnects, acknowledges, gives up when told to."""
+
+import json
+import random
+import sys
+import time
+from collections.abc import Iterator
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+from websockets.typing import Subprotocol
+
+from pushsvc.codes import means_reconnect
+
+FIRST_WAIT = 0.5
+LONGEST_WAIT = 30.0
+
+
+class Refused(Exception):
+    """The server says that coming back is useless."""
+
+
+def notifications(
+    url: str, token: str, device: str, *, ack: bool, count: int | None
+) -> Iterator[str]:
+    """The messages of a device's mailbox, as JSON texts.
+
+    Args:
+        url: of a node, http(s) or ws(s).
+        token: the user's token.
+        device: whose cursor is used.
+        ack: whether notifications are acknowledged once the caller asks for the next message.
+        count: how many notifications to wait for; None for no end.
+
+    Raises:
+        Refused: the server refused the token, or closed with a code that says stop.
+    """
+    wait = FIRST_WAIT
+    left = count
+    while True:
+        hint = 0.0
+        try:
+            with _open(url, token, device) as socket:
+                wait = FIRST_WAIT
+                for text in socket:
+                    message = json.loads(text)
+                    yield str(text)
+                    if message["type"] == "reconnect":
+                        hint = message["retry_after"]
+                    if message["type"] != "notification":
+                        continue
+                    if ack:
+                        socket.send(json.dumps({"type": "ack", "id": message["id"]}))
+                    left = None if left is None else left - 1
+                    if left == 0:
+                        return
+        except InvalidStatus as error:
+            if error.response.status_code not in (429, 503):
+                raise Refused(_reason(error)) from None
+            hint = float(error.response.headers.get("Retry-After", 1))
+        except ConnectionClosed as error:
+            if error.rcvd is not None and not means_reconnect(error.rcvd.code):
+                raise Refused(f"{error.rcvd.code}: {error.rcvd.reason}") from None
+        except (OSError, TimeoutError) as error:
+            sys.stderr.write(f"{url} cannot be reached ({error}); trying again\n")
+        time.sleep(hint + random.random() * wait)  # noqa: S311 - full jitter, not a secret
+        wait = min(wait * 2, LONGEST_WAIT)
+
+
+def _open(url: str, token: str, device: str) -> ClientConnection:
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
+    address = urlunsplit(
+        (scheme, parts.netloc, parts.path.rstrip("/") + "/v1/ws", urlencode({"device": device}), "")
+    )
+    return connect(
+        address,
+        subprotocols=[Subprotocol("pushsvc.v1.json")],
+        additional_headers={"Authorization": f"Bearer {token}"},
+    )
+
+
+def _reason(error: InvalidStatus) -> str:
+    status = error.response.status_code
+    try:
+        return f"{status}: {json.loads(error.response.body)['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return f"the server answered {status}"

@@ -1,0 +1,411 @@
+"""The connection core: every WebSocket of a worker, in one readiness set, without a queue each.
+
+A socket arrives here after its handshake. What a connection holds while it is idle is one
+``Connection``, one ``Session`` and one ``Cursor``; a frame reader exists while a frame is
+incomplete, and unsent bytes exist while the kernel's buffer is full: at most one notification, or
+``MAX_TAIL`` of replies. Meanwhile nothing is fed to it; it reads on from its feed later.
+"""
+
+import asyncio
+import os
+import random
+import socket
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+import structlog
+
+from pushsvc import metrics
+from pushsvc.codes import Close
+from pushsvc.logs import SampledLog
+from pushsvc.node.poller import READABLE, WRITABLE, new_poller
+from pushsvc.node.wheel import Wheel
+from pushsvc.protocol import frames
+from pushsvc.protocol.messages import Ref
+from pushsvc.protocol.session import (
+    Acked,
+    Beat,
+    Effect,
+    End,
+    Policy,
+    Redeliver,
+    Renew,
+    Send,
+    Session,
+)
+
+READ_BYTES: Final = 16 * 1024
+"""Most bytes read from one socket before the next has its turn."""
+POLL_EVENTS: Final = 256
+"""Most sockets served before the event loop has its turn."""
+MAX_TAIL: Final = 64 * 1024
+"""Bytes of replies that may wait for a peer that does not read."""
+LINGER: Final = 3.0
+"""Seconds that a peer has to answer a close (RFC 6455, section 7.1.1)."""
+
+_KNOWN: Final = frozenset(Close)
+
+log = SampledLog(structlog.get_logger("pushsvc.connections"))
+
+
+class Owner(Protocol):
+    """Who decides what connections are sent: the hub."""
+
+    def drained(self, connection: "Connection") -> None:
+        """The socket has room again."""
+
+    def acked(self, connection: "Connection", entry_id: int, ref: Ref) -> None:
+        """The device's position moved to ``entry_id``."""
+
+    def redeliver(self, connection: "Connection") -> None:
+        """The cursor was rewound."""
+
+    def left(self, connection: "Connection") -> None:
+        """The connection is over."""
+
+
+Renewal = Callable[["Connection", str, Ref], None]
+"""Verifies a new token for a connection, and answers its ref."""
+
+
+class Connection:
+    """One WebSocket.
+
+    Args:
+        core: the core that it is part of.
+        number: unique in this process.
+        feed: the mailbox that it listens to.
+        session: its rules.
+    """
+
+    __slots__ = (
+        "_core",
+        "_reader",
+        "_tail",
+        "blocked_at",
+        "fd",
+        "feed",
+        "number",
+        "open",
+        "session",
+        "wake",
+    )
+
+    def __init__(self, core: "Connections", number: int, feed: str, session: Session) -> None:
+        self._core = core
+        self.number = number
+        self.feed = feed
+        self.session = session
+        self.fd = -1
+        self.wake = 0
+        # False before the handshake is answered and once a close was sent.
+        self.open = False
+        self._reader: frames.FrameReader | None = None
+        # What the kernel did not take; None while the socket has room.
+        self._tail: bytes | None = None
+        self.blocked_at = 0.0
+
+    def writable(self) -> bool:
+        """Whether the next frame may be handed over."""
+        return self._tail is None and self.open
+
+    def write(self, data: bytes) -> None:
+        """Send frames: now, or as soon as the peer has read what was sent before."""
+        if self.fd < 0:
+            return
+        if self._tail is not None:
+            if len(self._tail) + len(data) > MAX_TAIL:
+                self._core.abort(self, Close.SLOW_CONSUMER)
+                return
+            self._tail += data
+            return
+        try:
+            sent = os.write(self.fd, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self._core.abort(self, None)
+            return
+        if sent < len(data):
+            self._tail = data[sent:]
+            self.blocked_at = self._core.now
+            self._core.poller.want_write(self.fd, True)
+
+    def send(self, payload: bytes) -> None:
+        """Send one message."""
+        if self.open:
+            self.write(frames.text(payload))
+
+    def perform(self, effects: list[Effect]) -> None:
+        """Carry out what the session asks for, in order."""
+        self._core.perform(self, effects)
+
+    def watch(self) -> None:
+        """Something of the session is due earlier than before."""
+        self._core.watch(self)
+
+    def end(self, code: Close) -> None:
+        """Close the connection with a code and its reason."""
+        if self.open:
+            self._core.end(self, code, code.reason)
+
+
+class Connections:
+    """The sockets of a worker.
+
+    Args:
+        policy: the rules of every session.
+        max_message: most bytes of a client's message.
+        owner: who decides what connections are sent.
+        renew: verifies a new token.
+        clock: seconds on a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        policy: Policy,
+        max_message: int,
+        owner: Owner,
+        renew: Renewal,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.policy = policy
+        self.poller = new_poller()
+        self.now = clock()
+        """The time of this turn of the loop; one object, so that connections can share it."""
+        self._max_message = max_message
+        self._owner = owner
+        self._renew = renew
+        self._clock = clock
+        self._by_fd: list[Connection | None] = []
+        self._count = 0
+        self._numbers = 0
+        self._wheel = Wheel(self.now)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self.poller.fileno(), self._poll)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Connection]:
+        return (connection for connection in self._by_fd if connection is not None)
+
+    def new(self, feed: str, session: Session) -> Connection:
+        """A connection whose handshake is not answered yet."""
+        self._numbers += 1
+        return Connection(self, self._numbers, feed, session)
+
+    def adopt(self, connection: Connection, fd: int) -> None:
+        """Hold a socket from now on.
+
+        Args:
+            connection: made by ``new``.
+            fd: the non-blocking socket, owned by the core from now on.
+        """
+        self.now = self._clock()
+        connection.fd = fd
+        connection.open = True
+        if fd >= len(self._by_fd):
+            self._by_fd.extend([None] * (fd + 1 - len(self._by_fd)))
+        self._by_fd[fd] = connection
+        self._count += 1
+        metrics.connections.inc()
+        self.poller.add(fd)
+        # A first heartbeat at a random time keeps those who came together from beating together.
+        first = self.policy.heartbeat * (0.5 + random.random() / 2)  # noqa: S311 - not a secret
+        due = min(connection.session.next_due(self.policy, self.now), self.now + first)
+        connection.wake = self._wheel.put(fd, 0, due)
+
+    def watch(self, connection: Connection) -> None:
+        """See to it that a connection is looked at when something of it is due."""
+        if connection.fd >= 0:
+            due = connection.session.next_due(self.policy, self.now)
+            connection.wake = self._wheel.put(connection.fd, connection.wake, due)
+
+    def tick(self) -> None:
+        """Do what the time asks for; to be called once a second."""
+        self.now = self._clock()
+        for fd, slot in self._wheel.turn(self.now):
+            connection = self._by_fd[fd]
+            if connection is None or connection.wake != slot:
+                continue
+            connection.wake = 0
+            if not connection.open:
+                self._drop(connection)
+                continue
+            if connection._tail is not None and self.now - connection.blocked_at >= self._patience:
+                self.abort(connection, Close.SLOW_CONSUMER)
+                continue
+            self.perform(connection, connection.session.due(self.policy, self.now))
+            if connection.fd >= 0 and connection.open:
+                self.watch(connection)
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that a peer may leave its socket full."""
+        return self.policy.ack_timeout
+
+    def end(self, connection: Connection, code: int | None, reason: str = "") -> None:
+        """Send a close and give the peer ``LINGER`` seconds to answer it."""
+        if not connection.open:
+            return
+        self._leave(connection, code)
+        connection.write(frames.encode_close(code, reason))
+        if connection.fd < 0:
+            return
+        connection.wake = self._wheel.put(connection.fd, 0, self.now + LINGER)
+        if connection._tail is None:
+            self._half_close(connection)
+
+    def abort(self, connection: Connection, code: Close | None) -> None:
+        """Drop a connection whose peer cannot be told, or does not read what it is told."""
+        if connection.open:
+            self._leave(connection, code)
+        self._drop(connection)
+
+    def close(self) -> None:
+        """Drop all sockets and the readiness set."""
+        for connection in list(self):
+            self.abort(connection, Close.GOING_AWAY)
+        self._loop.remove_reader(self.poller.fileno())
+        self.poller.close()
+
+    # --- readiness -----------------------------------------------------------------------------
+
+    def _poll(self) -> None:
+        self.now = self._clock()
+        for fd, events in self.poller.poll(POLL_EVENTS):
+            connection = self._by_fd[fd]
+            if connection is None:
+                continue
+            if events & WRITABLE:
+                self._flush(connection)
+            if events & READABLE and connection.fd >= 0:
+                self._read(connection)
+
+    def _flush(self, connection: Connection) -> None:
+        tail, connection._tail = connection._tail, None
+        self.poller.want_write(connection.fd, False)
+        if tail:
+            connection.write(tail)
+        if connection.fd < 0 or connection._tail is not None:
+            return
+        if connection.open:
+            self._owner.drained(connection)
+        else:
+            self._half_close(connection)
+
+    def _read(self, connection: Connection) -> None:
+        try:
+            data = os.read(connection.fd, READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.abort(connection, None)
+        elif connection.open:
+            self.received(connection, data)
+
+    def received(self, connection: Connection, data: bytes) -> None:
+        """Act on bytes of the peer."""
+        refused = connection.session.received(len(data), self.policy, self.now)
+        if refused is not None:
+            self.perform(connection, [refused])
+            return
+        reader = connection._reader
+        if reader is None:
+            reader = frames.FrameReader(max_message=self._max_message)
+        violation = None
+        try:
+            events = reader.feed(data)
+        except frames.ProtocolError as error:
+            violation, events = error, error.events
+        connection._reader = None if reader.idle else reader
+        for event in events:
+            self._handle(connection, event)
+            if not connection.open:
+                return
+        if violation is not None:
+            log.warning("frame refused", reason=str(violation))
+            self.end(connection, violation.close, str(violation))
+
+    def _handle(self, connection: Connection, event: frames.Event) -> None:
+        session, policy, now = connection.session, self.policy, self.now
+        if isinstance(event, frames.Message):
+            self._message(connection, event)
+        elif isinstance(event, frames.Closed):
+            # The peer has said its last word, so nothing of it can be lost by closing at once.
+            self._leave(connection, event.code or Close.NORMAL)
+            connection.write(frames.encode_close(event.code))
+            self._drop(connection)
+        else:
+            refused = session.controlled(policy, now)
+            if refused is not None:
+                self.perform(connection, [refused])
+            elif isinstance(event, frames.Ping) and connection._tail is None:
+                # Of many pings only the last needs an answer (RFC 6455, section 5.5.3), so a peer
+                # that does not read its pongs is owed none.
+                connection.write(frames.pong(event.payload))
+
+    def _message(self, connection: Connection, message: frames.Message) -> None:
+        if message.opcode == frames.TEXT:
+            effects = connection.session.receive(message.payload, self.policy, self.now)
+            self.perform(connection, effects)
+        else:
+            self.end(connection, Close.UNSUPPORTED_DATA, Close.UNSUPPORTED_DATA.reason)
+
+    def perform(self, connection: Connection, effects: list[Effect]) -> None:
+        """Carry out what a session asks for, in order."""
+        for effect in effects:
+            if isinstance(effect, Acked):
+                self._owner.acked(connection, effect.id, effect.ref)
+            elif isinstance(effect, Send):
+                connection.send(effect.payload)
+                if effect.error is not None:
+                    metrics.client_errors.labels(effect.error).inc()
+            elif isinstance(effect, Beat):
+                if connection._tail is None:
+                    connection.write(frames.PING)
+            elif isinstance(effect, Redeliver):
+                self._owner.redeliver(connection)
+            elif isinstance(effect, Renew):
+                self._renew(connection, effect.token, effect.ref)
+            else:
+                self.end(connection, effect.code, effect.code.reason)
+
+    # --- the end -------------------------------------------------------------------------------
+
+    def _leave(self, connection: Connection, code: int | None) -> None:
+        connection.open = False
+        connection._reader = None
+        self._count -= 1
+        metrics.connections.dec()
+        metrics.closes.labels(_label(code)).inc()
+        self._owner.left(connection)
+
+    def _half_close(self, connection: Connection) -> None:
+        """No more output; input is read and dropped, so that the close is not lost to a reset."""
+        with socket.socket(fileno=os.dup(connection.fd)) as half:
+            try:
+                half.shutdown(socket.SHUT_WR)
+            except OSError:
+                self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        fd = connection.fd
+        if fd < 0:
+            return
+        connection.fd = -1
+        connection._tail = None
+        self._by_fd[fd] = None
+        self.poller.remove(fd)
+        os.close(fd)
+
+
+def _label(code: int | None) -> str:
+    """The metric label of a close; what a peer sent must not make labels without end."""
+    if code is None:
+        return "lost"
+    return str(code) if code in _KNOWN else "other"

@@ -1,0 +1,187 @@
+"""A node's place among the nodes: its id, its lease, its inbox, and whether it may serve.
+
+A node that could not renew its lease in time must assume that others have forgotten it. It never
+takes the old id up again: it comes back under a new one, registers its connections anew and closes
+every gap.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from pushsvc import metrics
+from pushsvc.errors import PushError, Unavailable
+from pushsvc.feeds.connect import Client
+from pushsvc.feeds.keys import Keys
+from pushsvc.feeds.lane import Lane
+from pushsvc.feeds.nodes import INBOX_PACKETS, Inbox, Leases
+from pushsvc.node.courier import Courier
+from pushsvc.node.hub import Hub
+
+BEAT: Final = 1.0
+"""Seconds between two renewals; also how old a node's view of who is live may be."""
+LAGGING: Final = INBOX_PACKETS * 9 // 10
+"""Packets in an inbox from which on some may have been trimmed unread."""
+
+log = structlog.get_logger("pushsvc.membership")
+
+
+def new_node_id() -> str:
+    """An id that no node has had."""
+    return secrets.token_hex(6)
+
+
+class Membership:
+    """Keeps a node among the live ones.
+
+    Args:
+        hub: of the connections to register.
+        leases: of all nodes.
+        lane: for the inbox's upkeep.
+        keys: the key names.
+        connect: makes the client for the inbox's blocking reads.
+        clock: seconds on a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        leases: Leases,
+        lane: Lane,
+        keys: Keys,
+        connect: Callable[[], Client],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._hub = hub
+        self._leases = leases
+        self._lane = lane
+        self._keys = keys
+        self._connect = connect
+        self._clock = clock
+        self._held_until = 0.0
+        self._heard_at = 0.0
+        self._registered = True
+        self._failing = False
+        self._inbox: Inbox | None = None
+        self._courier: asyncio.Task[None] | None = None
+        self._rejoining: asyncio.Task[None] | None = None
+        self._beating: asyncio.Task[None] | None = None
+
+    def fresh(self) -> bool:
+        """Whether the lease is held, as far as this node's clock can tell."""
+        return self._clock() < self._held_until
+
+    def troubles(self) -> list[str]:
+        """Why the node should get no traffic; empty when it is ready."""
+        now = self._clock()
+        troubles = []
+        if now >= self._held_until:
+            troubles.append("the lease is not held: Redis cannot be reached, or was too slow")
+        if now - self._heard_at >= self._leases.seconds:
+            troubles.append("the canary did not come back through the node's inbox")
+        if not self._registered:
+            troubles.append("connections are being registered again after a lapse")
+        return troubles
+
+    def start(self) -> None:
+        """Take a lease and begin to read the inbox, now or as soon as Redis can be reached."""
+        self._beating = asyncio.create_task(self._run(), name="membership")
+
+    async def aclose(self) -> None:
+        """Give the lease and the inbox up."""
+        for task in (self._beating, self._rejoining, self._courier):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        self._held_until = 0.0
+        with contextlib.suppress(PushError):
+            await self._leases.give_up(self._hub.node)
+
+    async def _take(self, node: str) -> None:
+        started = self._clock()
+        if self._courier is not None:
+            self._courier.cancel()
+        client = self._connect()
+        inbox = Inbox(client, self._lane, self._keys, node, self._leases.seconds)
+        # The inbox is there before the lease says that it may be written to.
+        await inbox.open()
+        await self._leases.renew(node, take=True)
+        self._inbox = inbox
+        self._held_until = started + self._leases.seconds
+        self._heard_at = started
+        self._courier = asyncio.create_task(self._carry(inbox, client), name="courier")
+
+    async def _carry(self, inbox: Inbox, client: Client) -> None:
+        courier = Courier(
+            inbox,
+            deliver=self._hub.deliver,
+            fresh=self.fresh,
+            heard=self._heard,
+            broken=self._hub.sweep_soon,
+        )
+        try:
+            await courier.run()
+        finally:
+            # Nothing may use a connection again whose reply was not waited for.
+            await client.aclose()
+
+    def _heard(self, canary: bytes) -> None:
+        if canary:
+            self._heard_at = max(self._heard_at, float(canary))
+
+    async def _run(self) -> None:
+        while True:
+            started = self._clock()
+            try:
+                await self._beat(started)
+            except PushError as error:
+                if not self._failing:
+                    self._failing = True
+                    log.warning("the lease cannot be renewed", error=error.detail)
+            else:
+                if self._failing:
+                    self._failing = False
+                    log.info("the lease is renewed again")
+            await asyncio.sleep(max(0.05, BEAT - (self._clock() - started)))
+
+    async def _beat(self, started: float) -> None:
+        if self._inbox is None:
+            await self._take(self._hub.node)
+            return
+        before = self._leases.live
+        beat = await self._leases.renew(self._hub.node, take=False)
+        if beat.live is None:
+            await self._come_back()
+            return
+        self._held_until = started + self._leases.seconds
+        if frozenset(before) - beat.live:
+            # A node died: it may have appended what it did not live to send on.
+            self._hub.sweep_soon()
+        if not self._registered and (self._rejoining is None or self._rejoining.done()):
+            self._rejoining = asyncio.create_task(self._rejoin(), name="rejoin")
+        if await self._inbox.beat(repr(started).encode()) >= LAGGING:
+            self._hub.sweep_soon()
+
+    async def _come_back(self) -> None:
+        metrics.lease_lapses.inc()
+        self._registered = False
+        node = new_node_id()
+        log.warning("the lease lapsed: coming back under a new id", old=self._hub.node, new=node)
+        await self._take(node)
+        self._hub.node = node
+        if self._rejoining is not None:
+            self._rejoining.cancel()
+        self._rejoining = asyncio.create_task(self._rejoin(), name="rejoin")
+
+    async def _rejoin(self) -> None:
+        try:
+            await self._hub.rejoin(self._hub.node)
+        except Unavailable:
+            return  # the next beat tries again
+        self._registered = True

@@ -1,0 +1,63 @@
+"""A new token for a live connection."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from pushsvc.auth.tokens import Verifier
+from pushsvc.errors import PushError
+from pushsvc.node.connections import Connection
+from pushsvc.protocol.messages import Ref
+from pushsvc.protocol.session import Policy
+
+
+class Renewals:
+    """Verifies the tokens of ``refresh`` messages.
+
+    Args:
+        verifier: of tokens.
+        policy: the rules of every session.
+        clock: seconds on a monotonic clock, the sessions' one.
+    """
+
+    def __init__(
+        self, verifier: Verifier, policy: Policy, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._verifier = verifier
+        self._policy = policy
+        self._clock = clock
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def renew(self, connection: Connection, token: str, ref: Ref) -> None:
+        """Verify a token and give its expiry to the connection's session."""
+        task = asyncio.get_running_loop().create_task(self._renew(connection, token, ref))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _renew(self, connection: Connection, token: str, ref: Ref) -> None:
+        session = connection.session
+        try:
+            claims = await self._verifier.verify(token)
+        except PushError as error:
+            effects = session.fail(error, ref, self._policy, self._clock())
+        else:
+            expires = deadline(claims.expires, self._clock())
+            effects = session.renewed(claims.user, expires, claims.expires, ref)
+        connection.perform(effects)
+        connection.watch()
+
+    async def aclose(self) -> None:
+        """Drop what is under way."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+
+def deadline(expires_at: int, now: float) -> float:
+    """When a token expires on the sessions' clock.
+
+    Args:
+        expires_at: seconds since the epoch.
+        now: seconds on the sessions' clock.
+    """
+    return now + expires_at - time.time()

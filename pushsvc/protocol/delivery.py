@@ -1,0 +1,191 @@
+"""A connection's place in one feed: what it was sent, what it acknowledged, what comes next.
+
+Three positions in the feed say it all. ``acked <= sent <= head``: entries up to ``acked`` are done,
+those up to ``sent`` were handed to the socket, those up to ``head`` are known to exist. Entries
+are not kept here; whatever is not sent at once is read from the feed later, so a connection that is
+slow, throttled or silent costs no memory.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from pushsvc.protocol import ids
+
+UNKNOWN = -1
+"""The ``prev`` of an entry whose predecessor is not known: never equal to a position."""
+
+
+class Entry(NamedTuple):
+    """One entry of a feed, as read from it; ``body`` is None once its time to live has passed."""
+
+    id: int
+    body: bytes | None
+
+
+class Backlog(NamedTuple):
+    """An answer of the feed: all there is after ``start``, up to ``upto``."""
+
+    cursor: int
+    """The device's acknowledged position."""
+    head: int
+    """The newest id of the feed."""
+    start: int
+    """Where reading began."""
+    upto: int
+    """Everything in ``(start, upto]`` is in ``entries`` or is gone."""
+    gap: str
+    """Why entries after ``start`` are missing: ``trimmed``, ``reset`` or empty."""
+    entries: Sequence[Entry]
+
+
+class Deliver(NamedTuple):
+    """Hand this entry to the socket; ``attempt`` counts from 1."""
+
+    entry: Entry
+    attempt: int
+
+
+class Gap(NamedTuple):
+    """Tell the client that entries after ``after`` are gone."""
+
+    after: int
+    reason: str
+
+
+Step = Deliver | Gap
+
+
+class Cursor:
+    """One connection's cursor in one feed.
+
+    ``window``, an argument of several methods, is the most entries that may be sent and not
+    acknowledged: the flow control of the feed. ``now`` is in seconds on a monotonic clock.
+    """
+
+    __slots__ = ("acked", "attempt", "head", "progress", "reading", "sent", "unacked")
+
+    def __init__(self) -> None:
+        self.acked = ids.START
+        self.sent = ids.START
+        self.head = ids.START
+        # Ids that were sent and not acknowledged, oldest first; None while there are none, so that
+        # an idle connection holds no list.
+        self.unacked: list[int] | None = None
+        self.attempt = 1
+        # When the oldest unacknowledged entry was sent, or an acknowledgement last moved on.
+        self.progress = 0.0
+        # A read of the feed is under way: what the courier brings meanwhile only moves the head.
+        self.reading = False
+
+    @property
+    def outstanding(self) -> int:
+        """How many entries up to ``sent`` are not acknowledged."""
+        return bisect_right(self.unacked, self.sent) if self.unacked else 0
+
+    def offer(self, entry_id: int, previous: int, window: int) -> bool:
+        """Learn of a new entry; whether it follows what was sent and may go out now."""
+        self.head = max(self.head, entry_id)
+        return previous == self.sent and not self.reading and self.outstanding < window
+
+    def wants(self, window: int) -> bool:
+        """Whether there is something to read and room to send it."""
+        return self.sent < self.head and not self.reading and self.outstanding < window
+
+    def take(self, entry_id: int, now: float) -> None:
+        """The entry was handed to the socket."""
+        self.sent = entry_id
+        if not self.unacked:
+            self.unacked = [entry_id]
+            self.progress = now
+        elif entry_id > self.unacked[-1]:
+            self.unacked.append(entry_id)
+
+    def ack(self, entry_id: int, now: float) -> bool:
+        """Acknowledge everything up to an entry.
+
+        Returns:
+            Whether the position moved. It does not for an id that this connection was not sent.
+        """
+        if not self.unacked or entry_id not in self.unacked:
+            return False
+        self._settle(entry_id, now)
+        return True
+
+    def begin(self, backlog: Backlog) -> None:
+        """Take the device's place in the feed, before the first plan of a connection."""
+        self.sent = self.acked = backlog.cursor
+
+    def plan(self, backlog: Backlog, window: int, now: float) -> Iterator[Step]:
+        """What to do with an answer of the feed, step by step.
+
+        The caller carries out a step, and says so by ``take`` for a ``Deliver``, before it asks for
+        the next. Where the socket is full it stops asking: the cursor stands after the last entry
+        taken, and a later read goes on from there.
+        """
+        self.reading = False
+        self._learn(backlog, now)
+        if backlog.start > self.sent:
+            return  # the cursor was rewound while the read was under way
+        before = frozenset(self.unacked or ())
+        self._forget_gone(backlog)
+        missing = backlog.gap
+        for entry in backlog.entries:
+            if entry.id <= self.sent:
+                continue
+            if self.outstanding >= window:
+                return
+            again = entry.id in before
+            if entry.body is None:
+                # Who was sent an entry before its time to live passed does not miss it.
+                if not again:
+                    missing = missing or "trimmed"
+                continue
+            if missing:
+                yield Gap(self.sent, missing)
+                missing = ""
+            yield Deliver(entry, self.attempt if again else 1)
+        if missing:
+            yield Gap(self.sent, missing)
+        self.sent = max(self.sent, backlog.upto)
+
+    def overdue(self, now: float, timeout: float) -> bool:
+        """Whether acknowledgements made no progress for ``timeout`` seconds."""
+        return self.unacked is not None and now - self.progress >= timeout
+
+    def rewind(self, now: float) -> None:
+        """Go back to what was acknowledged: what was sent since goes out again, as an attempt."""
+        self.head = max(self.head, self.sent)
+        self.sent = self.acked
+        self.attempt += 1
+        self.progress = now
+
+    def _learn(self, backlog: Backlog, now: float) -> None:
+        if backlog.gap == "reset":
+            # The feed lost its newest entries: ids that were held mean nothing any more.
+            self.head = backlog.head
+            self.sent = backlog.start
+            self.acked = backlog.cursor
+            self.unacked = None
+            self.attempt = 1
+            return
+        self.head = max(self.head, backlog.head)
+        if backlog.cursor > self.acked:
+            # Another socket of the device acknowledged further.
+            self._settle(backlog.cursor, now)
+
+    def _settle(self, entry_id: int, now: float) -> None:
+        self.acked = entry_id
+        self.sent = max(self.sent, entry_id)
+        self.progress = now
+        self.attempt = 1
+        if self.unacked:
+            self.unacked = [i for i in self.unacked if i > entry_id] or None
+
+    def _forget_gone(self, backlog: Backlog) -> None:
+        """Stop waiting for acknowledgements of entries that the feed does not hold any more."""
+        if self.unacked:
+            held = {entry.id for entry in backlog.entries if entry.body is not None}
+            self.unacked = [
+                i for i in self.unacked if not backlog.start < i <= backlog.upto or i in held
+            ] or None

@@ -1,0 +1,245 @@
+"""The rules of one connection, whatever carries it: input and time in, effects out.
+
+A session knows nothing of sockets. Whoever holds it performs the effects that ``receive`` and
+``due`` return, in order.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pushsvc.codes import Close
+from pushsvc.errors import InvalidRequest, PushError, RateLimited
+from pushsvc.protocol import ids, messages
+from pushsvc.protocol.delivery import Cursor
+from pushsvc.protocol.limits import Rate, spend
+from pushsvc.protocol.messages import Ref
+
+EXPIRY_NOTICE: Final = 60.0
+"""Seconds before a token's expiry at which its connection is told."""
+
+
+ERROR_BUDGET: Final = Rate(0.2, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What every session of a node goes by; times in seconds."""
+
+    heartbeat: float
+    window: int
+    ack_timeout: float
+    ack_attempts: int
+    messages: Rate
+    """Messages of a client, acks and pings aside."""
+    bytes: Rate
+    """Bytes of a client, all of them."""
+    control: Rate
+    """Acks, pings and pongs: a client that acks every notification stays below it."""
+    errors: Rate = ERROR_BUDGET
+    """Invalid or refused messages before the connection is closed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message; ``error`` is the code of an error message."""
+
+    payload: bytes
+    error: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acked:
+    """The device's position moved: write it down, then answer ``ref``."""
+
+    id: int
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Renew:
+    """Verify this token and hand its expiry to ``renewed``."""
+
+    token: str
+    ref: Ref
+
+    def __repr__(self) -> str:
+        """Without the token: an effect may be logged."""
+        return "Renew(...)"
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """Send a sign of life that the peer must answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Redeliver:
+    """Read on from what was acknowledged: the cursor was rewound."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """Close the connection."""
+
+    code: Close
+
+
+Effect = Send | Acked | Renew | Beat | Redeliver | End
+
+
+class Session:
+    """One connection of one device.
+
+    Args:
+        user: the user id, from the token.
+        device: the device, from the request.
+        expires: when the token expires, seconds on the session's monotonic clock.
+        now: seconds on that clock.
+    """
+
+    __slots__ = (
+        "_bytes",
+        "_control",
+        "_errors",
+        "_messages",
+        "cursor",
+        "device",
+        "expires",
+        "seen",
+        "user",
+        "warned",
+    )
+
+    def __init__(self, user: str, device: str, *, expires: float, now: float) -> None:
+        self.user = user
+        self.device = device
+        self.cursor = Cursor()
+        self.expires = expires
+        self.warned = False
+        self.seen = now
+        # Token buckets; 0.0 is an unused one.
+        self._messages = 0.0
+        self._bytes = 0.0
+        self._control = 0.0
+        self._errors = 0.0
+
+    # --- input ---------------------------------------------------------------------------------
+
+    def received(self, size: int, policy: Policy, now: float) -> Effect | None:
+        """Account for ``size`` bytes from the peer; any traffic proves life."""
+        self.seen = now
+        self._bytes, wait = spend(self._bytes, now, size, policy.bytes)
+        return End(Close.RATE_LIMITED) if wait else None
+
+    def controlled(self, policy: Policy, now: float) -> Effect | None:
+        """Account for a protocol ping or pong."""
+        self._control, wait = spend(self._control, now, 1, policy.control)
+        return End(Close.RATE_LIMITED) if wait else None
+
+    def receive(self, payload: bytes, policy: Policy, now: float) -> list[Effect]:
+        """Act on one message of the client."""
+        try:
+            message = messages.client_message(payload)
+        except InvalidRequest as error:
+            return self.fail(error, messages.ref_of(payload), policy, now)
+        try:
+            return self._act(message, policy, now)
+        except PushError as error:
+            return self.fail(error, message.ref, policy, now)
+
+    def _act(self, message: messages.ClientMessage, policy: Policy, now: float) -> list[Effect]:
+        if isinstance(message, messages.Ack):
+            self._spend_control(policy, now)
+            entry_id = ids.parse_untrusted(message.id)
+            moved = self.cursor.ack(entry_id, now)
+            if moved or message.ref is not None:
+                return [Acked(self.cursor.acked, message.ref)]
+            return []
+        if isinstance(message, messages.Ping):
+            self._spend_control(policy, now)
+            return [Send(messages.pong(message.ref))]
+        self._messages, wait = spend(self._messages, now, 1, policy.messages)
+        self._limited(wait, policy.messages)
+        return [Renew(message.token, message.ref)]
+
+    def _spend_control(self, policy: Policy, now: float) -> None:
+        self._control, wait = spend(self._control, now, 1, policy.control)
+        self._limited(wait, policy.control)
+
+    @staticmethod
+    def _limited(wait: float, rate: Rate) -> None:
+        if wait:
+            raise RateLimited(
+                f"over {rate.per_second:g} messages a second: wait before the next",
+                retry_after=wait,
+            )
+
+    def fail(self, error: PushError, ref: Ref, policy: Policy, now: float) -> list[Effect]:
+        """Tell the client of its error, and end the connection once it made too many."""
+        self._errors, wait = spend(self._errors, now, 1, policy.errors)
+        told = Send(messages.error(error, ref), error.code)
+        if wait:
+            limited = isinstance(error, RateLimited)
+            return [told, End(Close.RATE_LIMITED if limited else Close.PROTOCOL_VIOLATION)]
+        return [told]
+
+    def renewed(self, user: str, expires: float, expires_at: int, ref: Ref) -> list[Effect]:
+        """Take a verified token for the rest of the connection.
+
+        Args:
+            user: the token's user id.
+            expires: when it expires, seconds on the session's clock.
+            expires_at: the same in seconds since the epoch, for the answer.
+            ref: of the client's ``refresh``.
+        """
+        if user != self.user:
+            return [End(Close.TOKEN_REFUSED)]
+        self.expires = expires
+        self.warned = False
+        fields: dict[str, Any] = {"expires_at": expires_at}
+        return [] if ref is None else [Send(messages.reply(ref, **fields))]
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def due(self, policy: Policy, now: float) -> list[Effect]:
+        """What the passing of time asks for."""
+        if now >= self.expires:
+            return [End(Close.TOKEN_EXPIRED)]
+        silent = now - self.seen
+        if silent >= 2 * policy.heartbeat:
+            return [End(Close.NO_HEARTBEAT)]
+        effects: list[Effect] = []
+        if silent >= policy.heartbeat:
+            effects.append(Beat())
+        if not self.warned and now >= self.expires - EXPIRY_NOTICE:
+            self.warned = True
+            notice = _Expiring(self.expires - now)
+            effects.append(Send(messages.error(notice), notice.code))
+        cursor = self.cursor
+        if cursor.overdue(now, policy.ack_timeout) and not cursor.reading:
+            if cursor.attempt >= policy.ack_attempts:
+                return [*effects, End(Close.ACKS_OVERDUE)]
+            cursor.rewind(now)
+            effects.append(Redeliver())
+        return effects
+
+    def next_due(self, policy: Policy, now: float) -> float:
+        """When ``due`` is to be asked next, seconds on the session's clock."""
+        silent = now - self.seen
+        beats = policy.heartbeat if silent < policy.heartbeat else 2 * policy.heartbeat
+        when = min(self.seen + beats, self.expires if self.warned else self.expires - EXPIRY_NOTICE)
+        if self.cursor.unacked is not None:
+            when = min(when, self.cursor.progress + policy.ack_timeout)
+        return when
+
+
+class _Expiring(PushError):
+    code = "token_expiring"
+    title = "Token expires soon"
+    temporary = True
+
+    def __init__(self, left: float) -> None:
+        super().__init__(
+            f"the token expires in {max(left, 0):.0f} s: send a refresh with a new one, or the "
+            "connection is closed with 4100"
+        )

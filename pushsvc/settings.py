@@ -1,0 +1,600 @@
+"""Every setting, once: the code, the command-line flags, the documentation and the tests read this.
+
+A setting is the environment variable ``PUSHSVC_<NAME>``; a command-line flag overrides it. Nothing
+is read implicitly: neither ``os.environ`` nor a ``.env`` file, only the mapping that :func:`load`
+is given. ``python -m pushsvc.settings > docs/settings.md`` writes the documentation.
+"""
+
+import difflib
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, Secret, SecretStr, ValidationError
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+PREFIX = "PUSHSVC_"
+
+# HMAC with SHA-256 needs a key of at least the hash's size (RFC 7518, section 3.2).
+MIN_SECRET_BYTES = 32
+
+# Longer values are cut in error messages: a line in a log, not the whole pasted file.
+_SHOWN = 80
+
+
+class SettingsError(Exception):
+    """A setting cannot be used.
+
+    Args:
+        variable: the environment variable or the command-line flag that is wrong.
+        message: what is wrong with it, and what to write instead; one line, without secrets.
+    """
+
+    def __init__(self, variable: str, message: str) -> None:
+        super().__init__(f"{variable}: {message}")
+        self.variable = variable
+        self.message = message
+
+
+class Durability(StrEnum):
+    """What must have happened to a notification before its publisher is told that it is stored."""
+
+    MEMORY = "memory"
+    REPLICA = "replica"
+    FSYNC = "fsync"
+
+
+class RedisURL(Secret[str]):
+    """A Redis URL; ``str`` and ``repr`` mask its passwords, ``get_secret_value()`` does not."""
+
+    def _display(self) -> str:
+        # "user:password@" keeps the user; what stands there without a colon may be a misplaced
+        # password, so all of it goes.
+        masked = re.sub(
+            r"^([a-z+]+://)(?:([^:@/?#]*:)[^@/?#]*|[^@/?#]*)@", r"\1\2***@", self.get_secret_value()
+        )
+        return re.sub(r"(?i)([?&][^=&]*password[^=&]*=)[^&]*", r"\1***", masked)
+
+
+_SERVER = r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/?#@,\[\]]+)"
+_REDIS_URL = re.compile(
+    rf"""
+      rediss?://           (?:[^\s/?#@]*@)? (?P<server>{_SERVER}(?::[0-9]+)?) (?:/[0-9]{{0,5}})?
+    | unix://              (?:[^\s/?#@]*@)? /[^\s?#]+
+    | rediss?\+sentinel:// (?:[^\s/?#@]*@)? (?P<sentinels>{_SERVER}:[0-9]+(?:,{_SERVER}:[0-9]+)*)
+                           /[^\s/?#]+
+    | rediss?\+cluster://  (?:[^\s/?#@]*@)? (?P<nodes>{_SERVER}:[0-9]+(?:,{_SERVER}:[0-9]+)*)
+                           (?:/0?)?
+    """,
+    re.VERBOSE,
+)
+
+
+def _check_redis_url(url: RedisURL) -> RedisURL:
+    text = url.get_secret_value()
+    match = _REDIS_URL.fullmatch(text.partition("?")[0])
+    if match is None or not text.isprintable() or " " in text:
+        raise ValueError(
+            "is not one of redis://[user:password@]host[:port][/database], unix:///path,"
+            " redis+sentinel://host:port[,host:port]/name, redis+cluster://host:port[,host:port];"
+            " TLS: rediss://, rediss+sentinel://, rediss+cluster://;"
+            " percent-encode special characters in a password"
+        )
+    for server in next(filter(None, match.groups()), "").split(","):
+        _, _, port = server.rpartition("]")[2].partition(":")
+        if port and not 1 <= int(port) <= 65535:
+            raise ValueError("has a port outside 1 to 65535")
+    return url
+
+
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+
+
+def _check_origin(origin: str) -> str:
+    if origin == "*":
+        return origin
+    # Browsers send scheme and host in lower case and leave out the scheme's own port (RFC 6454,
+    # section 6.2); written the same way here, comparing origins is comparing strings.
+    match = _ORIGIN.fullmatch(origin.lower())
+    if match is None or not 0 < int(match[3] or "1") <= 65535:
+        raise ValueError("is not an origin: write scheme://host[:port] without a path, or *")
+    scheme, host, port = match.groups()
+    if port is None or {"http": 80, "https": 443}.get(scheme) == int(port):
+        return f"{scheme}://{host}"
+    return f"{scheme}://{host}:{int(port)}"
+
+
+def _check_jwks_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    # urlsplit drops line ends and the client that fetches the keys knows no user:password@
+    if not good or "@" in parts.netloc or not re.fullmatch(r"[!-~]+", url):
+        raise ValueError("is not an http:// or https:// URL without user and password")
+    return url
+
+
+def _check_secret(secret: SecretStr) -> SecretStr:
+    if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
+        raise ValueError(f"is shorter than {MIN_SECRET_BYTES} bytes")
+    return secret
+
+
+def _check_prefix(prefix: str) -> str:
+    # Braces would mark a hash tag (Redis Cluster) and move every key to another slot.
+    if re.fullmatch(r"[A-Za-z0-9._:-]{1,32}", prefix) is None:
+        raise ValueError("is not 1 to 32 of the characters A-Z a-z 0-9 . _ : -")
+    return prefix
+
+
+def _check_text(text: str) -> str:
+    if not text.isprintable() or text != text.strip():
+        raise ValueError("contains a control character, or white space around it")
+    return text
+
+
+def _split(value: object) -> object:
+    """Items separated by commas; white space around an item and empty items do not count."""
+    if isinstance(value, str):
+        return tuple(item for part in value.split(",") if (item := part.strip()))
+    return value
+
+
+Algorithm = Literal[
+    "HS256", "HS384", "HS512",
+    "RS256", "RS384", "RS512",
+    "PS256", "PS384", "PS512",
+    "ES256", "ES256K", "ES384", "ES512",
+    "EdDSA",
+]  # fmt: skip
+
+_Text = Annotated[str, Field(min_length=1, max_length=255), AfterValidator(_check_text)]
+_Port = Annotated[int, Field(ge=0, le=65535)]
+_Seconds = Annotated[float, Field(ge=0.1, le=3600)]
+_Origin = Annotated[str, AfterValidator(_check_origin)]
+
+
+class Settings(BaseSettings):
+    """The settings of one node, checked and frozen.
+
+    The constructor reads the environment no more than :func:`load` does; it takes values by field
+    name and raises pydantic's ``ValidationError``.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        enable_decoding=False,  # lists are comma-separated, not JSON
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        hide_input_in_errors=True,  # the input may be a secret
+        validate_default=True,
+    )
+
+    host: _Text = Field(default="0.0.0.0", description="Address that clients connect to.")
+    port: _Port = Field(
+        default=8080, description="TCP port that clients connect to; 0 takes any free port."
+    )
+    admin_host: _Text = Field(
+        default="0.0.0.0", description="Address of the health checks and the metrics."
+    )
+    admin_port: _Port = Field(
+        default=9090,
+        description="TCP port of the health checks and the metrics; 0 takes any free port.",
+    )
+    workers: int = Field(
+        default=1, ge=1, le=256, description="Processes that serve clients, on the same port."
+    )
+    redis_url: Annotated[RedisURL, AfterValidator(_check_redis_url)] = Field(
+        default=RedisURL("redis://127.0.0.1:6379/0"),
+        description=(
+            "Redis or Valkey server: `redis://host:port/database`, `unix:///path`,"
+            " `redis+sentinel://host:port,host:port/name` or"
+            " `redis+cluster://host:port,host:port`; `rediss` in place of `redis` is TLS."
+        ),
+    )
+    redis_prefix: Annotated[str, AfterValidator(_check_prefix)] = Field(
+        default="push",
+        description=(
+            "Start of every key that is written, 1 to 32 of the characters `A-Za-z0-9._:-`;"
+            " services with different prefixes can share a server."
+        ),
+    )
+    durability: Durability = Field(
+        default=Durability.MEMORY,
+        description=(
+            "What a publish waits for: the primary's `memory`, a `replica`'s memory,"
+            " or the primary's `fsync` to disk."
+        ),
+    )
+    durability_timeout_seconds: _Seconds = Field(
+        default=2, description="Seconds a publish waits for that durability before it fails."
+    )
+    jwt_algorithms: Annotated[tuple[Algorithm, ...], BeforeValidator(_split)] = Field(
+        default=(),
+        description=(
+            "Comma-separated signature algorithms that tokens may use;"
+            " empty means those that fit the configured key."
+        ),
+    )
+    jwt_secret: Annotated[SecretStr, AfterValidator(_check_secret)] | None = Field(
+        default=None,
+        description=(
+            "Shared secret that signs tokens (HS256 and the like),"
+            f" at least {MIN_SECRET_BYTES} bytes."
+        ),
+    )
+    jwt_public_key_file: Path | None = Field(
+        default=None, description="PEM file with the public key that verifies tokens."
+    )
+    jwt_jwks_url: Annotated[str, AfterValidator(_check_jwks_url)] | None = Field(
+        default=None,
+        description="HTTP or HTTPS URL of the JSON Web Key Set whose keys verify tokens.",
+    )
+    jwt_issuer: _Text | None = Field(
+        default=None,
+        description="Value that a token's `iss` claim must have; empty means any issuer.",
+    )
+    jwt_audience: _Text = Field(
+        default="pushsvc", description="Value that a token's `aud` claim must contain."
+    )
+    allowed_origins: Annotated[tuple[_Origin, ...], BeforeValidator(_split)] = Field(
+        default=(),
+        description=(
+            "Comma-separated origins (`scheme://host[:port]`) whose pages may connect, `*` for any;"
+            " empty means only the origin of the request's own `Host` and clients that send no"
+            " `Origin`, which are not browsers."
+        ),
+    )
+    heartbeat_seconds: float = Field(
+        default=25, ge=1, le=300, description="Seconds between a connection's heartbeats."
+    )
+    ack_window: int = Field(
+        default=64,
+        ge=1,
+        le=1024,
+        description="Notifications a connection may be sent ahead of its acknowledgements.",
+    )
+    ack_timeout_seconds: _Seconds = Field(
+        default=30,
+        description="Seconds after which a notification without acknowledgement is sent again.",
+    )
+    ack_attempts: int = Field(
+        default=3,
+        ge=1,
+        le=100,
+        description=(
+            "Times one connection is sent a notification without acknowledging it"
+            " before it is closed."
+        ),
+    )
+    mailbox_max: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="Notifications kept in a mailbox; the oldest make room for new ones.",
+    )
+    retention_seconds: int = Field(
+        default=604_800,
+        ge=1,
+        le=31_536_000,
+        description="Seconds a notification without acknowledgement is kept.",
+    )
+    max_message_bytes: int = Field(
+        default=65_536,
+        ge=1024,
+        le=16_777_216,
+        description="Bytes of one message, from a client or in a publish request.",
+    )
+    max_body_bytes: int = Field(
+        default=8_388_608,
+        ge=1024,
+        le=268_435_456,
+        description="Bytes of one HTTP request body; a batch publish holds many messages.",
+    )
+    max_connections: int = Field(
+        default=18_000, ge=1, le=1_000_000, description="Sockets one worker holds."
+    )
+    max_connections_per_user: int = Field(
+        default=32, ge=1, le=10_000, description="Connections one user holds, over all nodes."
+    )
+    max_handshakes: int = Field(
+        default=512, ge=1, le=65_536, description="WebSocket handshakes in flight in one worker."
+    )
+    rate_messages_per_second: float = Field(
+        default=10, ge=0.1, le=100_000, description="Messages per second from one connection."
+    )
+    rate_burst: int = Field(
+        default=20,
+        ge=1,
+        le=100_000,
+        description="Messages one connection may send at once before the rate counts.",
+    )
+    rate_bytes_per_second: int = Field(
+        default=131_072,
+        ge=1024,
+        le=1_073_741_824,
+        description="Inbound bytes per second from one connection.",
+    )
+    publish_rate_per_second: float = Field(
+        default=0,
+        ge=0,
+        le=1_000_000,
+        description=(
+            "Publish requests per second from one publisher (a token's `sub`) to one worker;"
+            " 0 means no limit."
+        ),
+    )
+    lease_seconds: float = Field(
+        default=10,
+        ge=1,
+        le=300,
+        description="Seconds after which the connections of a silent node count as gone.",
+    )
+    sweep_seconds: _Seconds = Field(
+        default=60, description="Seconds between two sweeps for what dead nodes left behind."
+    )
+    drain_seconds: float = Field(
+        default=25,
+        ge=0,
+        le=3600,
+        description="Seconds a stopping node takes to send its clients elsewhere.",
+    )
+    request_timeout_seconds: _Seconds = Field(
+        default=10, description="Seconds in which a request's headers, then its body, must arrive."
+    )
+    log_format: Literal["console", "json"] | None = Field(
+        default=None,
+        description="Log format; empty means `console` when stderr is a terminal, else `json`.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe log level that is written."
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Values come from the caller alone; see :func:`load`."""
+        return (init_settings,)
+
+
+def _variable(field: str) -> str:
+    return PREFIX + field.upper()
+
+
+def _flag(field: str) -> str:
+    return "--" + field.replace("_", "-")
+
+
+_VARIABLES = {_variable(field): field for field in Settings.model_fields}
+
+# A Service named "pushsvc" or "pushsvc-<more>" puts these into every pod of its namespace.
+_SERVICE_LINK = re.compile(
+    PREFIX
+    + r"(?:\w+_)?(?:SERVICE_HOST|SERVICE_PORT(?:_\w+)?|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_\w+)?)"
+)
+_SERVICE_LINK_PORT = re.compile(PREFIX + r"(?:\w+_)?PORT=(?:tcp|udp|sctp)://.*", re.DOTALL)
+
+
+class _Given(EnvSettingsSource):
+    """Reads the mapping it is given; its base reads ``os.environ``."""
+
+    def __init__(self, environ: Mapping[str, str]) -> None:
+        self._environ = environ
+        super().__init__(Settings)
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        # Templates write an unset value as an empty one, so empty means not set. Lower case is how
+        # the base looks names up; names that are not exactly ours are none of them.
+        return {
+            name.lower(): value
+            for name, value in self._environ.items()
+            if name in _VARIABLES and value
+        }
+
+
+def load(environ: Mapping[str, str], overrides: Mapping[str, object]) -> Settings:
+    """Read and check all settings.
+
+    Args:
+        environ: environment variables; those that do not start with ``PUSHSVC_`` are ignored, an
+            empty value counts as not set.
+        overrides: values by field name (``"port"``), from command-line flags; these win over
+            ``environ``. None counts as not given.
+
+    Raises:
+        SettingsError: a value cannot be used or a name is not known.
+    """
+    _check_names(environ)
+    given = {field: value for field, value in overrides.items() if value is not None}
+    for field in given:
+        if field not in Settings.model_fields:
+            raise SettingsError(_flag(_name(field)), "is not a setting")
+    try:
+        return Settings(**(_Given(environ)() | given))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    field = str(first["loc"][0])
+    variable = _flag(field) if field in given else _variable(field)
+    # Raised outside the handler: a traceback must not print the cause, which knows the input.
+    raise SettingsError(variable, _sentence(field, first))
+
+
+def _check_names(environ: Mapping[str, str]) -> None:
+    ours = sorted(name for name in environ if name.startswith(PREFIX))
+    for name in ours:
+        if _SERVICE_LINK.fullmatch(name) or _SERVICE_LINK_PORT.fullmatch(f"{name}={environ[name]}"):
+            raise SettingsError(
+                name,
+                "comes from a Kubernetes Service of that name, not from you:"
+                " set `enableServiceLinks: false` on the pod",
+            )
+    for name in ours:
+        if name not in _VARIABLES:
+            # without the prefix, which alone would make all names look alike
+            close = difflib.get_close_matches(
+                name.removeprefix(PREFIX).lower(), Settings.model_fields, n=1
+            )
+            hint = f": did you mean {_variable(close[0])}?" if close else ""
+            raise SettingsError(_name(name), f"is not a setting{hint}")
+
+
+def _name(name: str) -> str:
+    """A name as one line of text; anything can stand in an environment."""
+    return _cut(name if name.isprintable() else repr(name))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
+
+
+def _sentence(field: str, error: ErrorDetails) -> str:
+    """What is wrong with a value, beginning with the value unless that may be a secret."""
+    context: dict[str, Any] = error.get("ctx", {})
+    match error["type"]:
+        case "value_error":
+            problem = str(context["error"])
+        case "int_parsing" | "int_type" | "int_from_float" | "int_parsing_size":
+            problem = "is not an integer"
+        case "float_parsing" | "float_type" | "finite_number":
+            problem = "is not a number"
+        case "greater_than_equal":
+            problem = f"is less than {_number(context['ge'])}"
+        case "less_than_equal":
+            problem = f"is more than {_number(context['le'])}"
+        case "literal_error" | "enum":
+            problem = f"is not one of {', '.join(_choices(Settings.model_fields[field]))}"
+        case _:
+            problem = f"is refused: {' '.join(error['msg'].split())}"
+    # A URL with a password that is malformed cannot be relied on to be masked.
+    if field in {"jwt_secret", "redis_url"} or "@" in str(error["input"]):
+        return f"the value (not shown) {problem}"
+    return f"{_cut(repr(error['input']))} {problem}"
+
+
+def _number(value: float) -> str:
+    return str(int(value)) if value == int(value) else str(value)
+
+
+def _choices(field: FieldInfo) -> tuple[str, ...]:
+    """The values a setting can take, if these can be listed."""
+    kinds = [field.annotation]
+    for kind in kinds:
+        if isinstance(kind, type) and issubclass(kind, StrEnum):
+            return tuple(kind)
+        arguments = get_args(kind)
+        if arguments and all(isinstance(argument, str) for argument in arguments):
+            return tuple(arguments)
+        kinds.extend(arguments)
+    return ()
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting, as the documentation and the command-line flags need it.
+
+    Attributes:
+        field: name in :class:`Settings` and in the ``overrides`` of :func:`load`.
+        variable: environment variable.
+        flag: command-line flag; None for secrets, as every user of a machine can read arguments.
+        default: as one would write it; empty means not set.
+        choices: the possible values, empty if these cannot be listed.
+        bounds: smallest and largest number, None if it is not a number.
+        help: one sentence, with units.
+    """
+
+    field: str
+    variable: str
+    flag: str | None
+    default: str
+    choices: tuple[str, ...]
+    bounds: tuple[float, float] | None
+    help: str
+
+
+def rows() -> list[Row]:
+    """All settings in the order in which to show them."""
+    return [_row(name, field) for name, field in Settings.model_fields.items()]
+
+
+def _row(name: str, field: FieldInfo) -> Row:
+    match field.default:
+        case None | ():
+            default = ""
+        case RedisURL():
+            default = field.default.get_secret_value()
+        case _:
+            default = str(field.default)
+    smallest, largest = (
+        next(
+            (bound for item in field.metadata if (bound := getattr(item, side, None)) is not None),
+            None,
+        )
+        for side in ("ge", "le")
+    )
+    return Row(
+        field=name,
+        variable=_variable(name),
+        flag=None if name == "jwt_secret" else _flag(name),
+        default=default,
+        choices=_choices(field),
+        bounds=None if smallest is None or largest is None else (smallest, largest),
+        help=str(field.description),
+    )
+
+
+_INTRODUCTION = """\
+# Settings
+
+Every setting is an environment variable; its command-line flag wins over the variable. An empty
+variable counts as not set. All settings are checked when a node starts: it exits with one line that
+names the variable if a value cannot be used, or if a variable starts with `PUSHSVC_` and is not in
+this table. `PUSHSVC_JWT_SECRET` has no flag, because every user of a machine can read the arguments
+of its processes; prefer `PUSHSVC_REDIS_URL` to its flag when the URL contains a password.
+
+In Kubernetes, a Service named `pushsvc` puts variables such as `PUSHSVC_PORT=tcp://10.0.0.1:8080`
+into the pods of its namespace: set `enableServiceLinks: false` on the pod.
+
+This page is generated: `python -m pushsvc.settings > docs/settings.md`.
+"""
+
+
+def document() -> str:
+    """The whole of ``docs/settings.md``."""
+    lines = [
+        _INTRODUCTION,
+        "| Variable | Flag | Default | Accepts | Meaning |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows():
+        flag = f"`{row.flag}`" if row.flag else ""
+        default = f"`{row.default}`" if row.default else "*empty*"
+        accepts = ", ".join(f"`{choice}`" for choice in row.choices)
+        if row.bounds:
+            accepts = f"{_number(row.bounds[0])} to {_number(row.bounds[1])}"
+        lines.append(f"| `{row.variable}` | {flag} | {default} | {accepts} | {row.help} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

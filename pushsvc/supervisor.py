@@ -1,0 +1,205 @@
+"""Several workers on one port, and one admin port that speaks for all of them.
+
+Each worker is a process with its own event loop, sockets and node id; the kernel spreads new
+connections over them (``SO_REUSEPORT``). The parent serves no clients: it starts the workers,
+replaces one that dies or stops reporting, and sums up their health and metrics.
+"""
+
+import asyncio
+import contextlib
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
+from typing import Any, Final
+
+import structlog
+import uvloop
+from prometheus_client import CollectorRegistry
+from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+
+from pushsvc import logs, metrics, run
+from pushsvc.settings import Settings, SettingsError
+
+REPORT_EVERY: Final = 0.5
+SILENT_SECONDS: Final = 20.0
+"""A worker that did not report for so long hangs, and is replaced."""
+RESTART_PAUSE: Final = 1.0
+STOP_SECONDS: Final = 20.0
+"""How long a worker may take to stop, after its drain."""
+BAD_SETTINGS: Final = 2
+"""The exit code of a process that cannot run with its settings."""
+
+_METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
+_spawn = multiprocessing.get_context("spawn")
+
+log = structlog.get_logger("pushsvc.supervisor")
+
+
+def serve(settings: Settings, started: run.Started = lambda *_: None) -> None:
+    """Run the workers and the admin port until a signal.
+
+    Raises:
+        SettingsError: a setting does not fit its surroundings.
+    """
+    # Wrong keys are told here, once, and not by each worker.
+    run.verifier_of(settings, _no_fetch)
+    # The workers keep their metrics in files here; this process only sums them up.
+    directory = tempfile.mkdtemp(prefix="pushsvc-metrics-")
+    os.environ[_METRICS_DIRECTORY] = directory
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_supervise(settings, started))
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+async def _no_fetch(url: str) -> bytes:
+    raise OSError(f"{url} is fetched by the workers")
+
+
+class _Slot:
+    """One worker's place: the process that fills it, and what that last said."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.report: dict[str, Any] = {}
+        self.heard_at = 0.0
+        self.process: BaseProcess
+        self._pipe: Connection
+        self.start()
+
+    def start(self) -> None:
+        self._pipe, theirs = _spawn.Pipe()
+        self.process = _spawn.Process(target=_work, args=(self._settings, theirs))
+        self.process.start()
+        theirs.close()
+        self.report = {"troubles": ["starting"], "connections": 0}
+        self.heard_at = time.monotonic()
+        asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._hear)
+
+    def _hear(self) -> None:
+        try:
+            while self._pipe.poll():
+                self.report = self._pipe.recv()
+                self.heard_at = time.monotonic()
+        except (EOFError, OSError):
+            asyncio.get_running_loop().remove_reader(self._pipe.fileno())
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            asyncio.get_running_loop().remove_reader(self._pipe.fileno())
+        self._pipe.close()
+        if self.process.pid is not None:
+            mark_process_dead(self.process.pid)  # type: ignore[no-untyped-call]
+
+
+async def _supervise(settings: Settings, started: run.Started) -> None:
+    stop = run.until_signal()
+    # Holding the port without listening settles its number for all workers.
+    with run.hold_port(settings) as held:
+        port: int = held.getsockname()[1]
+        shared = settings.model_copy(update={"port": port})
+        registry = CollectorRegistry()
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        slots: list[_Slot] = []
+
+        def report() -> dict[str, Any]:
+            workers = [slot.report for slot in slots]
+            return {
+                "troubles": [trouble for each in workers for trouble in each["troubles"]],
+                "connections": sum(each["connections"] for each in workers),
+                "workers": workers,
+            }
+
+        async with run.admin_server(settings, report, registry) as admin_port:
+            slots.extend(_Slot(shared) for _ in range(settings.workers))
+            try:
+                log.info("serving", port=port, admin_port=admin_port, workers=len(slots))
+                await _watch(slots, stop, lambda: started(port, admin_port))
+            finally:
+                await _stop(slots, settings.drain_seconds + STOP_SECONDS)
+    log.info("stopped")
+
+
+async def _watch(slots: list[_Slot], stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    """Replace workers that die or hang, until told to stop."""
+    told = False
+    while not stop.is_set():
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), REPORT_EVERY)
+        if not told and not any(slot.report["troubles"] for slot in slots):
+            told = True
+            ready()
+        for slot in slots:
+            if slot.process.exitcode == BAD_SETTINGS:
+                raise SystemExit(BAD_SETTINGS)  # it said why, and would say so again
+            if stop.is_set():
+                return
+            if time.monotonic() - slot.heard_at > SILENT_SECONDS:
+                log.error("a worker hangs and is killed", pid=slot.process.pid)
+                slot.process.kill()
+                slot.process.join()
+            if slot.process.exitcode is not None:
+                log.error(
+                    "a worker ended and is replaced",
+                    pid=slot.process.pid,
+                    exit_code=slot.process.exitcode,
+                )
+                slot.close()
+                await asyncio.sleep(RESTART_PAUSE)
+                slot.start()
+
+
+async def _stop(slots: list[_Slot], seconds: float) -> None:
+    """Have all workers drain, and wait for them."""
+    for slot in slots:
+        if slot.process.is_alive():
+            slot.process.terminate()
+    deadline = time.monotonic() + seconds
+    while any(slot.process.is_alive() for slot in slots) and time.monotonic() < deadline:
+        await asyncio.sleep(0.05)
+    for slot in slots:
+        if slot.process.is_alive():
+            log.error("a worker did not stop in time and is killed", pid=slot.process.pid)
+            slot.process.kill()
+            slot.process.join()
+        slot.close()
+
+
+def _work(settings: Settings, pipe: Connection) -> None:
+    """The life of one worker process."""
+    logs.configure(settings.log_format, settings.log_level)
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(settings, pipe))
+    except SettingsError as error:
+        sys.stderr.write(f"pushsvc: {error}\n")
+        raise SystemExit(BAD_SETTINGS) from None
+
+
+async def _serve(settings: Settings, pipe: Connection) -> None:
+    stop = run.until_signal()
+    # The pipe ends with the parent: a worker does not outlive it.
+    asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
+    async with run.worker(settings, run.bind(settings, shared=True)) as running:
+        run.settle_memory()
+        metrics.ready.set(0)
+        while not stop.is_set():
+            report = running.report()
+            metrics.ready.set(0 if report["troubles"] else 1)
+            with contextlib.suppress(OSError):
+                pipe.send(report)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), REPORT_EVERY)
+        draining = asyncio.create_task(running.drain(settings.drain_seconds))
+        while not draining.done():
+            with contextlib.suppress(OSError):
+                pipe.send(running.report())
+            await asyncio.wait([draining], timeout=REPORT_EVERY)
+        await draining

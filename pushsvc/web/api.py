@@ -1,0 +1,78 @@
+"""The public port: its paths, and the server that bounds how slowly a request may arrive."""
+
+import time
+from typing import Any
+
+import tornado.web
+from tornado.httpserver import HTTPServer
+from tornado.httputil import HTTPServerRequest
+from tornado.iostream import IOStream
+
+from pushsvc.web.base import NotFoundHandler
+from pushsvc.web.publish import BatchHandler, PublishHandler
+from pushsvc.web.socket import SocketHandler
+
+MAX_HEADERS = 16 * 1024
+"""Bytes of a request's headers."""
+KEEP_ALIVE = 75.0
+"""Seconds that a connection may be idle between two requests: longer than the 60 s of common load
+balancers, so that it is them who close it."""
+
+
+class Application(tornado.web.Application):
+    """The paths of the public port."""
+
+    def __init__(self, *, socket: dict[str, Any], publish: dict[str, Any]) -> None:
+        self.fresh: dict[IOStream, float] = {}
+        super().__init__(
+            [
+                (r"/v1/ws", SocketHandler, socket),
+                (r"/v1/notifications", PublishHandler, publish),
+                (r"/v1/notifications/batch", BatchHandler, publish),
+            ],
+            default_handler_class=NotFoundHandler,
+            log_function=lambda _: None,
+        )
+
+    def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
+        """Route a request whose headers are complete."""
+        self.fresh.pop(request.connection.stream, None)  # type: ignore[union-attr]
+        return super().find_handler(request, **kwargs)
+
+
+class Server(HTTPServer):
+    """An HTTP server that gives a new connection a short time for its first request.
+
+    Tornado has one time-out for the headers of a request and for the idle time before them. A peer
+    that sends a byte a second must go soon, a publisher's pooled connection must not.
+    """
+
+    def initialize(self, application: Application, *, request_timeout: float) -> None:  # type: ignore[override]
+        """See the class."""
+        super().initialize(
+            application,
+            max_header_size=MAX_HEADERS,
+            max_buffer_size=1024 * 1024,
+            idle_connection_timeout=KEEP_ALIVE,
+            # The handlers answer a late body with a problem; this is behind it.
+            body_timeout=request_timeout + 5,
+        )
+        self._fresh = application.fresh
+        self._request_timeout = request_timeout
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """Take a new connection."""
+        self._fresh[stream] = time.monotonic() + self._request_timeout
+        super().handle_stream(stream, address)
+
+    def tick(self) -> None:
+        """Close the connections that made no request in time; to be called once a second."""
+        now = time.monotonic()
+        late = []
+        for stream, deadline in self._fresh.items():
+            if deadline > now:
+                break
+            late.append(stream)
+        for stream in late:
+            del self._fresh[stream]
+            stream.close()

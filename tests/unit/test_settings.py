@@ -1,0 +1,364 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from pushsvc.settings import (
+    Durability,
+    RedisURL,
+    Settings,
+    SettingsError,
+    document,
+    load,
+    rows,
+)
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "settings.md"
+SECRET = "correct horse battery staple, 32 bytes"
+
+
+def refusal(environ: Mapping[str, str], **overrides: object) -> str:
+    """The one line with which these settings are refused."""
+    with pytest.raises(SettingsError) as refused:
+        load(environ, overrides)
+    line = str(refused.value)
+    assert line == f"{refused.value.variable}: {refused.value.message}"
+    assert line.splitlines() == [line]
+    return line
+
+
+def test_an_empty_environment_gives_the_defaults() -> None:
+    settings = load({}, {})
+    assert settings == Settings()
+    assert (settings.host, settings.port, settings.admin_port) == ("0.0.0.0", 8080, 9090)
+    assert settings.redis_url.get_secret_value() == "redis://127.0.0.1:6379/0"
+    assert settings.durability is Durability.MEMORY
+    assert settings.jwt_secret is None
+    assert settings.allowed_origins == ()
+    assert settings.log_format is None
+
+
+def test_variables_are_read_and_typed() -> None:
+    settings = load(
+        {
+            "PUSHSVC_PORT": "0",
+            "PUSHSVC_HEARTBEAT_SECONDS": "1.5",
+            "PUSHSVC_DURABILITY": "replica",
+            "PUSHSVC_JWT_ALGORITHMS": "RS256, EdDSA",
+            "PUSHSVC_JWT_SECRET": SECRET,
+            "PUSHSVC_JWT_PUBLIC_KEY_FILE": "/etc/key.pem",
+            "PUSHSVC_LOG_FORMAT": "json",
+        },
+        {},
+    )
+    assert settings.port == 0
+    assert settings.heartbeat_seconds == 1.5
+    assert settings.durability is Durability.REPLICA
+    assert settings.jwt_algorithms == ("RS256", "EdDSA")
+    assert settings.jwt_secret is not None
+    assert settings.jwt_secret.get_secret_value() == SECRET
+    assert settings.jwt_public_key_file == Path("/etc/key.pem")
+    assert settings.log_format == "json"
+
+
+def test_flags_win_over_variables_and_none_is_not_given() -> None:
+    environ = {"PUSHSVC_PORT": "1", "PUSHSVC_WORKERS": "2"}
+    settings = load(environ, {"port": "3", "workers": None})
+    assert (settings.port, settings.workers) == (3, 2)
+
+
+def test_empty_variables_count_as_not_set() -> None:
+    assert load({row.variable: "" for row in rows()}, {}) == Settings()
+
+
+def test_only_the_given_mapping_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PUSHSVC_PORT", "1")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / ".env").write_text("PUSHSVC_PORT=2\n")
+    assert load({}, {}).port == Settings().port == 8080
+
+
+def test_names_are_matched_exactly_and_others_are_left_alone() -> None:
+    assert load({"pushsvc_port": "1", "PORT": "2", "PATH": "/bin"}, {}) == Settings()
+
+
+def test_settings_are_frozen() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        load({}, {}).port = 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "line"),
+    [
+        ("PORT", "abc", "PUSHSVC_PORT: 'abc' is not an integer"),
+        ("PORT", "1.5", "PUSHSVC_PORT: '1.5' is not an integer"),
+        ("PORT", "65536", "PUSHSVC_PORT: '65536' is more than 65535"),
+        ("ACK_WINDOW", "0", "PUSHSVC_ACK_WINDOW: '0' is less than 1"),
+        ("LEASE_SECONDS", "0.5", "PUSHSVC_LEASE_SECONDS: '0.5' is less than 1"),
+        ("LEASE_SECONDS", "soon", "PUSHSVC_LEASE_SECONDS: 'soon' is not a number"),
+        ("LEASE_SECONDS", "nan", "PUSHSVC_LEASE_SECONDS: 'nan' is not a number"),
+        ("DURABILITY", "disk", "PUSHSVC_DURABILITY: 'disk' is not one of memory, replica, fsync"),
+        (
+            "LOG_LEVEL",
+            "INFO",
+            "PUSHSVC_LOG_LEVEL: 'INFO' is not one of debug, info, warning, error",
+        ),
+        (
+            "REDIS_PREFIX",
+            "{push}",
+            "PUSHSVC_REDIS_PREFIX: '{push}' is not 1 to 32 of the characters A-Z a-z 0-9 . _ : -",
+        ),
+        (
+            "ALLOWED_ORIGINS",
+            "https://a.example, https://b.example/",
+            (
+                "PUSHSVC_ALLOWED_ORIGINS: 'https://b.example/' is not an origin:"
+                " write scheme://host[:port] without a path, or *"
+            ),
+        ),
+        (
+            "HOST",
+            "a\nb",
+            "PUSHSVC_HOST: 'a\\nb' contains a control character, or white space around it",
+        ),
+    ],
+)
+def test_a_bad_value_is_told_in_one_line_that_names_the_variable(
+    variable: str, value: str, line: str
+) -> None:
+    assert refusal({f"PUSHSVC_{variable}": value}) == line
+
+
+def test_a_bad_flag_is_told_by_the_name_of_the_flag() -> None:
+    assert refusal({}, admin_port="x") == "--admin-port: 'x' is not an integer"
+    assert refusal({}, colour="red") == "--colour: is not a setting"
+
+
+def test_long_values_are_cut() -> None:
+    line = refusal({"PUSHSVC_PORT": "x" * 10_000})
+    assert line.endswith("xxx… is not an integer")
+    assert len(line) < 150
+
+
+@pytest.mark.parametrize("algorithm", ["none", "rs256", "ES521"])
+def test_only_real_signature_algorithms_are_taken(algorithm: str) -> None:
+    line = refusal({"PUSHSVC_JWT_ALGORITHMS": f"RS256,{algorithm}"})
+    assert line.startswith(f"PUSHSVC_JWT_ALGORITHMS: '{algorithm}' is not one of HS256, ")
+
+
+def test_unknown_variables_are_refused_with_the_likely_name() -> None:
+    assert (
+        refusal({"PUSHSVC_ALOWED_ORIGINS": "*"})
+        == "PUSHSVC_ALOWED_ORIGINS: is not a setting: did you mean PUSHSVC_ALLOWED_ORIGINS?"
+    )
+    assert refusal({"PUSHSVC_port": "1"}).endswith("did you mean PUSHSVC_PORT?")
+    assert refusal({"PUSHSVC_QQQQQ": "1"}) == "PUSHSVC_QQQQQ: is not a setting"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("PUSHSVC_PORT", "tcp://10.0.0.1:8080"),
+        ("PUSHSVC_SERVICE_HOST", "10.0.0.1"),
+        ("PUSHSVC_SERVICE_PORT", "8080"),
+        ("PUSHSVC_SERVICE_PORT_HTTP", "8080"),
+        ("PUSHSVC_PORT_8080_TCP", "tcp://10.0.0.1:8080"),
+        ("PUSHSVC_PORT_8080_TCP_ADDR", "10.0.0.1"),
+        ("PUSHSVC_ADMIN_PORT", "tcp://10.0.0.1:9090"),
+        ("PUSHSVC_REDIS_SERVICE_HOST", "10.0.0.2"),
+        ("PUSHSVC_REDIS_PORT_6379_TCP_PROTO", "tcp"),
+    ],
+)
+def test_kubernetes_service_links_are_told_apart_from_mistakes(name: str, value: str) -> None:
+    line = refusal({name: value, "PUSHSVC_ALOWED_ORIGINS": "*"})
+    assert line == (
+        f"{name}: comes from a Kubernetes Service of that name, not from you:"
+        " set `enableServiceLinks: false` on the pod"
+    )
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://localhost/",
+        "redis://user:p%40ss@localhost:6379/15?protocol=3",
+        "rediss://[::1]:6380/1",
+        "unix:///run/valkey.sock?db=1",
+        "unix://:password@/run/valkey.sock",
+        "redis+sentinel://a:26379,b:26379,[::1]:26379/mymaster",
+        "rediss+sentinel://:password@a:26379/mymaster",
+        "redis+cluster://a:7000,b:7001",
+        "rediss+cluster://user:password@a:7000/0",
+    ],
+)
+def test_redis_urls_of_every_kind_are_taken_as_they_are(url: str) -> None:
+    assert load({"PUSHSVC_REDIS_URL": url}, {}).redis_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "localhost:6379",
+        "http://localhost",
+        "REDIS://localhost",
+        "redis://",
+        "redis:///0",
+        "redis://localhost:port",
+        "redis://localhost:0",
+        "redis://localhost:65536",
+        "redis://localhost/zero",
+        "redis://a:1,b:2",
+        "redis://us@er:hunter2@localhost",
+        "redis://lo cal",
+        "redis://localhost\n",
+        "redis://localhost?x=\n",
+        "unix://relative.sock",
+        "redis+sentinel://a:26379",
+        "redis+sentinel://a/mymaster",
+        "redis+cluster://a:7000/1",
+        "redis+cluster://a:7000,b:70000",
+        "redis+cluster://",
+    ],
+)
+def test_malformed_redis_urls_are_refused_without_showing_them(url: str) -> None:
+    line = refusal({"PUSHSVC_REDIS_URL": url})
+    assert line.startswith("PUSHSVC_REDIS_URL: the value (not shown) ")
+    assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://user:hunter2@localhost", "redis://user:***@localhost"),
+        ("redis://:hunter2@localhost", "redis://:***@localhost"),
+        ("redis://hunter2@localhost", "redis://***@localhost"),
+        ("redis://user:x:hunter2@localhost", "redis://user:***@localhost"),
+        ("unix://:hunter2@/run/a@b.sock", "unix://:***@/run/a@b.sock"),
+        ("redis://localhost?db=1&password=hunter2&a=b", "redis://localhost?db=1&password=***&a=b"),
+        ("redis+cluster://u:hunter2@a:1,b:2", "redis+cluster://u:***@a:1,b:2"),
+    ],
+)
+def test_the_password_of_a_redis_url_is_masked(url: str, shown: str) -> None:
+    settings = load({"PUSHSVC_REDIS_URL": url}, {})
+    assert str(settings.redis_url) == shown
+    for text in (repr(settings), str(settings), settings.model_dump_json()):
+        assert shown in text
+        assert "hunter2" not in text
+
+
+def test_secrets_are_in_no_representation_and_in_no_error() -> None:
+    assert SECRET not in repr(load({"PUSHSVC_JWT_SECRET": SECRET}, {}))
+    line = refusal({"PUSHSVC_JWT_SECRET": "hunter2"})
+    assert line == "PUSHSVC_JWT_SECRET: the value (not shown) is shorter than 32 bytes"
+    with pytest.raises(ValidationError) as refused:
+        Settings(redis_url=RedisURL("http://:hunter2@localhost"))
+    assert "hunter2" not in str(refused.value)
+
+
+def test_the_cause_of_an_error_is_not_chained_because_it_knows_the_value() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load({"PUSHSVC_JWT_SECRET": "hunter2"}, {})
+    assert refused.value.__cause__ is None
+    assert refused.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "url", ["ftp://a/jwks", "https://", "a/jwks", "https://a:b/jwks", "https://a\n/jwks"]
+)
+def test_malformed_key_set_urls_are_refused(url: str) -> None:
+    assert "is not an http:// or https:// URL" in refusal({"PUSHSVC_JWT_JWKS_URL": url})
+
+
+def test_a_key_set_url_with_a_password_is_refused_without_showing_it() -> None:
+    line = refusal({"PUSHSVC_JWT_JWKS_URL": "https://user:hunter2@a.example/jwks"})
+    assert "hunter2" not in line
+
+
+def test_origins_are_written_the_way_browsers_send_them() -> None:
+    origins = "*, HTTPS://A.Example:443 ,http://b:080,http://[::1]:3000,,https://c:8443,app://x"
+    assert load({"PUSHSVC_ALLOWED_ORIGINS": origins}, {}).allowed_origins == (
+        "*",
+        "https://a.example",
+        "http://b",
+        "http://[::1]:3000",
+        "https://c:8443",
+        "app://x",
+    )
+
+
+@pytest.mark.parametrize(
+    "origin", ["a.example", "null", "https://*.a.example", "https://a?x", "https://a:0", "//a"]
+)
+def test_what_is_not_an_origin_is_refused(origin: str) -> None:
+    assert "is not an origin" in refusal({"PUSHSVC_ALLOWED_ORIGINS": origin})
+
+
+def test_every_default_is_a_value_that_can_be_given() -> None:
+    environ = {row.variable: row.default for row in rows()}
+    assert load(environ, {}) == Settings()
+    assert load({}, {row.field: row.default for row in rows() if row.default}) == Settings()
+
+
+def test_every_row_is_complete() -> None:
+    assert [row.field for row in rows()] == list(Settings.model_fields)
+    for row in rows():
+        assert row.variable == "PUSHSVC_" + row.field.upper()
+        assert row.flag in (None, "--" + row.field.replace("_", "-"))
+        assert row.help.endswith(".")
+        assert "|" not in row.help
+        is_number = isinstance(Settings.model_fields[row.field].default, int | float)
+        assert (row.bounds is not None) == is_number, row.field
+        if row.field.endswith("_seconds"):
+            assert "econds" in row.help
+        if row.field.endswith("_bytes"):
+            assert "ytes" in row.help
+
+
+def test_the_secret_has_no_flag_because_arguments_are_public() -> None:
+    assert [row.field for row in rows() if row.flag is None] == ["jwt_secret"]
+
+
+def test_rows_list_the_choices_and_bounds_that_are_enforced() -> None:
+    for row in rows():
+        for choice in row.choices:
+            load({row.variable: choice}, {})
+        for bound in row.bounds or ():
+            load({row.variable: str(bound)}, {})
+        if row.bounds:
+            refusal({row.variable: str(row.bounds[0] - 1)})
+            refusal({row.variable: str(row.bounds[1] + 1)})
+
+
+def test_the_documentation_is_the_table() -> None:
+    """Regenerate it with ``python -m pushsvc.settings > docs/settings.md``."""
+    assert DOCUMENT.read_text(encoding="utf-8") == document()
+
+
+VARIABLES = st.sampled_from([row.variable for row in rows()])
+
+
+@given(environ=st.dictionaries(VARIABLES, st.text()))
+@example(environ={"PUSHSVC_REDIS_URL": "redis://[::1"})
+@example(environ={"PUSHSVC_JWT_JWKS_URL": "http://[::1"})
+@example(environ={"PUSHSVC_JWT_ISSUER": "\udc80"})
+@example(environ={"PUSHSVC_JWT_SECRET": "\udc80" * 32})
+@example(environ={"PUSHSVC_PORT": "9" * 5000})
+@example(environ={"PUSHSVC_PORT": "\u2028"})
+@example(environ={"PUSHSVC_ALLOWED_ORIGINS": "http://a:٣"})
+@example(environ={"PUSHSVC_REDIS_URL": "redis://a:٣"})
+def test_garbage_values_are_settings_or_one_line(environ: dict[str, str]) -> None:
+    try:
+        load(environ, {})
+    except SettingsError:
+        refusal(environ)
+
+
+@given(name=st.text(), value=st.text())
+def test_garbage_names_are_one_line(name: str, value: str) -> None:
+    environ = {f"PUSHSVC_X{name}": value}
+    assert refusal(environ).startswith(("PUSHSVC_X", "'PUSHSVC_X", '"PUSHSVC_X'))
