@@ -6,7 +6,7 @@ to send a copy, and a node whose lease has lapsed takes all of its registrations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -163,6 +163,24 @@ class Leases:
             return Beat(redis_ms, None)
         self.live = frozenset(name.decode() for name in live)
         return Beat(redis_ms, self.live)
+
+    async def dead(self, connections: Iterable[str]) -> list[str]:
+        """Those of some registrations whose node's lease has lapsed.
+
+        A node that the last renewal did not show may be dead, or younger than that renewal. So
+        this asks again, after the registrations were read: a node holds a lease before it registers
+        a connection.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        suspects = [each for each in connections if node_of(each) not in self.live]
+        if not suspects:
+            return []
+        now = round(self.redis_time() * 1000)
+        names = await self._lane.one("ZRANGE", self._keys.nodes, f"({now}", "+inf", "BYSCORE")
+        live = {name.decode() for name in names}
+        return [each for each in suspects if node_of(each) not in live]
 
     async def give_up(self, node: str) -> None:
         """End a node's lease and remove its inbox.

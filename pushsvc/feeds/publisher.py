@@ -5,7 +5,7 @@ message is late by at most a sweep, and never lost.
 """
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -80,24 +80,26 @@ class Publisher:
         """
         results, confirmed = await self._feeds.append(appends)
         unconfirmed = self._unconfirmed(confirmed)
+        dead = await self._dead(results)
         receipts: list[Receipt | PushError] = []
         accepted = 0
         for append, result in zip(appends, results, strict=True):
+            outcome: Receipt | PushError
             if isinstance(result, PushError):
-                metrics.published.labels(result.code).inc()
-                receipts.append(result)
-                continue
-            connections = self._route(append, result)
-            if append.ttl == 0:
-                durability = Durability.NONE
-            elif unconfirmed is not None:
-                metrics.published.labels(unconfirmed.code).inc()
-                receipts.append(unconfirmed)
-                continue
+                outcome = result
             else:
-                durability = self._durability
-            accepted += 1
-            receipts.append(Receipt(result.id, durability, connections))
+                connections = self._route(append, result, dead)
+                if append.ttl == 0:
+                    outcome = Receipt(result.id, Durability.NONE, connections)
+                elif unconfirmed is None:
+                    outcome = Receipt(result.id, self._durability, connections)
+                else:
+                    outcome = unconfirmed
+            if isinstance(outcome, PushError):
+                metrics.published.labels(outcome.code).inc()
+            else:
+                accepted += 1
+            receipts.append(outcome)
         metrics.published.labels("accepted").inc(accepted)
         return receipts
 
@@ -112,21 +114,28 @@ class Publisher:
             "time: retry with the same Idempotency-Key, it will not be sent twice"
         )
 
-    def _route(self, append: Append, appended: Appended) -> int:
-        """Send a copy to each live node that holds a listener, and clean up after dead nodes."""
-        live = self._leases.live
-        nodes: set[str] = set()
-        dead: list[str] = []
-        for listener in appended.listeners:
-            node = node_of(listener)
-            if node in live:
-                nodes.add(node)
-            else:
-                dead.append(listener)
-        for node in nodes:
+    async def _dead(self, results: Sequence[Appended | PushError]) -> Collection[str]:
+        """Those of the listeners whose node is gone."""
+        appended = (result for result in results if isinstance(result, Appended))
+        try:
+            return frozenset(
+                await self._leases.dead(each for one in appended for each in one.listeners)
+            )
+        except PushError:
+            return ()  # a copy too many does no harm
+
+    def _route(self, append: Append, appended: Appended, dead: Collection[str]) -> int:
+        """Send a copy to each live node that holds a listener, and clean up after dead nodes.
+
+        Returns:
+            How many live connections listen.
+        """
+        live = [each for each in appended.listeners if each not in dead]
+        for node in {node_of(each) for each in live}:
             self._outbox.post(
                 node, Courier(append.feed, appended.id, appended.previous, append.body)
             )
-        if dead:
-            self._feeds.leave([(append.feed, dead)])
-        return len(appended.listeners) - len(dead)
+        if len(live) < len(appended.listeners):
+            gone = [each for each in appended.listeners if each in dead]
+            self._feeds.leave([(append.feed, gone)])
+        return len(live)

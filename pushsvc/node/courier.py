@@ -78,6 +78,6 @@ class Courier:
             entries = nodes.unpack(packet)
         except msgspec.DecodeError as error:
             metrics.courier_entries.labels("unreadable").inc()
-            log.error("a courier packet is not readable", error=str(error))
+            log.warning("a courier packet is not readable", error=str(error))
             return
         self._deliver(entries)

@@ -18,7 +18,7 @@ from pushsvc import metrics
 from pushsvc.codes import Close
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.feeds.feed import Feeds, Full
-from pushsvc.feeds.nodes import Courier, Leases, node_of
+from pushsvc.feeds.nodes import Courier, Leases
 from pushsvc.node.acks import Acks
 from pushsvc.protocol import frames, ids, messages
 from pushsvc.protocol.delivery import Backlog, Deliver, Step
@@ -120,7 +120,7 @@ class Hub:
             try:
                 backlog = await self._join_one(listener)
             except Full as full:
-                dead = [c for c in full.listeners if node_of(c) not in self._leases.live]
+                dead = await self._leases.dead(full.listeners)
                 if not dead:
                     raise
                 self._feeds.leave([(listener.feed, dead)])

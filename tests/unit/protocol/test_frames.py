@@ -439,6 +439,22 @@ def test_a_violation_is_refused_with_its_close_code(wire: bytes, close: int) -> 
         assert caught.value.close == close
 
 
+@pytest.mark.parametrize(
+    "wire",
+    [
+        frame(TEXT, b"hi", masked=False),
+        frame(TEXT, b"hi", rsv=1),
+        frame(3, b"hi"),
+        frame(PING, fin=False),
+        frame(PONG, length=126),
+        frame(CLOSE, length=65536),
+        frame(CONTINUATION, b"hi"),
+    ],
+)
+def test_what_the_first_two_bytes_tell_is_refused_with_them(wire: bytes) -> None:
+    assert refusal(wire[:2]).close == Close.PROTOCOL_ERROR
+
+
 VALID_CODES = [*range(1000, 1004), *range(1007, 1015), 3000, 3999, 4000, 4999]
 INVALID_CODES = [0, 1, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535]
 
