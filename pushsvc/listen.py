@@ -44,28 +44,38 @@ def notifications(
             with _open(url, token, device) as socket:
                 wait = FIRST_WAIT
                 for text in socket:
-                    message = json.loads(text)
                     yield str(text)
+                    message = json.loads(text)
                     if message["type"] == "reconnect":
                         hint = message["retry_after"]
-                    if message["type"] != "notification":
-                        continue
-                    if ack:
-                        socket.send(json.dumps({"type": "ack", "id": message["id"]}))
-                    left = None if left is None else left - 1
+                    if message["type"] == "notification":
+                        if ack:
+                            socket.send(json.dumps({"type": "ack", "id": message["id"]}))
+                        left = None if left is None else left - 1
                     if left == 0:
                         return
-        except InvalidStatus as error:
-            if error.response.status_code not in (429, 503):
-                raise Refused(_reason(error)) from None
-            hint = float(error.response.headers.get("Retry-After", 1))
-        except ConnectionClosed as error:
-            if error.rcvd is not None and not means_reconnect(error.rcvd.code):
-                raise Refused(f"{error.rcvd.code}: {error.rcvd.reason}") from None
-        except (OSError, TimeoutError) as error:
-            sys.stderr.write(f"{url} cannot be reached ({error}); trying again\n")
+        except (InvalidStatus, ConnectionClosed, OSError) as error:
+            hint = hint or _pause(error)
         time.sleep(hint + random.random() * wait)  # noqa: S311 - full jitter, not a secret
         wait = min(wait * 2, LONGEST_WAIT)
+
+
+def _pause(error: Exception) -> float:
+    """How long the server wants a client to wait that met this error, in seconds.
+
+    Raises:
+        Refused: coming back is useless.
+    """
+    if isinstance(error, InvalidStatus):
+        if error.response.status_code not in (429, 503):
+            raise Refused(_reason(error)) from None
+        return float(error.response.headers.get("Retry-After", 1))
+    if isinstance(error, ConnectionClosed):
+        if error.rcvd is not None and not means_reconnect(error.rcvd.code):
+            raise Refused(f"{error.rcvd.code}: {error.rcvd.reason}") from None
+    else:
+        sys.stderr.write(f"the node cannot be reached ({error}); trying again\n")
+    return 0.0
 
 
 def _open(url: str, token: str, device: str) -> ClientConnection:

@@ -208,7 +208,10 @@ async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncItera
         membership = Membership(
             hub, leases, couriers, keys, lambda: connect(BLOCK_SECONDS + ANSWER_SECONDS), clock
         )
-        membership.start()
+        # A task that dies of an error nobody foresaw takes the worker with it: half a node would
+        # look healthy.
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        membership.start(tasks)
         stack.push_async_callback(membership.aclose)
 
         admission = Admission(
@@ -238,7 +241,7 @@ async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncItera
         server.add_sockets(sockets)
         stack.push_async_callback(server.close_all_connections)
         stack.callback(server.stop)
-        ticking = asyncio.create_task(_tick(connections, hub, server), name="ticks")
+        ticking = tasks.create_task(_tick(connections, hub, server), name="ticks")
         stack.callback(ticking.cancel)
 
         async def leave(seconds: float) -> None:

@@ -21,7 +21,7 @@ READ_COUNT: Final = 64
 READ_BYTES: Final = 256 * 1024
 """Bytes after which a read ends; the last entry may go over it."""
 MAX_DEVICES: Final = 64
-"""Most devices with a cursor in one mailbox; a further one takes the place of the furthest behind."""
+"""Most devices with a cursor in one mailbox; one more takes the place of the furthest behind."""
 ONCE_SECONDS: Final = 86400
 """How long an idempotency key is remembered."""
 

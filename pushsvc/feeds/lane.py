@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final
 
+import structlog
 from redis.exceptions import (
     ConnectionError as RedisConnectionError,
 )
@@ -40,6 +41,8 @@ MAX_QUEUE: Final = 50_000
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
 
+log = structlog.get_logger("pushsvc.lane")
+
 _TRANSIENT: Final = (
     "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "READONLY", "BUSY", "MISCONF",
 )  # fmt: skip
@@ -56,7 +59,9 @@ class Lane:
             its result is the last one of every submission that the pipeline carried.
     """
 
-    def __init__(self, name: str, client: Client, scripts: Scripts, tail: Command | None = None):
+    def __init__(
+        self, name: str, client: Client, scripts: Scripts, tail: Command | None = None
+    ) -> None:
         self.name = name
         self._client = client
         self._scripts = scripts
@@ -129,10 +134,12 @@ class Lane:
                 started = time.perf_counter()
                 try:
                     results = await self._execute([c for commands, _ in batch for c in commands])
-                except (RedisConnectionError, RedisTimeoutError, OSError) as error:
+                except (RedisError, OSError) as error:
                     self._fail(batch, error)
                     continue
-                except RedisError as error:
+                except Exception as error:
+                    # Whatever a client library meets in a broken connection, callers must hear.
+                    log.exception("a pipeline failed in an unforeseen way", lane=self.name)
                     self._fail(batch, error)
                     continue
                 self._pause = 0.0

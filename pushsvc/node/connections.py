@@ -27,7 +27,6 @@ from pushsvc.protocol.session import (
     Acked,
     Beat,
     Effect,
-    End,
     Policy,
     Redeliver,
     Renew,
@@ -81,14 +80,14 @@ class Connection:
 
     __slots__ = (
         "_core",
-        "_reader",
-        "_tail",
         "blocked_at",
         "fd",
         "feed",
         "number",
         "open",
+        "reader",
         "session",
+        "tail",
         "wake",
     )
 
@@ -101,24 +100,25 @@ class Connection:
         self.wake = 0
         # False before the handshake is answered and once a close was sent.
         self.open = False
-        self._reader: frames.FrameReader | None = None
+        # Holds the beginning of a frame or message; None while there is none.
+        self.reader: frames.FrameReader | None = None
         # What the kernel did not take; None while the socket has room.
-        self._tail: bytes | None = None
+        self.tail: bytes | None = None
         self.blocked_at = 0.0
 
     def writable(self) -> bool:
         """Whether the next frame may be handed over."""
-        return self._tail is None and self.open
+        return self.tail is None and self.open
 
     def write(self, data: bytes) -> None:
         """Send frames: now, or as soon as the peer has read what was sent before."""
         if self.fd < 0:
             return
-        if self._tail is not None:
-            if len(self._tail) + len(data) > MAX_TAIL:
+        if self.tail is not None:
+            if len(self.tail) + len(data) > MAX_TAIL:
                 self._core.abort(self, Close.SLOW_CONSUMER)
                 return
-            self._tail += data
+            self.tail += data
             return
         try:
             sent = os.write(self.fd, data)
@@ -128,7 +128,7 @@ class Connection:
             self._core.abort(self, None)
             return
         if sent < len(data):
-            self._tail = data[sent:]
+            self.tail = data[sent:]
             self.blocked_at = self._core.now
             self._core.poller.want_write(self.fd, True)
 
@@ -234,7 +234,7 @@ class Connections:
             if not connection.open:
                 self._drop(connection)
                 continue
-            if connection._tail is not None and self.now - connection.blocked_at >= self._patience:
+            if connection.tail is not None and self.now - connection.blocked_at >= self._patience:
                 self.abort(connection, Close.SLOW_CONSUMER)
                 continue
             self.perform(connection, connection.session.due(self.policy, self.now))
@@ -255,7 +255,7 @@ class Connections:
         if connection.fd < 0:
             return
         connection.wake = self._wheel.put(connection.fd, 0, self.now + LINGER)
-        if connection._tail is None:
+        if connection.tail is None:
             self._half_close(connection)
 
     def abort(self, connection: Connection, code: Close | None) -> None:
@@ -285,11 +285,11 @@ class Connections:
                 self._read(connection)
 
     def _flush(self, connection: Connection) -> None:
-        tail, connection._tail = connection._tail, None
+        tail, connection.tail = connection.tail, None
         self.poller.want_write(connection.fd, False)
         if tail:
             connection.write(tail)
-        if connection.fd < 0 or connection._tail is not None:
+        if connection.fd < 0 or connection.tail is not None:
             return
         if connection.open:
             self._owner.drained(connection)
@@ -314,7 +314,7 @@ class Connections:
         if refused is not None:
             self.perform(connection, [refused])
             return
-        reader = connection._reader
+        reader = connection.reader
         if reader is None:
             reader = frames.FrameReader(max_message=self._max_message)
         violation = None
@@ -322,7 +322,7 @@ class Connections:
             events = reader.feed(data)
         except frames.ProtocolError as error:
             violation, events = error, error.events
-        connection._reader = None if reader.idle else reader
+        connection.reader = None if reader.idle else reader
         for event in events:
             self._handle(connection, event)
             if not connection.open:
@@ -344,7 +344,7 @@ class Connections:
             refused = session.controlled(policy, now)
             if refused is not None:
                 self.perform(connection, [refused])
-            elif isinstance(event, frames.Ping) and connection._tail is None:
+            elif isinstance(event, frames.Ping) and connection.tail is None:
                 # Of many pings only the last needs an answer (RFC 6455, section 5.5.3), so a peer
                 # that does not read its pongs is owed none.
                 connection.write(frames.pong(event.payload))
@@ -366,7 +366,7 @@ class Connections:
                 if effect.error is not None:
                     metrics.client_errors.labels(effect.error).inc()
             elif isinstance(effect, Beat):
-                if connection._tail is None:
+                if connection.tail is None:
                     connection.write(frames.PING)
             elif isinstance(effect, Redeliver):
                 self._owner.redeliver(connection)
@@ -379,7 +379,7 @@ class Connections:
 
     def _leave(self, connection: Connection, code: int | None) -> None:
         connection.open = False
-        connection._reader = None
+        connection.reader = None
         self._count -= 1
         metrics.connections.dec()
         metrics.closes.labels(_label(code)).inc()
@@ -398,7 +398,7 @@ class Connections:
         if fd < 0:
             return
         connection.fd = -1
-        connection._tail = None
+        connection.tail = None
         self._by_fd[fd] = None
         self.poller.remove(fd)
         os.close(fd)

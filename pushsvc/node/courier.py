@@ -11,8 +11,8 @@ import structlog
 from pushsvc import metrics
 from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds import nodes
-from pushsvc.feeds.nodes import Inbox
 from pushsvc.feeds.nodes import Courier as Entry
+from pushsvc.feeds.nodes import Inbox
 
 PAUSE: Final = 0.5
 """Most seconds between two tries to read the inbox, half of it at random."""

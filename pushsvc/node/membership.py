@@ -63,6 +63,7 @@ class Membership:
         self._keys = keys
         self._connect = connect
         self._clock = clock
+        self._tasks: asyncio.TaskGroup
         self._held_until = 0.0
         self._heard_at = 0.0
         self._registered = True
@@ -88,9 +89,10 @@ class Membership:
             troubles.append("connections are being registered again after a lapse")
         return troubles
 
-    def start(self) -> None:
+    def start(self, tasks: asyncio.TaskGroup) -> None:
         """Take a lease and begin to read the inbox, now or as soon as Redis can be reached."""
-        self._beating = asyncio.create_task(self._run(), name="membership")
+        self._tasks = tasks
+        self._beating = tasks.create_task(self._run(), name="membership")
 
     async def aclose(self) -> None:
         """Give the lease and the inbox up."""
@@ -115,7 +117,7 @@ class Membership:
         self._inbox = inbox
         self._held_until = started + self._leases.seconds
         self._heard_at = started
-        self._courier = asyncio.create_task(self._carry(inbox, client), name="courier")
+        self._courier = self._tasks.create_task(self._carry(inbox, client), name="courier")
 
     async def _carry(self, inbox: Inbox, client: Client) -> None:
         courier = Courier(
@@ -164,7 +166,7 @@ class Membership:
             # A node died: it may have appended what it did not live to send on.
             self._hub.sweep_soon()
         if not self._registered and (self._rejoining is None or self._rejoining.done()):
-            self._rejoining = asyncio.create_task(self._rejoin(), name="rejoin")
+            self._rejoining = self._tasks.create_task(self._rejoin(), name="rejoin")
         if await self._inbox.beat(repr(started).encode()) >= LAGGING:
             self._hub.sweep_soon()
 
@@ -177,7 +179,7 @@ class Membership:
         self._hub.node = node
         if self._rejoining is not None:
             self._rejoining.cancel()
-        self._rejoining = asyncio.create_task(self._rejoin(), name="rejoin")
+        self._rejoining = self._tasks.create_task(self._rejoin(), name="rejoin")
 
     async def _rejoin(self) -> None:
         try:

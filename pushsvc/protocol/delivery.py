@@ -144,7 +144,8 @@ class Cursor:
             if missing:
                 yield Gap(self.sent, missing)
                 missing = ""
-            yield Deliver(entry, self.attempt if again else 1)
+            # An acknowledgement since the rewind has set the count back, not the history.
+            yield Deliver(entry, max(2, self.attempt) if again else 1)
         if missing:
             yield Gap(self.sent, missing)
         self.sent = max(self.sent, backlog.upto)

@@ -1,0 +1,55 @@
+"""``python -m bench``: measures what the documentation claims, on this machine."""
+
+import argparse
+import json
+import sys
+
+from bench import acked, fanout_cost, handshakes, memory
+from bench.harness import Figure, pin
+
+BENCHMARKS = {
+    "memory": memory.run,
+    "handshakes": handshakes.run,
+    "acked": acked.run,
+    "fanout-cost": fanout_cost.run,
+}
+
+
+def main() -> int:
+    """Run what is asked for; 1 where a bar is missed."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument(
+        "names", nargs="*", metavar="benchmark", help=f"any of {', '.join(BENCHMARKS)}; all if none"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument(
+        "--profile", action="store_true",
+        help="run the node of handshakes and acked under cProfile; the figures are not comparable",
+    )  # fmt: skip
+    arguments = parser.parse_args()
+    unknown = set(arguments.names) - set(BENCHMARKS)
+    if unknown:
+        parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
+    pin(0, -1)
+    results = {}
+    for name in arguments.names or BENCHMARKS:
+        results[name] = BENCHMARKS[name](profile=arguments.profile)
+        if not arguments.json:
+            _print(name, results[name])
+    if arguments.json:
+        print(json.dumps({n: [f.as_json() for f in figures] for n, figures in results.items()}))
+    return int(any(f.passed is False for figures in results.values() for f in figures))
+
+
+def _print(name: str, figures: list[Figure]) -> None:
+    print(f"\n{name}")
+    for figure in figures:
+        verdict = {None: "", True: "pass", False: "FAIL"}[figure.passed]
+        print(
+            f"  {figure.name:<44}{figure.value:>12,.2f} {figure.unit:<6}{figure.bar:>10}  {verdict}"
+        )
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

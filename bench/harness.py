@@ -1,0 +1,241 @@
+"""What the benchmarks share: figures, and servers whose CPU time and memory are read from outside.
+
+The server under test has the first core for itself. Valkey and the clients share the last one.
+"""
+
+import json
+import os
+import pstats
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import TracebackType
+from typing import Any, Final, Self
+
+import psutil
+
+from pushsvc.auth.tokens import mint
+from pushsvc.embedded import EmbeddedServer
+
+SECRET: Final = "a-secret-for-benchmarks-only-of-48-bytes-01234567"
+TOP: Final = 30
+"""Functions that a profile shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One measured number, and the bar that it is held to, if there is one."""
+
+    name: str
+    value: float
+    unit: str
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the bar is met; None without a bar."""
+        if self.at_most is not None:
+            return self.value <= self.at_most
+        if self.at_least is not None:
+            return self.value >= self.at_least
+        return None
+
+    @property
+    def bar(self) -> str:
+        """The bar, for people."""
+        if self.at_most is not None:
+            return f"<= {self.at_most:,g}"
+        return f">= {self.at_least:,g}" if self.at_least is not None else ""
+
+    def as_json(self) -> dict[str, Any]:
+        """The figure as a JSON object."""
+        return {
+            "name": self.name,
+            "value": self.value,
+            "unit": self.unit,
+            "bar": self.bar or None,
+            "passed": self.passed,
+        }
+
+
+def say(text: str) -> None:
+    """Tell how far it is; standard output is for the figures."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def pin(pid: int, core: int) -> None:
+    """Keep a process on one core, where the system can do that; -1 is the last core."""
+    if hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0) if core >= 0 else os.sched_getaffinity(1))
+        os.sched_setaffinity(pid, {cores[core]})
+
+
+def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
+    """Wait for a condition.
+
+    Raises:
+        TimeoutError: it did not come true.
+    """
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {seconds:g} s for: {what}")
+        time.sleep(0.05)
+
+
+def tokens(users: list[str], *scopes: str) -> list[str]:
+    """A token for each user, good for an hour."""
+    return [
+        mint(secret=SECRET, user=user, audience="pushsvc", scopes=scopes, ttl=3600)
+        for user in users
+    ]
+
+
+class Server:
+    """A server process on the first core, whose log says which port it serves.
+
+    Args:
+        module: what Python runs, with its arguments.
+        settings: further environment variables.
+    """
+
+    def __init__(self, *module: str, settings: dict[str, str] | None = None) -> None:
+        self._command = [sys.executable, "-m", *module]
+        self._settings = settings or {}
+        self.port = 0
+        self.admin_port = 0
+
+    def __enter__(self) -> Self:
+        self._directory = TemporaryDirectory(prefix="pushsvc-bench-")
+        log = Path(self._directory.name) / "log"
+        environ = {k: v for k, v in os.environ.items() if not k.startswith("PUSHSVC_")}
+        with log.open("wb") as output:
+            self.process = psutil.Popen(
+                self._command, env=environ | self._settings, stdout=output, stderr=output
+            )
+        pin(self.process.pid, 0)
+        try:
+            wait_until(lambda: self._serving(log), "the server's log to say that it serves")
+        except BaseException:
+            self._stop()
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        except psutil.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._directory.cleanup()
+
+    def _serving(self, log: Path) -> bool:
+        text = log.read_text()
+        if self.process.poll() is not None:
+            raise RuntimeError(f"the server ended:\n{text}")
+        for line in text.splitlines():
+            if '"serving"' in line:
+                said = json.loads(line)
+                self.port, self.admin_port = said["port"], said.get("admin_port", 0)
+                return True
+        return False
+
+    def cpu(self) -> float:
+        """Seconds of CPU, user and system, that the process has used."""
+        times = self.process.cpu_times()
+        return float(times.user + times.system)
+
+    def memory(self) -> int:
+        """Bytes of resident memory, once they stay the same for a while."""
+        steady, last = 0, -1
+        while steady < 6:
+            time.sleep(0.5)
+            now = self.process.memory_info().rss
+            steady = steady + 1 if now == last else 0
+            last = now
+        return int(last)
+
+    def rest(self) -> None:
+        """Wait until the process has nothing to do."""
+        idle, last = 0, self.cpu()
+        while idle < 5:
+            time.sleep(0.1)
+            now = self.cpu()
+            idle = idle + 1 if now - last < 0.015 else 0
+            last = now
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples."""
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics") as answer:
+            text = answer.read().decode()
+        return sum(
+            float(value) for value in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.M)
+        )
+
+    def ready(self) -> bool:
+        """Whether a node wants traffic."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/readyz"):
+                return True
+        except urllib.error.URLError:
+            return False
+
+
+@contextmanager
+def node(*, profile: bool = False, **settings: object) -> Iterator[Server]:
+    """A ``pushsvc serve`` process with a Valkey of its own; settings as keywords in lower case.
+
+    Args:
+        profile: run it under cProfile, and show where its time went when it ends.
+        settings: of the node.
+    """
+    with TemporaryDirectory(prefix="pushsvc-bench-") as directory, EmbeddedServer() as valkey:
+        pin(valkey.pid, -1)
+        variables = {
+            "REDIS_URL": valkey.url,
+            "JWT_SECRET": SECRET,
+            "HOST": "127.0.0.1",
+            "ADMIN_HOST": "127.0.0.1",
+            "PORT": "0",
+            "ADMIN_PORT": "0",
+            "DRAIN_SECONDS": "0",
+            "LOG_FORMAT": "json",
+            # so long that no heartbeat falls into a measurement
+            "HEARTBEAT_SECONDS": "300",
+            **{name.upper(): str(value) for name, value in settings.items()},
+        }
+        stats = Path(directory) / "stats"
+        module = ("bench.profiled_node", str(stats)) if profile else ("pushsvc", "serve")
+        server = Server(*module, settings={f"PUSHSVC_{k}": v for k, v in variables.items()})
+        with server:
+            wait_until(server.ready, "the node to be ready")
+            yield server
+        if profile:
+            table = pstats.Stats(str(stats), stream=sys.stderr)
+            table.strip_dirs().sort_stats("tottime").print_stats(TOP)
+
+
+def measure(server: Server, profile: bool = False) -> None:  # noqa: FBT001, FBT002
+    """Have a profiled node begin to count: what came before was its start."""
+    if profile:
+        server.process.send_signal(signal.SIGUSR1)
+        time.sleep(0.2)

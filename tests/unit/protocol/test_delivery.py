@@ -1,0 +1,287 @@
+"""The cursor of a connection against a model of a feed, in any order of events."""
+
+from dataclasses import dataclass, field
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from pushsvc.protocol.delivery import UNKNOWN, Backlog, Cursor, Deliver, Entry, Gap
+
+WINDOW = 3
+READ = 2
+TIMEOUT = 30.0
+
+
+@dataclass
+class Feed:
+    """What Redis does, in a few lines: the scripts are checked against real servers elsewhere."""
+
+    entries: dict[int, bool] = field(default_factory=dict)
+    """Id to whether its time to live has passed."""
+    head: int = 0
+    trimmed: int = 0
+    cursor: int = 0
+
+    def publish(self, *, stored: bool) -> tuple[int, int]:
+        previous, self.head = self.head, self.head + 10
+        if stored:
+            self.entries[self.head] = False
+        return self.head, previous
+
+    def trim(self) -> None:
+        self.trimmed = min(self.entries)
+        del self.entries[self.trimmed]
+
+    def read(self, held: int) -> Backlog:
+        start = max(self.cursor, held)
+        gap = ""
+        if self.head < start:
+            gap, start = "reset", self.cursor if self.cursor <= self.head else 0
+        elif start < self.trimmed:
+            gap = "trimmed"
+        found = sorted(i for i in self.entries if i > start)
+        entries = [Entry(i, None if self.entries[i] else b"%d" % i) for i in found[:READ]]
+        upto = entries[-1].id if len(entries) == READ else self.head
+        return Backlog(self.cursor, self.head, start, upto, gap, entries)
+
+
+class Delivery(RuleBasedStateMachine):
+    """One connection, its feed, and a courier that loses, delays and repeats."""
+
+    @initialize(before=st.integers(0, 4))
+    def connect(self, before: int) -> None:
+        self.feed = Feed()
+        for _ in range(before):
+            self.feed.publish(stored=True)
+        self.now = 0.0
+        self.cursor = Cursor()
+        self.writable = True
+        self.couriers: list[tuple[int, int]] = []
+        self.reading: Backlog | None = None
+        self.heard: list[Deliver | Gap] = []
+        self.told: set[int] = set()
+        # What was owed to the connection and never told it, and may not be any more.
+        self.excused: set[int] = set()
+        self.published: set[int] = set(self.feed.entries)
+        backlog = self.feed.read(0)
+        self.cursor.begin(backlog)
+        self.carry_out(backlog)
+
+    # --- the node ---------------------------------------------------------------------------------
+
+    def carry_out(self, backlog: Backlog) -> None:
+        for step in self.cursor.plan(backlog, WINDOW, self.now):
+            if not self.writable:
+                break
+            if isinstance(step, Deliver):
+                self.cursor.take(step.entry.id, self.now)
+            self.hear(step)
+
+    def hear(self, step: Deliver | Gap) -> None:
+        if isinstance(step, Gap):
+            # Who was told of a gap knows that anything up to the next notification may be gone.
+            self.excused |= {i for i in self.published if i > step.after and self.is_gone(i)}
+            if step.reason == "reset":
+                self.told.clear()
+        elif step.attempt == 1:
+            assert step.entry.id not in self.told, "delivered twice as a first attempt"
+            assert step.entry.id > max(self.told, default=0), "out of order"
+        else:
+            assert step.entry.id in self.told, "an attempt of what was never delivered"
+        if isinstance(step, Deliver):
+            self.told.add(step.entry.id)
+        self.heard.append(step)
+
+    def is_gone(self, entry_id: int) -> bool:
+        return self.feed.entries.get(entry_id, True)
+
+    def read(self) -> None:
+        self.cursor.reading = True
+        self.reading = self.feed.read(self.cursor.sent)
+
+    # --- what may happen --------------------------------------------------------------------------
+
+    @rule(stored=st.booleans(), copy=st.sampled_from(["sent", "lost", "twice"]))
+    def publish(self, stored: bool, copy: str) -> None:  # noqa: FBT001
+        entry_id, previous = self.feed.publish(stored=stored)
+        if stored:
+            self.published.add(entry_id)
+        self.couriers += [(entry_id, previous)] * {"sent": 1, "lost": 0, "twice": 2}[copy]
+
+    @precondition(lambda self: self.couriers)
+    @rule(data=st.data(), known=st.booleans())
+    def courier(self, data: st.DataObject, known: bool) -> None:  # noqa: FBT001
+        which = data.draw(st.integers(0, len(self.couriers) - 1))
+        entry_id, previous = self.couriers.pop(which)
+        if not known:
+            previous = UNKNOWN
+        if self.cursor.offer(entry_id, previous, WINDOW) and self.writable:
+            self.cursor.take(entry_id, self.now)
+            self.hear(Deliver(Entry(entry_id, b""), 1))
+        elif self.writable and self.cursor.wants(WINDOW):
+            self.read()
+
+    @precondition(lambda self: self.reading is not None)
+    @rule()
+    def answer(self) -> None:
+        backlog, self.reading = self.reading, None
+        assert backlog is not None
+        self.cursor.reading = False
+        if self.writable:
+            self.carry_out(backlog)
+
+    @precondition(lambda self: self.reading is None)
+    @rule()
+    def sweep(self) -> None:
+        self.cursor.head = max(self.cursor.head, self.feed.head)
+        if self.writable and (self.cursor.wants(WINDOW) or self.feed.head < self.cursor.sent):
+            self.read()
+
+    @rule(writable=st.booleans())
+    def socket(self, writable: bool) -> None:  # noqa: FBT001
+        self.writable = writable
+
+    @precondition(lambda self: self.cursor.unacked)
+    @rule(data=st.data())
+    def ack(self, data: st.DataObject) -> None:
+        assert self.cursor.unacked is not None
+        entry_id = data.draw(st.sampled_from(self.cursor.unacked))
+        assert self.cursor.ack(entry_id, self.now)
+        self.feed.cursor = max(self.feed.cursor, entry_id)
+
+    @rule(entry_id=st.integers(0, 1000))
+    def ack_of_what_was_not_sent(self, entry_id: int) -> None:
+        before = self.cursor.acked, self.cursor.sent
+        if entry_id not in (self.cursor.unacked or ()):
+            assert not self.cursor.ack(entry_id, self.now)
+            assert (self.cursor.acked, self.cursor.sent) == before
+
+    @precondition(lambda self: self.published)
+    @rule(data=st.data())
+    def another_socket_of_the_device_acks(self, data: st.DataObject) -> None:
+        entry_id = data.draw(st.sampled_from(sorted(self.published)))
+        self.feed.cursor = max(self.feed.cursor, entry_id)
+
+    @rule()
+    def acks_are_overdue(self) -> None:
+        self.now += TIMEOUT
+        if self.cursor.overdue(self.now, TIMEOUT) and not self.cursor.reading:
+            self.cursor.rewind(self.now)
+            if self.writable:
+                self.read()
+
+    @precondition(lambda self: self.feed.entries)
+    @rule()
+    def trim(self) -> None:
+        self.feed.trim()
+
+    @precondition(lambda self: self.feed.entries)
+    @rule(data=st.data())
+    def time_to_live_passes(self, data: st.DataObject) -> None:
+        self.feed.entries[data.draw(st.sampled_from(sorted(self.feed.entries)))] = True
+
+    # --- what must hold ---------------------------------------------------------------------------
+
+    @invariant()
+    def positions_are_in_order(self) -> None:
+        if hasattr(self, "cursor"):
+            assert self.cursor.acked <= self.cursor.sent
+            assert self.cursor.outstanding <= WINDOW
+
+    def teardown(self) -> None:
+        """Once all is quiet, whatever is owed was delivered, or a gap was told."""
+        if not hasattr(self, "cursor"):
+            return
+        self.writable = True
+        for _ in range(200):
+            if self.reading is not None:
+                self.answer()
+            if self.cursor.unacked:
+                self.cursor.ack(self.cursor.unacked[-1], self.now)
+                self.feed.cursor = max(self.feed.cursor, self.cursor.acked)
+            self.sweep()
+            if self.reading is None and not self.cursor.unacked:
+                break
+        else:
+            raise AssertionError("the connection never became quiet")
+        for entry_id in self.published:
+            known = entry_id in self.told or entry_id <= self.feed.cursor
+            assert known or entry_id in self.excused, f"{entry_id} neither delivered nor in a gap"
+
+
+Delivery.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestDelivery = Delivery.TestCase
+
+
+def test_entries_lost_by_redis_are_told_and_the_rest_is_delivered_again() -> None:
+    cursor = Cursor()
+    cursor.begin(Backlog(0, 50, 0, 50, "", []))
+    cursor.sent = cursor.head = 50
+    backlog = Backlog(20, 40, 20, 40, "reset", [Entry(30, b"30"), Entry(40, b"40")])
+    steps = []
+    for step in cursor.plan(backlog, 64, 0.0):
+        steps.append(step)
+        if isinstance(step, Deliver):
+            cursor.take(step.entry.id, 0.0)
+    assert steps == [
+        Gap(20, "reset"),
+        Deliver(Entry(30, b"30"), 1),
+        Deliver(Entry(40, b"40"), 1),
+    ]
+    assert (cursor.acked, cursor.sent, cursor.head) == (20, 40, 40)
+
+
+def test_an_idle_cursor_holds_no_list() -> None:
+    cursor = Cursor()
+    cursor.take(10, 0.0)
+    assert cursor.unacked == [10]
+    cursor.ack(10, 1.0)
+    assert cursor.unacked is None
+
+
+def test_a_redelivery_counts_its_attempts_and_progress_starts_anew() -> None:
+    cursor = Cursor()
+    for entry_id in (10, 20):
+        cursor.take(entry_id, 0.0)
+    assert not cursor.overdue(29.9, 30)
+    assert cursor.overdue(30.0, 30)
+    cursor.rewind(30.0)
+    backlog = Backlog(0, 20, 0, 20, "", [Entry(10, b""), Entry(20, b"")])
+    attempts = []
+    for step in cursor.plan(backlog, 64, 31.0):
+        assert isinstance(step, Deliver)
+        cursor.take(step.entry.id, 31.0)
+        attempts.append((step.entry.id, step.attempt))
+    assert attempts == [(10, 2), (20, 2)]
+    assert not cursor.overdue(59.0, 30)
+    cursor.ack(10, 40.0)
+    assert cursor.attempt == 1
+
+
+def test_an_ack_that_comes_after_the_rewind_still_counts() -> None:
+    cursor = Cursor()
+    cursor.take(10, 0.0)
+    cursor.rewind(30.0)
+    assert cursor.ack(10, 30.5)
+    assert (cursor.acked, cursor.sent, cursor.unacked) == (10, 10, None)
+
+
+def test_live_only_entries_that_were_never_acked_do_not_block_for_ever() -> None:
+    cursor = Cursor()
+    cursor.take(10, 0.0)
+    cursor.rewind(30.0)
+    assert list(cursor.plan(Backlog(0, 10, 0, 10, "", []), 64, 31.0)) == []
+    assert cursor.unacked is None
+    assert cursor.sent == 10
+
+
+def test_a_read_that_began_before_a_rewind_is_not_used() -> None:
+    cursor = Cursor()
+    for entry_id in (10, 20):
+        cursor.take(entry_id, 0.0)
+    cursor.rewind(30.0)
+    late = Backlog(0, 30, 20, 30, "", [Entry(30, b"")])
+    assert list(cursor.plan(late, 64, 31.0)) == []
+    assert cursor.sent == 0
+    assert cursor.wants(64)
