@@ -78,7 +78,7 @@ def connector(url: str) -> Connect:
             protocol=2,
             retry=no_retry,
         )
-        return Redis(connection_pool=pool)
+        return Redis.from_pool(pool)  # which closes the pool with itself
 
     return alone
 

@@ -90,10 +90,14 @@ class Feeds:
             IdempotencyConflict: the key was used for another request.
             PushError: Redis cannot be reached or refuses.
         """
-        before = await self._sessions.one(
-            "SET", self.keys.request(digest), fingerprint, "NX", "GET", "EX", ONCE_SECONDS
+        key = self.keys.request(digest)
+        taken, bound = await self._sessions.submit(
+            [("SET", key, fingerprint, "NX", "EX", ONCE_SECONDS), ("GET", key)]
         )
-        if before is not None and before.decode() != fingerprint:
+        for result in (taken, bound):
+            if isinstance(result, PushError):
+                raise result
+        if bound is not None and bound.decode() != fingerprint:
             raise IdempotencyConflict(
                 "this Idempotency-Key was used for a request with another body: use a new key"
             )
