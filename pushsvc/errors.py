@@ -20,7 +20,6 @@
     ├── TooManyRequests         429
     │   ├── RateLimited         close 4008
     │   └── TooManyConnections  close 4505
-    ├── HeadersTooLarge         431
     └── Unavailable             503
         ├── Overloaded
         ├── StoreUnavailable
@@ -204,14 +203,6 @@ class TooManyConnections(TooManyRequests):
     code = "too_many_connections"
     title = "Too many connections"
     close = Close.TOO_MANY_CONNECTIONS
-
-
-class HeadersTooLarge(PushError):
-    """The request headers are over their limit."""
-
-    code = "headers_too_large"
-    title = "Request header fields too large"
-    status = 431
 
 
 class Unavailable(PushError):

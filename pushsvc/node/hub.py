@@ -92,6 +92,8 @@ class Hub:
         # Listeners whose read failed: tried again with the next tick.
         self._stalled: set[Listener] = set()
         self._left: dict[str, list[str]] = {}
+        # Ids that this node had before its lease lapsed, with registrations still to be removed.
+        self._former: list[str] = []
         self._sweep_seconds = sweep_seconds
         self._sweeping: list[str] = []
         self._sweep_pace = 0
@@ -371,20 +373,31 @@ class Hub:
 
     # --- after a lapse -------------------------------------------------------------------------
 
-    async def rejoin(self, node: str) -> None:
-        """Register every connection under a new node id, and close every gap.
+    def rename(self, node: str) -> None:
+        """Register under a new node id from now on: the lease of the old one lapsed."""
+        self._former.append(self.node)
+        self.node = node
+
+    async def rejoin(self) -> None:
+        """Register every connection under the new node id, and close every gap.
 
         Raises:
             Unavailable: Redis cannot be reached; to be called again.
         """
-        self.node = node
+        former = len(self._former)
         for listeners in self._batches(list(self._listeners)):
+            # First, and in the same lane: a user at its limit must have room for its own.
+            self._feeds.leave(
+                (each.feed, [f"{node}.{each.number:x}" for node in self._former])
+                for each in listeners
+            )
             future = self._join_again(listeners)
             if future is not None:
                 await asyncio.wait([future])
                 if future.exception() is None:
                     continue
             raise Unavailable("the connections could not be registered again")
+        del self._former[:former]
 
     def _join_again(self, listeners: list[Listener]) -> asyncio.Future[list[Any]] | None:
         try:

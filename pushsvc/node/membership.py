@@ -176,14 +176,14 @@ class Membership:
         node = new_node_id()
         log.warning("the lease lapsed: coming back under a new id", old=self._hub.node, new=node)
         await self._take(node)
-        self._hub.node = node
+        self._hub.rename(node)
         if self._rejoining is not None:
             self._rejoining.cancel()
         self._rejoining = self._tasks.create_task(self._rejoin(), name="rejoin")
 
     async def _rejoin(self) -> None:
         try:
-            await self._hub.rejoin(self._hub.node)
+            await self._hub.rejoin()
         except Unavailable:
             return  # the next beat tries again
         self._registered = True

@@ -55,6 +55,11 @@ class Handler(tornado.web.RequestHandler):
             self.set_header("WWW-Authenticate", "Bearer")
         if isinstance(error, errors.MethodNotAllowed):
             self.set_header("Allow", self.allow)
+        if isinstance(error, errors.UpgradeRequired):
+            # What to speak instead (RFC 9110, section 15.5.22; RFC 6455, section 4.4).
+            self.set_header("Upgrade", "websocket")
+            self.set_header("Connection", "Upgrade")
+            self.set_header("Sec-WebSocket-Version", "13")
         if error.retry_after is not None:
             self.set_header("Retry-After", str(math.ceil(error.retry_after)))
         self.finish(messages.encode(error.problem()))

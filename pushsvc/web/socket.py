@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import Collection
 from typing import ClassVar, Final
-from urllib.parse import urlsplit
 
 import structlog
 from tornado.httputil import HTTPHeaders
@@ -87,7 +86,9 @@ class Origins:
         if origin != "null":
             if self._all or origin in self._allowed:
                 return
-            if urlsplit(origin).netloc == headers.get("Host", "").lower():
+            # An origin is scheme://host[:port], nothing that needs parsing.
+            host = headers.get("Host", "").lower()
+            if host and origin.partition("://")[2] == host:
                 return
         raise errors.OriginRefused(
             "pages of this origin may not connect: add it to PUSHSVC_ALLOWED_ORIGINS"
@@ -141,7 +142,7 @@ class SocketHandler(Handler):
             raise errors.InvalidToken(
                 "send a token: Authorization: Bearer <token>, or the subprotocol bearer.<token>"
             )
-        device = require_name(self.get_query_argument("device", "default"), "device")
+        device = require_name(self.get_query_argument("device", "default", strip=False), "device")
         admission = self._admission
         admission.check()
         admission.in_flight += 1
