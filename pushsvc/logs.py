@@ -174,6 +174,7 @@ def configure(
             exception_formatter=structlog.dev.plain_traceback,
         )
     handler = _Handler(stream)
+    handler.addFilter(_SampleTornado())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_COMMON,
@@ -247,6 +248,20 @@ class Sampler:
             return 0
         window.suppressed += 1
         return None
+
+
+class _SampleTornado(logging.Filter):
+    """Samples what Tornado says of requests that are no HTTP: a line for each fills the disk."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sampler = Sampler()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written."""
+        if record.name != "tornado.general" or record.levelno >= logging.ERROR:
+            return True
+        return self._sampler.allow(str(record.msg), time.monotonic()) is not None
 
 
 class _Warns(Protocol):

@@ -11,13 +11,18 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
+from redis.asyncio import Redis
 from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
+    AskError,
+    ClusterError,
+    NoScriptError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    TryAgainError,
 )
 from redis.exceptions import (
-    NoScriptError,
-    RedisError,
-    ResponseError,
+    ConnectionError as RedisConnectionError,
 )
 from redis.exceptions import (
     TimeoutError as RedisTimeoutError,
@@ -43,9 +48,12 @@ LONGEST_PAUSE: Final = 2.0
 
 log = structlog.get_logger("pushsvc.lane")
 
-_TRANSIENT: Final = (
-    "LOADING", "MASTERDOWN", "CLUSTERDOWN", "TRYAGAIN", "NOREPLICAS", "READONLY", "BUSY", "MISCONF",
+_PASSING: Final = (
+    AskError, ClusterError, ReadOnlyError, TryAgainError, RedisConnectionError, RedisTimeoutError,
 )  # fmt: skip
+"""Errors of a server that starts, fails over or moves slots."""
+_PASSING_CODES: Final = ("NOREPLICAS", "MISCONF", "BUSY", "UNBLOCKED")
+"""The same, where redis-py has no class for them."""
 
 
 class Lane:
@@ -170,6 +178,9 @@ class Lane:
                 results[i] = result
             if self._tail is not None:
                 results[-1] = again[-1]
+        if isinstance(self._client, Redis) and any(isinstance(r, ReadOnlyError) for r in results):
+            # The primary has moved, and its address leads elsewhere by now.
+            await self._client.connection_pool.disconnect()
         return results
 
     async def _pipeline(self, commands: list[Command]) -> list[Result]:
@@ -197,13 +208,11 @@ class Lane:
     def _told(self, result: Result) -> Result:
         if not isinstance(result, Exception):
             return result
-        text = str(result)
         metrics.redis_errors.labels(self.name, type(result).__name__).inc()
-        if isinstance(result, ResponseError) and "OOM" in text[:8]:
+        if isinstance(result, OutOfMemoryError):
             return StoreUnavailable("the store is out of memory: retry later", retry_after=5.0)
-        if text.startswith(_TRANSIENT) or isinstance(
-            result, RedisConnectionError | RedisTimeoutError
-        ):
+        text = str(result)
+        if isinstance(result, _PASSING) or text.startswith(_PASSING_CODES):
             return StoreUnavailable("the store is failing over: retry", retry_after=1.0)
         return PushError(f"the store refused a command: {text[:200]}")
 

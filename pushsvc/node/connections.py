@@ -178,6 +178,8 @@ class Connections:
         self._owner = owner
         self._renew = renew
         self._clock = clock
+        # An idle reader is as good as a new one, so connections without one share it.
+        self._idle_reader = frames.FrameReader(max_message=max_message)
         self._by_fd: list[Connection | None] = []
         self._count = 0
         self._numbers = 0
@@ -314,15 +316,18 @@ class Connections:
         if refused is not None:
             self.perform(connection, [refused])
             return
-        reader = connection.reader
-        if reader is None:
-            reader = frames.FrameReader(max_message=self._max_message)
+        reader = connection.reader or self._idle_reader
         violation = None
         try:
             events = reader.feed(data)
         except frames.ProtocolError as error:
             violation, events = error, error.events
-        connection.reader = None if reader.idle else reader
+        if reader.idle:
+            connection.reader = None
+        else:
+            connection.reader = reader
+            if reader is self._idle_reader:
+                self._idle_reader = frames.FrameReader(max_message=self._max_message)
         for event in events:
             self._handle(connection, event)
             if not connection.open:

@@ -27,7 +27,7 @@ class Drained(Protocol):
 
 def batches(items: list[Item], seconds: float) -> Iterator[list[Item]]:
     """Cut items into batches of even size, one for each ``STEP`` of the given time."""
-    size = max(1, math.ceil(len(items) * STEP / seconds)) if seconds > 0 else max(1, len(items))
+    size = max(1, math.ceil(len(items) / max(1, math.floor(seconds / STEP))))
     for first in range(0, len(items), size):
         yield items[first : first + size]
 

@@ -378,12 +378,14 @@ class Hub:
         self._former.append(self.node)
         self.node = node
 
-    async def rejoin(self) -> None:
-        """Register every connection under the new node id, and close every gap.
+    async def rejoin(self, node: str) -> None:
+        """Register every connection under a new node id, and close every gap.
 
         Raises:
             Unavailable: Redis cannot be reached; to be called again.
         """
+        if node != self.node:
+            self.rename(node)
         former = len(self._former)
         for listeners in self._batches(list(self._listeners)):
             # First, and in the same lane: a user at its limit must have room for its own.

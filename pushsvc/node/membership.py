@@ -183,7 +183,7 @@ class Membership:
 
     async def _rejoin(self) -> None:
         try:
-            await self._hub.rejoin()
+            await self._hub.rejoin(self._hub.node)
         except Unavailable:
             return  # the next beat tries again
         self._registered = True

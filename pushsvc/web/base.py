@@ -4,7 +4,7 @@ import asyncio
 import http
 import math
 import time
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import structlog
 import tornado.web
@@ -23,6 +23,9 @@ _BY_STATUS: dict[int, tuple[type[PushError], str]] = {
     404: (errors.NotFound, "nothing is served at this path: see PROTOCOL.md for those that are"),
     405: (errors.MethodNotAllowed, "this path does not serve this method: see the Allow header"),
 }
+
+MAX_DROPPED: Final = 1024 * 1024
+"""Most bytes of a body that are read although the request is refused."""
 
 
 class Handler(tornado.web.RequestHandler):
@@ -118,12 +121,27 @@ class BodyHandler(Handler):
         self._max_body = max_body
         self._timeout = timeout
         self._chunks: list[bytes] = []
-        self._size = 0
+        self._refused: PushError | None = None
         self._timer: asyncio.TimerHandle | None = None
         self.claims: Claims
 
     async def prepare(self) -> None:
-        """Decide from the headers alone whether the body is worth reading."""
+        """Decide from the headers alone whether the body is worth keeping."""
+        try:
+            await self.admit()
+        except PushError as error:
+            length = self._length()
+            if length is None or not 0 < length <= MAX_DROPPED:
+                raise
+            # Answered now, the connection would be closed with input unread, and the reset that
+            # follows overtakes the answer.
+            self._refused = error
+        # Tornado's own limit is that of a small request.
+        self.request.connection.set_max_body_size(self._max_body)  # type: ignore[union-attr]
+        self._timer = asyncio.get_running_loop().call_later(self._timeout, self._late)
+
+    async def admit(self) -> None:
+        """Refuse, by raising an error, what the headers alone condemn."""
         if self.request.method not in self.allow:
             raise errors.MethodNotAllowed(_BY_STATUS[405][1])
         self.claims = await authorize(self.request, self._verifier)
@@ -132,27 +150,40 @@ class BodyHandler(Handler):
             raise errors.UnsupportedMediaType(
                 "compressed bodies are not read: send the body without Content-Encoding"
             )
-        length = headers.get("Content-Length", "")
-        if not length.isascii() or not length.isdigit():
+        length = self._length()
+        if length is None:
             raise errors.LengthRequired("send the body with a Content-Length, not chunked")
-        if int(length) > self._max_body:
+        if length > self._max_body:
             raise errors.PayloadTooLarge(
                 f"the body has {length} bytes, at most {self._max_body} are read: split it"
             )
-        self._timer = asyncio.get_running_loop().call_later(self._timeout, self._late)
+
+    def _length(self) -> int | None:
+        """The Content-Length; None where the request has none."""
+        length = self.request.headers.get("Content-Length", "")
+        # What has more digits is too large by any measure, and slow to read as a number.
+        return int(length[:15]) if length.isascii() and length.isdigit() else None
 
     def _late(self) -> None:
         if not self._finished:
-            self.refuse(errors.RequestTimeout(f"the body did not arrive in {self._timeout:g} s"))
+            late = errors.RequestTimeout(f"the body did not arrive in {self._timeout:g} s")
+            self.refuse(self._refused or late)
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body; its size is bounded by Content-Length."""
-        self._chunks.append(chunk)
+        if self._refused is None:
+            self._chunks.append(chunk)
 
     def body(self) -> bytes:
-        """The whole body."""
+        """The whole body.
+
+        Raises:
+            PushError: what was known to be wrong before it arrived.
+        """
         if self._timer is not None:
             self._timer.cancel()
+        if self._refused is not None:
+            raise self._refused
         return b"".join(self._chunks)
 
     def on_connection_close(self) -> None:

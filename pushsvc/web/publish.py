@@ -77,9 +77,9 @@ class PublishHandler(BodyHandler):
         self._rates = rates
         self._max_message = max_message
 
-    async def prepare(self) -> None:
-        """Decide from the headers alone whether the body is worth reading."""
-        await super().prepare()
+    async def admit(self) -> None:
+        """Refuse, by raising an error, what the headers alone condemn."""
+        await super().admit()
         if SCOPE_PUBLISH not in self.claims.scopes:
             raise Forbidden(f"publishing needs a token with the scope {SCOPE_PUBLISH}")
         self._rates.spend(self.claims.user, time.monotonic())

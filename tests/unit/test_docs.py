@@ -32,7 +32,9 @@ def descendants(kind: type[PushError]) -> Iterator[type[PushError]]:
 
 
 def test_every_close_code_is_documented_with_what_to_do() -> None:
-    documented = {int(code): (reason, act) for code, reason, act in table(PROTOCOL, "## Close codes")}
+    documented = {
+        int(code): (reason, act) for code, reason, act in table(PROTOCOL, "## Close codes")
+    }
     assert set(documented) == set(Close)
     for code in Close:
         reason, act = documented[code]
