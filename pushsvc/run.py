@@ -24,7 +24,7 @@ from pushsvc import metrics
 from pushsvc.auth.keys import KeyConfigError, verifier
 from pushsvc.auth.tokens import Verifier
 from pushsvc.errors import PushError
-from pushsvc.feeds.connect import connector
+from pushsvc.feeds.connect import Client, connector
 from pushsvc.feeds.feed import Bounds, Feeds
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
@@ -157,6 +157,45 @@ def hold_port(settings: Settings) -> socket.socket:
     return held
 
 
+@dataclass(frozen=True, slots=True)
+class _Store:
+    """What a worker does in Redis."""
+
+    feeds: Feeds
+    leases: Leases
+    publisher: Publisher
+    couriers: Lane
+    connect_inbox: Callable[[], Client]
+
+
+async def _store(settings: Settings, stack: AsyncExitStack) -> _Store:
+    connect = connector(settings.redis_url.get_secret_value())
+    keys, scripts = Keys(settings.redis_prefix), Scripts()
+    durability = Durability(settings.durability.value)
+    confirm = confirmation(durability, settings.durability_timeout_seconds)
+    slow = ANSWER_SECONDS + (settings.durability_timeout_seconds if confirm else 0)
+    publishing = Lane("publish", connect(slow), scripts, confirm)
+    sessions = Lane("sessions", connect(ANSWER_SECONDS), scripts)
+    couriers = Lane("couriers", connect(ANSWER_SECONDS), scripts)
+    for lane in (publishing, sessions, couriers):
+        stack.push_async_callback(lane.aclose)
+    bounds = Bounds(
+        settings.mailbox_max, settings.retention_seconds, settings.max_connections_per_user
+    )
+    feeds = Feeds(keys, scripts, bounds, publishing=publishing, sessions=sessions)
+    leases = Leases(couriers, keys, scripts, settings.lease_seconds)
+    outbox = Outbox(couriers, keys)
+    stack.push_async_callback(outbox.aclose)
+    await _check_durability(publishing, confirm)
+    return _Store(
+        feeds,
+        leases,
+        Publisher(feeds, outbox, leases, durability),
+        couriers,
+        lambda: connect(BLOCK_SECONDS + ANSWER_SECONDS),
+    )
+
+
 @asynccontextmanager
 async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncIterator[Worker]:
     """A worker that serves on these sockets until the context ends.
@@ -177,28 +216,14 @@ async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncItera
                 descriptors=descriptors,
             )
 
-        connect = connector(settings.redis_url.get_secret_value())
-        keys, scripts = Keys(settings.redis_prefix), Scripts()
-        durability = Durability(settings.durability.value)
-        confirm = confirmation(durability, settings.durability_timeout_seconds)
-        slow = ANSWER_SECONDS + (settings.durability_timeout_seconds if confirm else 0)
-        publishing = Lane("publish", connect(slow), scripts, confirm)
-        sessions = Lane("sessions", connect(ANSWER_SECONDS), scripts)
-        couriers = Lane("couriers", connect(ANSWER_SECONDS), scripts)
-        for lane in (publishing, sessions, couriers):
-            stack.push_async_callback(lane.aclose)
-        bounds = Bounds(
-            settings.mailbox_max, settings.retention_seconds, settings.max_connections_per_user
-        )
-        feeds = Feeds(keys, scripts, bounds, publishing=publishing, sessions=sessions)
-        leases = Leases(couriers, keys, scripts, settings.lease_seconds)
-        outbox = Outbox(couriers, keys)
-        stack.push_async_callback(outbox.aclose)
-        publisher = Publisher(feeds, outbox, leases, durability)
-        await _check_durability(publishing, confirm)
-
+        store = await _store(settings, stack)
         hub = Hub(
-            new_node_id(), feeds, leases, policy, sweep_seconds=settings.sweep_seconds, clock=clock
+            new_node_id(),
+            store.feeds,
+            store.leases,
+            policy,
+            sweep_seconds=settings.sweep_seconds,
+            clock=clock,
         )
         stack.push_async_callback(hub.aclose)
         renewals = Renewals(verify, policy, clock)
@@ -206,7 +231,7 @@ async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncItera
         connections = Connections(policy, settings.max_message_bytes, hub, renewals.renew, clock)
         stack.callback(connections.close)
         membership = Membership(
-            hub, leases, couriers, keys, lambda: connect(BLOCK_SECONDS + ANSWER_SECONDS), clock
+            hub, store.leases, store.couriers, store.feeds.keys, store.connect_inbox, clock
         )
         # A task that dies of an error nobody foresaw takes the worker with it: half a node would
         # look healthy.
@@ -220,6 +245,7 @@ async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncItera
             max_handshakes=settings.max_handshakes,
         )
         application = api.Application(
+            admission=admission,
             socket={
                 "verifier": verify,
                 "origins": Origins(settings.allowed_origins),
@@ -228,8 +254,8 @@ async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncItera
                 "hub": hub,
             },
             publish={
-                "publisher": publisher,
-                "feeds": feeds,
+                "publisher": store.publisher,
+                "feeds": store.feeds,
                 "rates": PublishRates(settings.publish_rate_per_second),
                 "max_message": settings.max_message_bytes,
                 "verifier": verify,
@@ -249,6 +275,8 @@ async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncItera
             server.stop()
             log.info("draining", connections=len(connections), seconds=seconds)
             await drain(list(connections), seconds)
+            await connections.settled()
+            await application.finished(ANSWER_SECONDS)
 
         def troubles() -> list[str]:
             return ["draining"] if admission.draining else membership.troubles()

@@ -180,15 +180,17 @@ class Feeds:
             raise Full([listener.decode() for listener in result[1:]])
         return _backlog(result)
 
-    def leave(self, leaves: Iterable[tuple[str, Sequence[str]]]) -> None:
-        """Remove exactly these registrations of each feed; a later one of a device stays.
+    def leave(self, leaves: Iterable[tuple[str, Sequence[str]]]) -> asyncio.Future[list[Any]]:
+        """Remove exactly these registrations of each feed; a later one of a device stays."""
+        return self._sessions.submit(self._leave(leaves))
 
-        One that cannot be removed now goes with its node's lease, or with the next publish.
-        """
+    def clean(self, leaves: Iterable[tuple[str, Sequence[str]]]) -> None:
+        """Remove registrations of dead nodes; the next publish tries again what fails now."""
+        self._sessions.forget(self._leave(leaves))
+
+    def _leave(self, leaves: Iterable[tuple[str, Sequence[str]]]) -> list[Command]:
         listeners = self.keys.listeners
-        self._sessions.forget(
-            [("HDEL", listeners(feed), *connections) for feed, connections in leaves]
-        )
+        return [("HDEL", listeners(feed), *connections) for feed, connections in leaves]
 
     def read(self, feed: str, device: str, held: int) -> asyncio.Future[list[Any]]:
         """Read on from a position, or from the device's cursor where that is further."""

@@ -137,5 +137,5 @@ class Publisher:
             )
         if len(live) < len(appended.listeners):
             gone = [each for each in appended.listeners if each in dead]
-            self._feeds.leave([(append.feed, gone)])
+            self._feeds.clean([(append.feed, gone)])
         return len(live)

@@ -40,6 +40,8 @@ POLL_EVENTS: Final = 256
 """Most sockets served before the event loop has its turn."""
 MAX_TAIL: Final = 64 * 1024
 """Bytes of replies that may wait for a peer that does not read."""
+PAUSED: Final = 5.0
+"""Seconds by which a tick must be late for the process to have been stopped, not just busy."""
 LINGER: Final = 3.0
 """Seconds that a peer has to answer a close (RFC 6455, section 7.1.1)."""
 
@@ -174,6 +176,7 @@ class Connections:
         self.poller = new_poller()
         self.now = clock()
         """The time of this turn of the loop; one object, so that connections can share it."""
+        self._ticked = self.now
         self._max_message = max_message
         self._owner = owner
         self._renew = renew
@@ -227,7 +230,13 @@ class Connections:
 
     def tick(self) -> None:
         """Do what the time asks for; to be called once a second."""
-        self.now = self._clock()
+        before, self.now = self._ticked, self._clock()
+        self._ticked = self.now
+        if self.now - before > PAUSED:
+            # This process stood still, not its peers: ask them before calling them silent.
+            for each in self:
+                session = each.session
+                session.seen = max(session.seen, self.now - self.policy.heartbeat)
         for fd, slot in self._wheel.turn(self.now):
             connection = self._by_fd[fd]
             if connection is None or connection.wake != slot:
@@ -265,6 +274,15 @@ class Connections:
         if connection.open:
             self._leave(connection, code)
         self._drop(connection)
+
+    async def settled(self) -> None:
+        """Wait until those that were sent a close have answered it, or ``LINGER`` has passed.
+
+        A socket that is closed with unread input is reset, and the peer may lose the close.
+        """
+        deadline = self._clock() + LINGER
+        while self._clock() < deadline and any(not each.open for each in self):
+            await asyncio.sleep(0.02)
 
     def close(self) -> None:
         """Drop all sockets and the readiness set."""

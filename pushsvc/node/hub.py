@@ -91,6 +91,7 @@ class Hub:
         self._listeners: dict[str, Listener | list[Listener]] = {}
         # Listeners whose read failed: tried again with the next tick.
         self._stalled: set[Listener] = set()
+        # Registrations to remove: of one that stayed, only the end of this node would take it away.
         self._left: dict[str, list[str]] = {}
         # Ids that this node had before its lease lapsed, with registrations still to be removed.
         self._former: list[str] = []
@@ -125,7 +126,7 @@ class Hub:
                 dead = await self._leases.dead(full.listeners)
                 if not dead:
                     raise
-                self._feeds.leave([(listener.feed, dead)])
+                self._feeds.clean([(listener.feed, dead)])
                 backlog = await self._join_one(listener)
         except BaseException:
             # The join may have happened all the same.
@@ -163,7 +164,21 @@ class Hub:
 
     def _flush_left(self) -> None:
         left, self._left = self._left, {}
-        self._feeds.leave(left.items())
+        if not left:
+            return
+        try:
+            future = self._feeds.leave(left.items())
+        except Unavailable:
+            self._left = left  # for the next tick
+            return
+        future.add_done_callback(functools.partial(self._were_removed, left))
+
+    def _were_removed(self, left: dict[str, list[str]], future: asyncio.Future[list[Any]]) -> None:
+        error = future.exception()
+        results = [error] * len(left) if error is not None else future.result()
+        for (feed, connections), result in zip(left.items(), results, strict=True):
+            if isinstance(result, PushError):
+                self._left.setdefault(feed, []).extend(connections)
 
     def _add(self, listener: Listener) -> None:
         here = self._listeners.get(listener.feed)
@@ -307,6 +322,7 @@ class Hub:
     def tick(self) -> None:
         """Try again what failed, and sweep; to be called once a second."""
         self._acks.flush()
+        self._flush_left()
         stalled, self._stalled = self._stalled, set()
         for listener in stalled:
             if listener.writable() and not listener.session.cursor.reading:

@@ -1,6 +1,8 @@
 """The public port: its paths, and the server that bounds how slowly a request may arrive."""
 
+import asyncio
 import time
+import weakref
 from typing import Any
 
 import tornado.web
@@ -10,7 +12,7 @@ from tornado.iostream import IOStream
 
 from pushsvc.web.base import NotFoundHandler
 from pushsvc.web.publish import BatchHandler, PublishHandler
-from pushsvc.web.socket import SocketHandler
+from pushsvc.web.socket import Admission, SocketHandler
 
 MAX_HEADERS = 16 * 1024
 """Bytes of a request's headers."""
@@ -22,8 +24,12 @@ balancers, so that it is them who close it."""
 class Application(tornado.web.Application):
     """The paths of the public port."""
 
-    def __init__(self, *, socket: dict[str, Any], publish: dict[str, Any]) -> None:
+    def __init__(
+        self, *, socket: dict[str, Any], publish: dict[str, Any], admission: Admission
+    ) -> None:
         self.fresh: dict[IOStream, float] = {}
+        # A request whose client has gone is forgotten with its last reference.
+        self._under_way: weakref.WeakSet[HTTPServerRequest] = weakref.WeakSet()
         super().__init__(
             [
                 (r"/v1/ws", SocketHandler, socket),
@@ -31,13 +37,21 @@ class Application(tornado.web.Application):
                 (r"/v1/notifications/batch", BatchHandler, publish),
             ],
             default_handler_class=NotFoundHandler,
-            log_function=lambda _: None,
+            log_function=lambda handler: self._under_way.discard(handler.request),
+            admission=admission,
         )
 
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """Route a request whose headers are complete."""
         self.fresh.pop(request.connection.stream, None)  # type: ignore[union-attr]
+        self._under_way.add(request)
         return super().find_handler(request, **kwargs)
+
+    async def finished(self, seconds: float) -> None:
+        """Wait until the requests under way are answered, or the time has passed."""
+        deadline = time.monotonic() + seconds
+        while self._under_way and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
 
 
 class Server(HTTPServer):

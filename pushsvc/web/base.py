@@ -40,6 +40,10 @@ class Handler(tornado.web.RequestHandler):
         self.set_header("Server", "pushsvc")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "no-store")
+        admission = self.settings.get("admission")
+        if admission is not None and admission.draining:
+            # Whoever keeps this connection alive finds another node with the next one.
+            self.set_header("Connection", "close")
 
     def compute_etag(self) -> None:
         """No answer here is worth a digest."""
@@ -137,7 +141,8 @@ class BodyHandler(Handler):
             # follows overtakes the answer.
             self._refused = error
         # Tornado's own limit is that of a small request.
-        self.request.connection.set_max_body_size(self._max_body)  # type: ignore[union-attr]
+        most = max(self._max_body, MAX_DROPPED)
+        self.request.connection.set_max_body_size(most)  # type: ignore[union-attr]
         self._timer = asyncio.get_running_loop().call_later(self._timeout, self._late)
 
     async def admit(self) -> None:

@@ -47,9 +47,9 @@ def test_every_close_code_is_documented_with_what_to_do() -> None:
 
 def test_every_error_code_is_documented_with_its_status() -> None:
     section = PROTOCOL.split("\n## Errors\n", 1)[1].split("| code | status | |")[1]
-    documented = dict(re.findall(r"^\| `(\w+)` \| (\d+|–) \|", section, re.MULTILINE))
+    documented = dict(re.findall(r"^\| `(\w+)` \| (\d+|none) \|", section, re.MULTILINE))
     codes = {kind.code: str(kind.status) for kind in descendants(PushError)}
-    assert documented == codes | {"internal": "500", "token_expiring": "–"}
+    assert documented == codes | {"internal": "500", "token_expiring": "none"}
 
 
 def test_the_error_tree_in_the_docstring_is_the_error_tree() -> None:

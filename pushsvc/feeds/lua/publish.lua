@@ -13,7 +13,8 @@ if once then
 end
 
 local now = now_ms()
-local previous = redis.call('HGET', cursors, HEAD) or '0-0'
+local fields = redis.call('HMGET', cursors, HEAD, STORED)
+local previous, stored = fields[1] or '0-0', fields[2]
 local head_ms, head_seq = split(previous)
 -- Ids never go back, even where a failover brings a clock that is behind.
 local id = string.format('%.0f-0', now)
@@ -33,7 +34,11 @@ else
     trimmed = old[1][1]
     redis.call('XTRIM', log, 'MINID', string.format('%.0f', now - retention + 1))
   end
-  local over = redis.call('XLEN', log) - keep
+  local length = redis.call('XLEN', log)
+  if length == 1 and stored then
+    trimmed = stored -- the whole log had passed its retention
+  end
+  local over = length - keep
   if over > 0 then
     local first = redis.call('XRANGE', log, '-', '+', 'COUNT', over)
     trimmed = first[#first][1]
