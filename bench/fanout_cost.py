@@ -36,7 +36,7 @@ def run(*, profile: bool) -> list[Figure]:
 
 
 def _bare_loop() -> float:
-    """Microseconds of CPU for each frame that a loop writes to sockets which someone waits for."""
+    """Microseconds of CPU for each frame that a loop writes to sockets which nobody reads."""
     say("fanout-cost: bare loop")
     with socket.create_server(("127.0.0.1", 0), backlog=CONNECTIONS) as server:
         ends = [socket.create_connection(server.getsockname()) for _ in range(CONNECTIONS)]

@@ -8,7 +8,6 @@ import os
 import pstats
 import re
 import signal
-import subprocess
 import sys
 import time
 import urllib.error
@@ -29,6 +28,8 @@ from pushsvc.embedded import EmbeddedServer
 SECRET: Final = "a-secret-for-benchmarks-only-of-48-bytes-01234567"
 TOP: Final = 30
 """Functions that a profile shows."""
+
+_CORES: Final = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +76,8 @@ def say(text: str) -> None:
 
 def pin(pid: int, core: int) -> None:
     """Keep a process on one core, where the system can do that; -1 is the last core."""
-    if hasattr(os, "sched_setaffinity"):
-        cores = sorted(os.sched_getaffinity(0) if core >= 0 else os.sched_getaffinity(1))
-        os.sched_setaffinity(pid, {cores[core]})
+    if _CORES:
+        os.sched_setaffinity(pid, {_CORES[core]})
 
 
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
@@ -187,9 +187,8 @@ class Server:
         """The sum of a metric's samples."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.admin_port}/metrics") as answer:
             text = answer.read().decode()
-        return sum(
-            float(value) for value in re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.M)
-        )
+        samples = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+        return sum(map(float, samples))
 
     def ready(self) -> bool:
         """Whether a node wants traffic."""

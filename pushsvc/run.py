@@ -24,11 +24,12 @@ from pushsvc import metrics
 from pushsvc.auth.keys import KeyConfigError, verifier
 from pushsvc.auth.tokens import Verifier
 from pushsvc.errors import PushError
-from pushsvc.feeds.connect import Client, connector
+from pushsvc.feeds.connect import connector
 from pushsvc.feeds.feed import Bounds, Feeds
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
 from pushsvc.feeds.nodes import BLOCK_SECONDS, Leases, Outbox
+from pushsvc.feeds.pipe import Pipe
 from pushsvc.feeds.publisher import Durability, Publisher, confirmation
 from pushsvc.feeds.scripts import Scripts
 from pushsvc.node.connections import Connections
@@ -41,7 +42,7 @@ from pushsvc.protocol.session import Policy
 from pushsvc.settings import PREFIX, Settings, SettingsError
 from pushsvc.web import admin, api
 from pushsvc.web.publish import PublishRates
-from pushsvc.web.socket import Admission, Origins
+from pushsvc.web.socket import Admission, Handshakes, Origins
 
 BACKLOG: Final = 4096
 """Connections that the kernel holds until they are accepted."""
@@ -165,7 +166,7 @@ class _Store:
     leases: Leases
     publisher: Publisher
     couriers: Lane
-    connect_inbox: Callable[[], Client]
+    connect_inbox: Callable[[], Pipe]
 
 
 async def _store(settings: Settings, stack: AsyncExitStack) -> _Store:
@@ -246,13 +247,9 @@ async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncItera
         )
         application = api.Application(
             admission=admission,
-            socket={
-                "verifier": verify,
-                "origins": Origins(settings.allowed_origins),
-                "admission": admission,
-                "connections": connections,
-                "hub": hub,
-            },
+            handshakes=Handshakes(
+                verify, Origins(settings.allowed_origins), admission, connections, hub
+            ),
             publish={
                 "publisher": store.publisher,
                 "feeds": store.feeds,

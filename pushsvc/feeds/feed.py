@@ -11,7 +11,8 @@ from typing import Any, Final
 
 from pushsvc.errors import IdempotencyConflict, PushError, TooManyConnections
 from pushsvc.feeds.keys import Keys
-from pushsvc.feeds.lane import Command, Lane
+from pushsvc.feeds.lane import Lane
+from pushsvc.feeds.pipe import Command
 from pushsvc.feeds.scripts import Scripts
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import UNKNOWN, Backlog, Entry

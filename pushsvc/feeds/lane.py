@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import structlog
-from redis.asyncio import Redis
 from redis.exceptions import (
     AskError,
     ClusterError,
@@ -30,12 +29,8 @@ from redis.exceptions import (
 
 from pushsvc import metrics
 from pushsvc.errors import Overloaded, PushError, StoreUnavailable, Unavailable
-from pushsvc.feeds.connect import Client
+from pushsvc.feeds.pipe import Command, Pipe, Result
 from pushsvc.feeds.scripts import Scripts
-
-Command = tuple[Any, ...]
-Result = Any
-"""What Redis answered to one command: a value, or a PushError."""
 
 Submission = tuple[Sequence[Command], asyncio.Future[list[Result]]]
 
@@ -61,17 +56,17 @@ class Lane:
 
     Args:
         name: the label of its metrics.
-        client: the redis-py client it has for itself.
+        pipe: the way to Redis that it has for itself.
         scripts: loaded again where Redis has forgotten them.
         tail: a command put after each pipeline, on the same connection (``WAIT``, ``WAITAOF``);
             its result is the last one of every submission that the pipeline carried.
     """
 
     def __init__(
-        self, name: str, client: Client, scripts: Scripts, tail: Command | None = None
+        self, name: str, pipe: Pipe, scripts: Scripts, tail: Command | None = None
     ) -> None:
         self.name = name
-        self._client = client
+        self._pipe = pipe
         self._scripts = scripts
         self._tail = tail
         self._queue: deque[Submission] = deque()
@@ -133,7 +128,7 @@ class Lane:
         self._closed = True
         if self._task is not None:
             await self._task
-        await self._client.aclose()
+        await self._pipe.aclose()
 
     async def _run(self) -> None:
         try:
@@ -172,25 +167,18 @@ class Lane:
         if forgotten:
             # A restarted or promoted server has an empty script cache; NOSCRIPT means that the
             # command did nothing, so it is safe to send again.
-            await self._scripts.load(self._client)
+            await self._pipe.load(self._scripts.texts)
             again = await self._pipeline([commands[i] for i in forgotten])
             for i, result in zip(forgotten, again, strict=False):
                 results[i] = result
             if self._tail is not None:
                 results[-1] = again[-1]
-        if isinstance(self._client, Redis) and any(isinstance(r, ReadOnlyError) for r in results):
-            # The primary has moved, and its address leads elsewhere by now.
-            await self._client.connection_pool.disconnect()
         return results
 
     async def _pipeline(self, commands: list[Command]) -> list[Result]:
-        pipeline: Any = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
         if self._tail is not None:
-            pipeline.execute_command(*self._tail)
-        results: list[Result] = await pipeline.execute(raise_on_error=False)
-        return results
+            commands = [*commands, self._tail]
+        return await self._pipe.execute(commands)
 
     def _answer(
         self,

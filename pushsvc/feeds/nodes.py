@@ -7,16 +7,16 @@ to send a copy, and a node whose lease has lapsed takes all of its registrations
 import asyncio
 import time
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 from redis.exceptions import RedisError
 
 from pushsvc import metrics
 from pushsvc.errors import PushError, StoreUnavailable
-from pushsvc.feeds.connect import Client
 from pushsvc.feeds.keys import Keys
-from pushsvc.feeds.lane import Command, Lane
+from pushsvc.feeds.lane import Lane
+from pushsvc.feeds.pipe import Command, Pipe
 from pushsvc.feeds.scripts import Scripts
 
 INBOX_PACKETS: Final = 10_000
@@ -199,13 +199,13 @@ class Inbox:
     """One node's inbox, read on a connection of its own.
 
     Args:
-        client: the redis-py client for the blocking reads; its answers may take
+        pipe: the way to Redis for the blocking reads; its answers may take
             ``BLOCK_SECONDS`` and more.
         lane: for everything else.
     """
 
-    def __init__(self, client: Client, lane: Lane, keys: Keys, node: str, lease: float) -> None:
-        self._client: Any = client
+    def __init__(self, pipe: Pipe, lane: Lane, keys: Keys, node: str, lease: float) -> None:
+        self._pipe = pipe
         self._lane = lane
         self._key = keys.inbox(node)
         self._expire_ms = round(lease * 10_000)
@@ -251,18 +251,18 @@ class Inbox:
             StoreUnavailable: Redis cannot be reached or refuses.
         """
         try:
-            answer = await self._client.execute_command(
-                "XREAD", "COUNT", 100, "BLOCK", round(BLOCK_SECONDS * 1000),
-                "STREAMS", self._key, self._last,
-            )  # fmt: skip
+            (answer,) = await self._pipe.execute([
+                ("XREAD", "COUNT", 100, "BLOCK", round(BLOCK_SECONDS * 1000),
+                 "STREAMS", self._key, self._last)
+            ])  # fmt: skip
         except (RedisError, OSError) as error:
             raise StoreUnavailable(f"the inbox cannot be read: {error}") from error
-        packets, canaries = [], []
+        if isinstance(answer, Exception):
+            raise StoreUnavailable(f"the inbox cannot be read: {answer}")
+        packets: list[bytes] = []
+        canaries: list[bytes] = []
         for _, entries in answer or ():
-            for entry_id, fields in entries:
-                if b"p" in fields:
-                    packets.append(fields[b"p"])
-                else:
-                    canaries.append(fields[b"c"])
+            for entry_id, (kind, value) in entries:
+                (packets if kind == b"p" else canaries).append(value)
                 self._last = entry_id
         return packets, canaries

@@ -12,8 +12,8 @@ from typing import Any, Final
 from pushsvc import metrics
 from pushsvc.errors import DurabilityNotReached, PushError
 from pushsvc.feeds.feed import Append, Appended, Feeds
-from pushsvc.feeds.lane import Command
 from pushsvc.feeds.nodes import Courier, Leases, Outbox, node_of
+from pushsvc.feeds.pipe import Command
 
 
 class Durability(enum.StrEnum):

@@ -4,8 +4,6 @@ import hashlib
 from importlib.resources import files
 from typing import Final
 
-from pushsvc.feeds.connect import Client
-
 NAMES: Final = ("ack", "check", "join", "lease", "publish", "read")
 
 
@@ -15,14 +13,10 @@ class Scripts:
     def __init__(self) -> None:
         folder = files("pushsvc.feeds") / "lua"
         shared = (folder / "lib.lua").read_text()
-        self._texts = {name: shared + (folder / f"{name}.lua").read_text() for name in NAMES}
+        by_name = {name: shared + (folder / f"{name}.lua").read_text() for name in NAMES}
+        self.texts = tuple(by_name.values())
         # SHA-1 is how EVALSHA names a script, not a protection.
         self.digests = {
             name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-            for name, text in self._texts.items()
+            for name, text in by_name.items()
         }
-
-    async def load(self, client: Client) -> None:
-        """Put all scripts into the script cache of the server, of every one in a Cluster."""
-        for text in self._texts.values():
-            await client.script_load(text)

@@ -2,7 +2,7 @@
 
 A socket arrives here after its handshake. What a connection holds while it is idle is one
 ``Connection``, one ``Session`` and one ``Cursor``; a frame reader exists while a frame is
-incomplete, and unsent bytes exist while the kernel's buffer is full: at most one notification, or
+incomplete, and unsent bytes exist while the kernel's buffer is full: at most one notification and
 ``MAX_TAIL`` of replies. Meanwhile nothing is fed to it; it reads on from its feed later.
 """
 
@@ -39,7 +39,7 @@ READ_BYTES: Final = 16 * 1024
 POLL_EVENTS: Final = 256
 """Most sockets served before the event loop has its turn."""
 MAX_TAIL: Final = 64 * 1024
-"""Bytes of replies that may wait for a peer that does not read."""
+"""Bytes of replies that may wait, behind one notification, for a peer that does not read."""
 PAUSED: Final = 5.0
 """Seconds by which a tick must be late for the process to have been stopped, not just busy."""
 LINGER: Final = 3.0
@@ -112,12 +112,16 @@ class Connection:
         """Whether the next frame may be handed over."""
         return self.tail is None and self.open
 
+    def has_room(self, size: int) -> bool:
+        """Whether a reply of ``size`` bytes can be sent, or may wait."""
+        return self.tail is None or len(self.tail) + size <= self._core.max_tail
+
     def write(self, data: bytes) -> None:
         """Send frames: now, or as soon as the peer has read what was sent before."""
         if self.fd < 0:
             return
         if self.tail is not None:
-            if len(self.tail) + len(data) > MAX_TAIL:
+            if not self.has_room(len(data)):
                 self._core.abort(self, Close.SLOW_CONSUMER)
                 return
             self.tail += data
@@ -173,6 +177,8 @@ class Connections:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.policy = policy
+        self.max_tail = max_message + MAX_TAIL
+        """Most bytes that wait for one peer."""
         self.poller = new_poller()
         self.now = clock()
         """The time of this turn of the loop; one object, so that connections can share it."""
@@ -217,9 +223,9 @@ class Connections:
         self._count += 1
         metrics.connections.inc()
         self.poller.add(fd)
-        # A first heartbeat at a random time keeps those who came together from beating together.
-        first = self.policy.heartbeat * (0.5 + random.random() / 2)  # noqa: S311 - not a secret
-        due = min(connection.session.next_due(self.policy, self.now), self.now + first)
+        # Who came together would beat together, so the first time is shortened at random.
+        connection.session.seen = self.now - self.policy.heartbeat * random.random() / 2  # noqa: S311
+        due = connection.session.next_due(self.policy, self.now)
         connection.wake = self._wheel.put(fd, 0, due)
 
     def watch(self, connection: Connection) -> None:
@@ -326,10 +332,14 @@ class Connections:
         if not data:
             self.abort(connection, None)
         elif connection.open:
-            self.received(connection, data)
+            self._received(connection, data)
 
     def received(self, connection: Connection, data: bytes) -> None:
-        """Act on bytes of the peer."""
+        """Act on bytes that came before the socket was adopted, unless it was lost since."""
+        if connection.open:
+            self._received(connection, data)
+
+    def _received(self, connection: Connection, data: bytes) -> None:
         refused = connection.session.received(len(data), self.policy, self.now)
         if refused is not None:
             self.perform(connection, [refused])
@@ -362,15 +372,19 @@ class Connections:
             # The peer has said its last word, so nothing of it can be lost by closing at once.
             self._leave(connection, event.code or Close.NORMAL)
             connection.write(frames.encode_close(event.code))
-            self._drop(connection)
+            if connection.tail is None:
+                self._drop(connection)
+            else:
+                connection.wake = self._wheel.put(connection.fd, 0, self.now + LINGER)
         else:
             refused = session.controlled(policy, now)
             if refused is not None:
                 self.perform(connection, [refused])
-            elif isinstance(event, frames.Ping) and connection.tail is None:
-                # Of many pings only the last needs an answer (RFC 6455, section 5.5.3), so a peer
-                # that does not read its pongs is owed none.
-                connection.write(frames.pong(event.payload))
+            elif isinstance(event, frames.Ping):
+                pong = frames.pong(event.payload)
+                # A peer that reads none of its pongs is owed no more of them.
+                if connection.has_room(len(pong)):
+                    connection.write(pong)
 
     def _message(self, connection: Connection, message: frames.Message) -> None:
         if message.opcode == frames.TEXT:
@@ -410,11 +424,14 @@ class Connections:
 
     def _half_close(self, connection: Connection) -> None:
         """No more output; input is read and dropped, so that the close is not lost to a reset."""
-        with socket.socket(fileno=os.dup(connection.fd)) as half:
+        try:
+            half = socket.socket(fileno=connection.fd)
             try:
                 half.shutdown(socket.SHUT_WR)
-            except OSError:
-                self._drop(connection)
+            finally:
+                half.detach()
+        except OSError:
+            self._drop(connection)
 
     def _drop(self, connection: Connection) -> None:
         fd = connection.fd

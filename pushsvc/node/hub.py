@@ -29,6 +29,8 @@ CHUNK: Final = 16 * 1024
 """Bytes of small frames that are sent with one system call."""
 BATCH: Final = 256
 """Most listeners that join or are checked in one submission."""
+MOST_LEFT: Final = 10_000
+"""Most registrations that wait to be removed while Redis cannot be reached."""
 SWEEP_NOW: Final = 5
 """Seconds over which an urgent sweep is spread."""
 
@@ -91,8 +93,9 @@ class Hub:
         self._listeners: dict[str, Listener | list[Listener]] = {}
         # Listeners whose read failed: tried again with the next tick.
         self._stalled: set[Listener] = set()
-        # Registrations to remove: of one that stayed, only the end of this node would take it away.
-        self._left: dict[str, list[str]] = {}
+        # Registrations to remove, each with its feed: one that stayed would count as a connection
+        # of the user for as long as this node lives.
+        self._left: list[tuple[str, str]] = []
         # Ids that this node had before its lease lapsed, with registrations still to be removed.
         self._former: list[str] = []
         self._sweep_seconds = sweep_seconds
@@ -160,25 +163,24 @@ class Hub:
         self._stalled.discard(listener)
         if not self._left:
             asyncio.get_running_loop().call_soon(self._flush_left)
-        self._left.setdefault(listener.feed, []).append(self.connection_id(listener))
+        self._left.append((listener.feed, self.connection_id(listener)))
 
     def _flush_left(self) -> None:
-        left, self._left = self._left, {}
+        left, self._left = self._left, []
         if not left:
             return
         try:
-            future = self._feeds.leave(left.items())
+            future = self._feeds.leave((feed, (connection,)) for feed, connection in left)
         except Unavailable:
-            self._left = left  # for the next tick
+            self._left = left[-MOST_LEFT:]  # for the next tick
             return
         future.add_done_callback(functools.partial(self._were_removed, left))
 
-    def _were_removed(self, left: dict[str, list[str]], future: asyncio.Future[list[Any]]) -> None:
+    def _were_removed(self, left: list[tuple[str, str]], future: asyncio.Future[list[Any]]) -> None:
         error = future.exception()
         results = [error] * len(left) if error is not None else future.result()
-        for (feed, connections), result in zip(left.items(), results, strict=True):
-            if isinstance(result, PushError):
-                self._left.setdefault(feed, []).extend(connections)
+        failed = [x for x, r in zip(left, results, strict=True) if isinstance(r, PushError)]
+        self._left = (self._left + failed)[-MOST_LEFT:]
 
     def _add(self, listener: Listener) -> None:
         here = self._listeners.get(listener.feed)
@@ -392,6 +394,7 @@ class Hub:
     def rename(self, node: str) -> None:
         """Register under a new node id from now on: the lease of the old one lapsed."""
         self._former.append(self.node)
+        self._left.clear()  # their lease has taken them along
         self.node = node
 
     async def rejoin(self, node: str) -> None:
@@ -404,11 +407,12 @@ class Hub:
             self.rename(node)
         former = len(self._former)
         for listeners in self._batches(list(self._listeners)):
-            # First, and in the same lane: a user at its limit must have room for its own.
-            self._feeds.leave(
-                (each.feed, [f"{node}.{each.number:x}" for node in self._former])
-                for each in listeners
-            )
+            if self._former:
+                # First, and in the same lane: a user at its limit must have room for its own.
+                self._feeds.clean(
+                    (each.feed, [f"{node}.{each.number:x}" for node in self._former])
+                    for each in listeners
+                )
             future = self._join_again(listeners)
             if future is not None:
                 await asyncio.wait([future])

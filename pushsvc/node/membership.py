@@ -16,10 +16,10 @@ import structlog
 
 from pushsvc import metrics
 from pushsvc.errors import PushError, Unavailable
-from pushsvc.feeds.connect import Client
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
 from pushsvc.feeds.nodes import INBOX_PACKETS, Inbox, Leases
+from pushsvc.feeds.pipe import Pipe
 from pushsvc.node.courier import Courier
 from pushsvc.node.hub import Hub
 
@@ -44,7 +44,7 @@ class Membership:
         leases: of all nodes.
         lane: for the inbox's upkeep.
         keys: the key names.
-        connect: makes the client for the inbox's blocking reads.
+        connect: makes the pipe for the inbox's blocking reads.
         clock: seconds on a monotonic clock.
     """
 
@@ -54,7 +54,7 @@ class Membership:
         leases: Leases,
         lane: Lane,
         keys: Keys,
-        connect: Callable[[], Client],
+        connect: Callable[[], Pipe],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hub = hub
@@ -109,17 +109,17 @@ class Membership:
         started = self._clock()
         if self._courier is not None:
             self._courier.cancel()
-        client = self._connect()
-        inbox = Inbox(client, self._lane, self._keys, node, self._leases.seconds)
+        pipe = self._connect()
+        inbox = Inbox(pipe, self._lane, self._keys, node, self._leases.seconds)
         # The inbox is there before the lease says that it may be written to.
         await inbox.open()
         await self._leases.renew(node, take=True)
         self._inbox = inbox
         self._held_until = started + self._leases.seconds
         self._heard_at = started
-        self._courier = self._tasks.create_task(self._carry(inbox, client), name="courier")
+        self._courier = self._tasks.create_task(self._carry(inbox, pipe), name="courier")
 
-    async def _carry(self, inbox: Inbox, client: Client) -> None:
+    async def _carry(self, inbox: Inbox, pipe: Pipe) -> None:
         courier = Courier(
             inbox,
             deliver=self._hub.deliver,
@@ -131,7 +131,7 @@ class Membership:
             await courier.run()
         finally:
             # Nothing may use a connection again whose reply was not waited for.
-            await client.aclose()
+            await pipe.aclose()
 
     def _heard(self, canary: bytes) -> None:
         if canary:

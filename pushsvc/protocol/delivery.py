@@ -184,9 +184,14 @@ class Cursor:
             self.unacked = [i for i in self.unacked if i > entry_id] or None
 
     def _forget_gone(self, backlog: Backlog) -> None:
-        """Stop waiting for acknowledgements of entries that the feed does not hold any more."""
+        """Stop waiting for acknowledgements of entries that the feed does not hold any more.
+
+        Those behind one that is still waited for stay: an acknowledgement of them covers it.
+        """
         if self.unacked:
             held = {entry.id for entry in backlog.entries if entry.body is not None}
-            self.unacked = [
-                i for i in self.unacked if not backlog.start < i <= backlog.upto or i in held
-            ] or None
+            for place, i in enumerate(self.unacked):
+                if not backlog.start < i <= backlog.upto or i in held:
+                    self.unacked = self.unacked[place:]
+                    return
+            self.unacked = None

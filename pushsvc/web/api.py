@@ -12,8 +12,9 @@ from tornado.iostream import IOStream
 
 from pushsvc.web.base import NotFoundHandler
 from pushsvc.web.publish import BatchHandler, PublishHandler
-from pushsvc.web.socket import Admission, SocketHandler
+from pushsvc.web.socket import Admission, Handshakes, OtherMethods
 
+SOCKETS = "/v1/ws"
 MAX_HEADERS = 16 * 1024
 """Bytes of a request's headers."""
 KEEP_ALIVE = 75.0
@@ -25,14 +26,15 @@ class Application(tornado.web.Application):
     """The paths of the public port."""
 
     def __init__(
-        self, *, socket: dict[str, Any], publish: dict[str, Any], admission: Admission
+        self, *, handshakes: Handshakes, publish: dict[str, Any], admission: Admission
     ) -> None:
+        self._handshakes = handshakes
         self.fresh: dict[IOStream, float] = {}
         # A request whose client has gone is forgotten with its last reference.
         self._under_way: weakref.WeakSet[HTTPServerRequest] = weakref.WeakSet()
         super().__init__(
             [
-                (r"/v1/ws", SocketHandler, socket),
+                (SOCKETS, OtherMethods),
                 (r"/v1/notifications", PublishHandler, publish),
                 (r"/v1/notifications/batch", BatchHandler, publish),
             ],
@@ -44,11 +46,14 @@ class Application(tornado.web.Application):
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """Route a request whose headers are complete."""
         self.fresh.pop(request.connection.stream, None)  # type: ignore[union-attr]
+        if request.path == SOCKETS and request.method == "GET":
+            return self._handshakes.answer(request)
         self._under_way.add(request)
         return super().find_handler(request, **kwargs)
 
     async def finished(self, seconds: float) -> None:
         """Wait until the requests under way are answered, or the time has passed."""
+        await self._handshakes.finished()
         deadline = time.monotonic() + seconds
         while self._under_way and time.monotonic() < deadline:
             await asyncio.sleep(0.02)

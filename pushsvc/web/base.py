@@ -56,20 +56,11 @@ class Handler(tornado.web.RequestHandler):
 
     def refuse(self, error: PushError) -> None:
         """Answer with a problem."""
-        self.set_status(error.status, http.HTTPStatus(error.status).phrase)
-        self.set_header("Content-Type", "application/problem+json")
-        if isinstance(error, errors.InvalidToken):
-            self.set_header("WWW-Authenticate", "Bearer")
-        if isinstance(error, errors.MethodNotAllowed):
-            self.set_header("Allow", self.allow)
-        if isinstance(error, errors.UpgradeRequired):
-            # What to speak instead (RFC 9110, section 15.5.22; RFC 6455, section 4.4).
-            self.set_header("Upgrade", "websocket")
-            self.set_header("Connection", "Upgrade")
-            self.set_header("Sec-WebSocket-Version", "13")
-        if error.retry_after is not None:
-            self.set_header("Retry-After", str(math.ceil(error.retry_after)))
-        self.finish(messages.encode(error.problem()))
+        status, headers, body = problem(error, self.allow)
+        self.set_status(status, http.HTTPStatus(status).phrase)
+        for name, value in headers.items():
+            self.set_header(name, value)
+        self.finish(body)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Turn whatever was raised into a problem."""
@@ -99,6 +90,28 @@ class Handler(tornado.web.RequestHandler):
         """Count the request."""
         metrics.http_requests.labels(self.route, str(self.get_status())).inc()
         metrics.http_seconds.labels(self.route).observe(self.request.request_time())
+
+
+def problem(error: PushError, allow: str = "GET") -> tuple[int, dict[str, str], bytes]:
+    """The answer that tells an error: status, headers and body.
+
+    Args:
+        error: what to tell.
+        allow: the methods that the path serves.
+    """
+    headers = {"Content-Type": "application/problem+json"}
+    if isinstance(error, errors.InvalidToken):
+        headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, errors.MethodNotAllowed):
+        headers["Allow"] = allow
+    if isinstance(error, errors.UpgradeRequired):
+        # What to speak instead (RFC 9110, section 15.5.22; RFC 6455, section 4.4).
+        headers |= {
+            "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+        }  # fmt: skip
+    if error.retry_after is not None:
+        headers["Retry-After"] = str(math.ceil(error.retry_after))
+    return error.status, headers, messages.encode(error.problem())
 
 
 class NotFoundHandler(Handler):
@@ -193,6 +206,8 @@ class BodyHandler(Handler):
 
     def on_connection_close(self) -> None:
         """Nobody waits any more."""
+        super().on_connection_close()
+        self.application.log_request(self)
         if self._timer is not None:
             self._timer.cancel()
 

@@ -31,7 +31,7 @@ class PublishRates:
     """How fast each publisher may send requests; a rate of 0 does not limit."""
 
     def __init__(self, per_second: float) -> None:
-        self._rate = Rate(per_second, 2 * per_second) if per_second > 0 else None
+        self._rate = Rate(per_second, max(1.0, 2 * per_second)) if per_second > 0 else None
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def spend(self, publisher: str, now: float) -> None:

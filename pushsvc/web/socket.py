@@ -1,19 +1,28 @@
 """``GET /v1/ws``: the handshake, after which the socket belongs to the connection core."""
 
 import asyncio
+import contextlib
 import os
 import time
 from collections.abc import Collection
-from typing import ClassVar, Final
+from http import HTTPStatus
+from typing import Any, ClassVar, Final
 
 import structlog
-from tornado.httputil import HTTPHeaders
+from tornado.httputil import (
+    HTTPHeaders,
+    HTTPMessageDelegate,
+    HTTPServerRequest,
+    RequestStartLine,
+    ResponseStartLine,
+)
 from tornado.iostream import IOStream
 
 from pushsvc import errors, metrics
-from pushsvc.auth.tokens import Claims, Verifier
+from pushsvc.auth.tokens import Verifier
 from pushsvc.errors import PushError
 from pushsvc.feeds.keys import mailbox
+from pushsvc.logs import SampledLog
 from pushsvc.node.connections import Connection, Connections
 from pushsvc.node.hub import Hub
 from pushsvc.node.renewals import deadline
@@ -21,12 +30,12 @@ from pushsvc.protocol import frames, messages
 from pushsvc.protocol.delivery import Backlog
 from pushsvc.protocol.names import require_name
 from pushsvc.protocol.session import Session
-from pushsvc.web.base import Handler, bearer
+from pushsvc.web.base import Handler, bearer, problem
 
 BEARER_SUBPROTOCOL: Final = "bearer."
 """How a browser, which can set no header, offers its token."""
 
-log = structlog.get_logger("pushsvc.socket")
+log = SampledLog(structlog.get_logger("pushsvc.socket"))
 
 
 class Admission:
@@ -95,12 +104,21 @@ class Origins:
         )
 
 
-class SocketHandler(Handler):
-    """The handshake: who, from where, and is there room?"""
+class Handshakes:
+    """The handshake: who, from where, and is there room?
 
-    route: ClassVar[str] = "ws"
+    It needs the headers only, and most of the cost of a request is what follows them. So the socket
+    leaves Tornado as soon as they are read, and is answered from here.
 
-    def initialize(
+    Args:
+        verifier: of tokens.
+        origins: of pages that may connect.
+        admission: whether there is room.
+        connections: what an accepted socket becomes part of.
+        hub: what an accepted connection listens to.
+    """
+
+    def __init__(
         self,
         verifier: Verifier,
         origins: Origins,
@@ -108,41 +126,69 @@ class SocketHandler(Handler):
         connections: Connections,
         hub: Hub,
     ) -> None:
-        """Take what the application passes."""
         self._verifier = verifier
         self._origins = origins
         self._admission = admission
         self._connections = connections
         self._hub = hub
-        self._gone = False
+        self._under_way: set[asyncio.Task[None]] = set()
 
-    def on_connection_close(self) -> None:
-        """The client did not wait."""
-        self._gone = True
+    def answer(self, request: HTTPServerRequest) -> HTTPMessageDelegate:
+        """What is to become of a request for a WebSocket."""
+        return _Leaving(self, request)
 
-    async def get(self) -> None:
+    def begin(self, request: HTTPServerRequest, stream: IOStream) -> None:
+        """Answer a request whose stream has left Tornado."""
+        taken = take_socket(stream)
+        if taken is not None:
+            task = asyncio.get_running_loop().create_task(self._handle(request, *taken))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def finished(self) -> None:
+        """Wait until the handshakes under way are answered."""
+        if self._under_way:
+            await asyncio.wait(self._under_way)
+
+    async def _handle(self, request: HTTPServerRequest, fd: int, early: bytes) -> None:
         """Answer with 101 and the first messages, or with a problem."""
         outcome = "lost"
         try:
-            await self._shake_hands()
+            key, subprotocol, token, device = self._read(request)
+            connection, backlog, expires_at = await self._admit(token, device)
+            first = switching(key, subprotocol) + self._welcome(connection, expires_at)
+            self._connections.adopt(connection, fd)
+            fd = -1
+            self._hub.start(connection, backlog, first)
+            if early:
+                self._connections.received(connection, early)
             outcome = "accepted"
         except PushError as error:
             outcome = error.code
-            raise
+            log.warning("handshake refused", code=error.code)
+            _refuse(fd, error)
         finally:
             metrics.handshakes.labels(outcome).inc()
+            if fd >= 0:
+                os.close(fd)
 
-    async def _shake_hands(self) -> None:
-        headers = self.request.headers
-        key = _websocket_key(self.request.version, headers)
+    def _read(self, request: HTTPServerRequest) -> tuple[str, str | None, str, str]:
+        """The key, the subprotocol, the token and the device that a request names."""
+        headers = request.headers
+        key = websocket_key(request.version, headers)
         self._origins.check(headers)
         subprotocol, token = _offered(headers)
-        token = token or bearer(self.request)
+        token = token or bearer(request)
         if not token:
             raise errors.InvalidToken(
                 "send a token: Authorization: Bearer <token>, or the subprotocol bearer.<token>"
             )
-        device = require_name(self.get_query_argument("device", "default", strip=False), "device")
+        devices = request.query_arguments.get("device")
+        device = devices[-1].decode(errors="replace") if devices else "default"
+        return key, subprotocol, token, require_name(device, "device")
+
+    async def _admit(self, token: str, device: str) -> tuple[Connection, Backlog, int]:
+        """A registered connection, what it is owed, and when its token expires."""
         admission = self._admission
         admission.check()
         admission.in_flight += 1
@@ -151,47 +197,82 @@ class SocketHandler(Handler):
             now = time.monotonic()
             session = Session(claims.user, device, expires=deadline(claims.expires, now), now=now)
             connection = self._connections.new(mailbox(claims.user), session)
-            backlog = await self._hub.join(connection)
-            self._hand_over(connection, backlog, claims, _switching(key, subprotocol))
+            return connection, await self._hub.join(connection), claims.expires
         finally:
             admission.in_flight -= 1
 
-    def _hand_over(
-        self, connection: Connection, backlog: Backlog, claims: Claims, switching: bytes
-    ) -> None:
-        """Take the socket out of Tornado, by public means only."""
-        stream = None if self._gone else self.detach()
-        if stream is None or stream.closed():
-            self._hub.left(connection)
-            return
-        early = _read_already(stream)
-        fd = os.dup(stream.socket.fileno())
-        stream.close()
+    def _welcome(self, connection: Connection, expires_at: int) -> bytes:
         policy = self._connections.policy
-        welcome = messages.welcome(
-            connection=self._hub.connection_id(connection),
-            user=claims.user,
-            device=connection.session.device,
-            heartbeat=policy.heartbeat,
-            window=policy.window,
-            expires_at=claims.expires,
+        return frames.text(
+            messages.welcome(
+                connection=self._hub.connection_id(connection),
+                user=connection.session.user,
+                device=connection.session.device,
+                heartbeat=policy.heartbeat,
+                window=policy.window,
+                expires_at=expires_at,
+            )
         )
-        self._connections.adopt(connection, fd)
-        self._hub.start(connection, backlog, switching + frames.text(welcome))
-        if early:
-            self._connections.received(connection, early)
-
-    def on_finish(self) -> None:
-        """Handshakes have a metric of their own."""
 
 
-def _read_already(stream: IOStream) -> bytes:
-    """What the client sent behind its handshake, which nothing else will read."""
+class _Leaving(HTTPMessageDelegate):
+    """A request that is over for Tornado once its headers are read."""
+
+    def __init__(self, handshakes: Handshakes, request: HTTPServerRequest) -> None:
+        self._handshakes = handshakes
+        self._request = request
+
+    def headers_received(
+        self,
+        start_line: RequestStartLine | ResponseStartLine,  # noqa: ARG002 - Tornado's signature
+        headers: HTTPHeaders,  # noqa: ARG002
+    ) -> None:
+        connection: Any = self._request.connection
+        self._handshakes.begin(self._request, connection.detach())
+
+
+class OtherMethods(Handler):
+    """Everything but GET where the sockets are."""
+
+    route: ClassVar[str] = "ws"
+
+    def prepare(self) -> None:
+        """Refuse."""
+        raise errors.MethodNotAllowed("connect with a WebSocket client: a handshake is a GET")
+
+
+def take_socket(stream: IOStream) -> tuple[int, bytes] | None:
+    """Take a socket out of Tornado, by public means only.
+
+    Returns:
+        The descriptor, and what the client sent behind its handshake; None if it has gone.
+    """
+    if stream.closed():
+        return None
+    # Without this the second small frame within a round trip waits for the first one's ACK.
+    stream.set_nodelay(True)
     future = asyncio.ensure_future(stream.read_bytes(65536, partial=True))
-    return future.result() if future.done() else b""
+    early = future.result() if future.done() and future.exception() is None else b""
+    if stream.closed():
+        return None
+    fd = os.dup(stream.socket.fileno())
+    stream.close()
+    return fd, early
 
 
-def _websocket_key(version: str, headers: HTTPHeaders) -> str:
+def _refuse(fd: int, error: PushError) -> None:
+    """Answer with a problem, and say that the connection ends."""
+    status, headers, body = problem(error)
+    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Server: pushsvc"]
+    headers = {**headers, "Content-Length": str(len(body))}
+    headers["Connection"] = ", ".join(filter(None, [headers.get("Connection"), "close"]))
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    # A fresh socket takes this whole; to a peer that is gone nothing can be said.
+    with contextlib.suppress(OSError):
+        os.write(fd, "\r\n".join([*lines, "", ""]).encode() + body)
+
+
+def websocket_key(version: str, headers: HTTPHeaders) -> str:
     """The key of a proper opening handshake (RFC 6455, section 4.2.1).
 
     Raises:
@@ -203,6 +284,8 @@ def _websocket_key(version: str, headers: HTTPHeaders) -> str:
         raise errors.UpgradeRequired(
             "connect with a WebSocket client: this path serves nothing else"
         )
+    if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
+        raise errors.InvalidRequest("a handshake has no body")
     options = [option.strip().lower() for option in headers.get("Connection", "").split(",")]
     if upgrade.lower() != "websocket" or "upgrade" not in options or version != "HTTP/1.1":
         raise errors.InvalidRequest("a handshake is HTTP/1.1 with Upgrade: websocket")
@@ -236,7 +319,8 @@ def _offered(headers: HTTPHeaders) -> tuple[str | None, str | None]:
     return messages.SUBPROTOCOL, token
 
 
-def _switching(key: str, subprotocol: str | None) -> bytes:
+def switching(key: str, subprotocol: str | None) -> bytes:
+    """The answer that accepts a handshake (RFC 6455, section 4.2.2)."""
     chosen = f"Sec-WebSocket-Protocol: {subprotocol}\r\n" if subprotocol else ""
     return (
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"

@@ -57,7 +57,9 @@ def test_bytes_of_a_client_are_a_message_or_are_refused(data: bytes) -> None:
         (b"\xff", "UTF-8"),
         (b"", "not JSON"),
         (b"[" * 10_000 + b"]" * 10_000, "deeper"),
-        (b'{"type":"ping","ref":' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"type":"ping","ref":' + b"9" * 5000 + b"}", "double"),
+        (b'{"type":"ping","ref":1' + b"0" * 400 + b"}", "double"),
+        (b'{"type":"ping","ref":"\\udc00\\ud800"}', "surrogate"),
     ],
 )
 def test_what_is_not_i_json_is_refused_with_a_reason(text: bytes, why: str) -> None:
@@ -165,3 +167,15 @@ def test_the_other_messages_have_the_documented_shapes() -> None:
     assert json.loads(messages.pong(None)) == {"type": "pong"}
     assert json.loads(messages.pong("x")) == {"type": "pong", "ref": "x"}
     assert json.loads(messages.reply(3, acked="1-0")) == {"type": "reply", "ref": 3, "acked": "1-0"}
+
+
+@given(st.from_regex(r"[0-9-]{1,40}", fullmatch=True), st.sampled_from([(",", ":"), (", ", ": ")]))
+def test_the_usual_ack_is_read_as_any_other_message_is(
+    entry_id: str, separators: tuple[str, str]
+) -> None:
+    fields = {"type": "ack", "id": entry_id}
+    usual = json.dumps(fields, separators=separators).encode()
+    unusual = json.dumps(fields | {"ref": None}).encode()
+    assert messages._usual_ack(usual)
+    assert not messages._usual_ack(unusual)
+    assert messages.client_message(usual) == messages.client_message(unusual)

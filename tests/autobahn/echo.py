@@ -1,0 +1,150 @@
+"""The connection core as an echo server, which is what the Autobahn test suite tests.
+
+It is the node without Redis, tokens and rate limits: Tornado answers the handshake as it does in
+``pushsvc.web.socket``, the socket goes to `Connections`, and every message goes back as it came.
+
+    python -m tests.autobahn.echo PORT
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import click
+import tornado.web
+import uvloop
+from tornado.httpserver import HTTPServer
+from tornado.netutil import bind_sockets
+
+from pushsvc.node.connections import Connection, Connections
+from pushsvc.protocol import frames
+from pushsvc.protocol.limits import Rate
+from pushsvc.protocol.messages import Ref
+from pushsvc.protocol.session import Policy, Session
+from pushsvc.run import until_signal
+from pushsvc.web.base import Handler
+from pushsvc.web.socket import switching, take_socket, websocket_key
+
+HOST: Final = "127.0.0.1"
+LISTENING: Final = f"listening on {HOST}:"
+"""The one line of output, before the port."""
+MAX_MESSAGE: Final = 16 * 1024 * 1024
+
+_DAY: Final = 86_400.0
+_UNLIMITED: Final = Rate(1e12, 1e12)
+# No case of the suite is to end by time or by rate: each would be taken for a fault of the framing.
+_POLICY: Final = Policy(
+    heartbeat=_DAY,
+    window=1,
+    ack_timeout=_DAY,
+    ack_attempts=1,
+    messages=_UNLIMITED,
+    bytes=_UNLIMITED,
+    control=_UNLIMITED,
+)
+
+
+class Nobody:
+    """The owner of connections that are sent nothing but what they sent."""
+
+    def drained(self, connection: Connection) -> None:
+        """Nothing waits."""
+
+    def acked(self, connection: Connection, entry_id: int, ref: Ref) -> None:
+        """Nothing is acknowledged."""
+
+    def redeliver(self, connection: Connection) -> None:
+        """Nothing was delivered."""
+
+    def left(self, connection: Connection) -> None:
+        """Nothing was kept."""
+
+
+class EchoConnections(Connections):
+    """A core that sends every message back, text as text and binary as binary."""
+
+    def __init__(self) -> None:
+        super().__init__(_POLICY, MAX_MESSAGE, Nobody(), self._no_renewal)
+        self.max_tail = 4 * MAX_MESSAGE  # a client may send on while it does not read
+
+    @staticmethod
+    def _no_renewal(connection: Connection, token: str, ref: Ref) -> None:
+        """No message is a ``refresh`` here."""
+
+    def _message(self, connection: Connection, message: frames.Message) -> None:
+        connection.write(frames.encode(message.opcode, message.payload))
+
+
+class EchoHandler(Handler):
+    """The handshake of ``Handshakes``, open to everyone."""
+
+    def initialize(self, connections: EchoConnections) -> None:
+        self._connections = connections
+
+    async def get(self) -> None:
+        key = websocket_key(self.request.version, self.request.headers)
+        taken = take_socket(self.detach())
+        if taken is None:
+            return
+        fd, early = taken
+        now = time.monotonic()
+        session = Session("autobahn", "autobahn", expires=now + _DAY, now=now)
+        connection = self._connections.new("autobahn", session)
+        self._connections.adopt(connection, fd)
+        connection.write(switching(key, None))
+        if early:
+            self._connections.received(connection, early)
+
+    def on_finish(self) -> None:
+        """There are no metrics."""
+
+
+@asynccontextmanager
+async def echo_server(port: int) -> AsyncIterator[int]:
+    """Serve until the context ends; gives the port, which 0 leaves to the system."""
+    connections = EchoConnections()
+    application = tornado.web.Application(
+        [(r".*", EchoHandler, {"connections": connections})], log_function=lambda _: None
+    )
+    server = HTTPServer(application)
+    sockets = bind_sockets(port, HOST)
+    server.add_sockets(sockets)
+    ticking = asyncio.create_task(_tick(connections))
+    try:
+        yield sockets[0].getsockname()[1]
+    finally:
+        ticking.cancel()
+        server.stop()
+        await server.close_all_connections()
+        connections.close()
+
+
+async def _tick(connections: Connections) -> None:
+    while True:
+        await asyncio.sleep(1)
+        connections.tick()
+
+
+async def _serve(port: int) -> None:
+    stop = until_signal()
+    async with echo_server(port) as bound:
+        click.echo(f"{LISTENING}{bound}")
+        await stop.wait()
+
+
+@click.command()
+@click.argument("port", type=click.IntRange(0, 65535))
+def main(port: int) -> None:
+    """Echo WebSocket messages on PORT, or on a free one if it is 0, until a signal."""
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(_serve(port))
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m tests.autobahn.echo")
