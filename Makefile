@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help run test lint format lock bench clean
+.PHONY: help run test lint format lock bench autobahn clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -24,6 +24,9 @@ lint: $(READY)  ## formatting, lint, types and import directions
 format: $(READY)  ## apply the formatter and the safe lint fixes
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+autobahn: $(READY)  ## the framing against the Autobahn test suite; needs a Python 2.7
+	@$(BIN)/python -m tests.autobahn.run
 
 bench: $(READY)  ## the measured claims: memory, handshakes, acknowledged notifications
 	@$(BIN)/python -m bench

@@ -148,6 +148,8 @@ Publish to that user in a third one:
 def _command() -> str:
     """How this command was called, as one would type it again."""
     called = sys.argv[0]
+    if called.endswith("__main__.py"):
+        return f"{sys.executable} -m {__package__}"
     return os.path.relpath(called) if os.sep in called else called
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import errno
 import gc
 import resource
 import signal
@@ -140,8 +141,18 @@ def bind(settings: Settings, *, shared: bool = False) -> list[socket.socket]:
     Raises:
         SettingsError: the address cannot be bound.
     """
-    with _naming(PREFIX + "PORT"):
+    with _naming("HOST", "PORT"):
         return bind_sockets(settings.port, settings.host, backlog=BACKLOG, reuse_port=shared)
+
+
+def bind_admin(settings: Settings) -> list[socket.socket]:
+    """The sockets of the admin port.
+
+    Raises:
+        SettingsError: the address cannot be bound.
+    """
+    with _naming("ADMIN_HOST", "ADMIN_PORT"):
+        return bind_sockets(settings.admin_port, settings.admin_host)
 
 
 def hold_port(settings: Settings) -> socket.socket:
@@ -150,10 +161,10 @@ def hold_port(settings: Settings) -> socket.socket:
     Raises:
         SettingsError: the address cannot be bound.
     """
-    family = socket.getaddrinfo(settings.host, settings.port)[0][0]
-    held = socket.socket(family, socket.SOCK_STREAM)
-    held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    with _naming(PREFIX + "PORT"):
+    with _naming("HOST", "PORT"):
+        family = socket.getaddrinfo(settings.host, settings.port)[0][0]
+        held = socket.socket(family, socket.SOCK_STREAM)
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         held.bind((settings.host, settings.port))
     return held
 
@@ -337,16 +348,10 @@ def settle_memory() -> None:
 
 @asynccontextmanager
 async def admin_server(
-    settings: Settings, report: admin.Report, registry: CollectorRegistry
+    sockets: list[socket.socket], report: admin.Report, registry: CollectorRegistry
 ) -> AsyncIterator[int]:
-    """The admin port, until the context ends.
-
-    Raises:
-        SettingsError: the address cannot be bound.
-    """
+    """The admin port, until the context ends."""
     server = HTTPServer(admin.application(report, registry), max_header_size=api.MAX_HEADERS)
-    with _naming(PREFIX + "ADMIN_PORT"):
-        sockets = bind_sockets(settings.admin_port, settings.admin_host)
     server.add_sockets(sockets)
     try:
         yield sockets[0].getsockname()[1]
@@ -370,9 +375,10 @@ Started = Callable[[int, int], None]
 
 async def _serve(settings: Settings, started: Started) -> None:
     stop = until_signal()
+    sockets, admin_sockets = bind(settings), bind_admin(settings)
     async with (
-        worker(settings, bind(settings)) as running,
-        admin_server(settings, running.report, REGISTRY) as admin_port,
+        worker(settings, sockets) as running,
+        admin_server(admin_sockets, running.report, REGISTRY) as admin_port,
     ):
         settle_memory()
         metrics.ready.set_function(lambda: not running.troubles())
@@ -393,12 +399,15 @@ async def _until_ready(running: Worker, stop: asyncio.Event, seconds: float = 5.
 
 
 @contextlib.contextmanager
-def _naming(variable: str) -> Iterator[None]:
+def _naming(host: str, port: str) -> Iterator[None]:
     """Say which setting is behind an address that cannot be bound."""
     try:
         yield
     except OSError as error:
-        raise SettingsError(variable, f"cannot be bound: {error.strerror}") from None
+        nowhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
+        raise SettingsError(
+            PREFIX + (host if nowhere else port), f"cannot be bound: {error.strerror}"
+        ) from None
 
 
 def serve(settings: Settings, started: Started = lambda *_: None) -> None:

@@ -10,7 +10,6 @@ import contextlib
 import multiprocessing
 import os
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -81,9 +80,10 @@ class _Slot:
         theirs.close()
         self.report = {"troubles": ["starting"], "connections": 0}
         self.heard_at = time.monotonic()
-        asyncio.get_running_loop().add_reader(self._pipe.fileno(), self._hear)
+        asyncio.get_running_loop().add_reader(self._pipe.fileno(), self.hear)
 
-    def _hear(self) -> None:
+    def hear(self) -> None:
+        """Read what the worker said."""
         try:
             while self._pipe.poll():
                 self.report = self._pipe.recv()
@@ -117,7 +117,7 @@ async def _supervise(settings: Settings, started: run.Started) -> None:
                 "workers": workers,
             }
 
-        async with run.admin_server(settings, report, registry) as admin_port:
+        async with run.admin_server(run.bind_admin(settings), report, registry) as admin_port:
             slots.extend(_Slot(shared) for _ in range(settings.workers))
             try:
                 log.info("serving", port=port, admin_port=admin_port, workers=len(slots))
@@ -138,7 +138,8 @@ async def _watch(slots: list[_Slot], stop: asyncio.Event, ready: Callable[[], No
             ready()
         for slot in slots:
             if slot.process.exitcode == BAD_SETTINGS:
-                raise SystemExit(BAD_SETTINGS)  # it said why, and would say so again
+                slot.hear()
+                raise SettingsError(*slot.report["refused"])  # the others would say the same
             if stop.is_set():
                 return
             if time.monotonic() - slot.heard_at > SILENT_SECONDS:
@@ -179,7 +180,14 @@ def _work(settings: Settings, pipe: Connection) -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_serve(settings, pipe))
     except SettingsError as error:
-        sys.stderr.write(f"pushsvc: {error}\n")
+        # Told by the parent, once for all workers.
+        pipe.send(
+            {
+                "troubles": [str(error)],
+                "connections": 0,
+                "refused": (error.variable, error.message),
+            }
+        )
         raise SystemExit(BAD_SETTINGS) from None
 
 

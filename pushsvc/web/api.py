@@ -7,14 +7,13 @@ from typing import Any
 
 import tornado.web
 from tornado.httpserver import HTTPServer
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerRequest
 from tornado.iostream import IOStream
 
 from pushsvc.web.base import NotFoundHandler
 from pushsvc.web.publish import BatchHandler, PublishHandler
-from pushsvc.web.socket import Admission, Handshakes, OtherMethods
+from pushsvc.web.socket import PATH, Admission, Entrance, Handshakes, OtherMethods
 
-SOCKETS = "/v1/ws"
 MAX_HEADERS = 16 * 1024
 """Bytes of a request's headers."""
 KEEP_ALIVE = 75.0
@@ -34,7 +33,7 @@ class Application(tornado.web.Application):
         self._under_way: weakref.WeakSet[HTTPServerRequest] = weakref.WeakSet()
         super().__init__(
             [
-                (SOCKETS, OtherMethods),
+                (PATH, OtherMethods),
                 (r"/v1/notifications", PublishHandler, publish),
                 (r"/v1/notifications/batch", BatchHandler, publish),
             ],
@@ -43,11 +42,20 @@ class Application(tornado.web.Application):
             admission=admission,
         )
 
+    def start_request(
+        self, server_conn: object, request_conn: HTTPConnection
+    ) -> HTTPMessageDelegate:
+        """Take a request whose headers are to come."""
+        connection: Any = request_conn
+        return Entrance(
+            self._handshakes,
+            request_conn,
+            lambda: super(Application, self).start_request(server_conn, request_conn),
+            lambda: self.fresh.pop(connection.stream, None),
+        )
+
     def find_handler(self, request: HTTPServerRequest, **kwargs: Any) -> Any:
         """Route a request whose headers are complete."""
-        self.fresh.pop(request.connection.stream, None)  # type: ignore[union-attr]
-        if request.path == SOCKETS and request.method == "GET":
-            return self._handshakes.answer(request)
         self._under_way.add(request)
         return super().find_handler(request, **kwargs)
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final
 
 import structlog
 import tornado.web
-from tornado.httputil import HTTPServerRequest
+from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
 from pushsvc import errors, metrics
 from pushsvc.auth.tokens import Claims, Verifier
@@ -226,9 +226,9 @@ class BodyHandler(Handler):
         return kind
 
 
-def bearer(request: HTTPServerRequest) -> str | None:
+def bearer(headers: HTTPHeaders) -> str | None:
     """The token in the Authorization header (RFC 6750, section 2.1), None without one."""
-    header: str | None = request.headers.get("Authorization")
+    header: str | None = headers.get("Authorization")
     if header is None:
         return None
     scheme, _, token = header.partition(" ")
@@ -241,7 +241,7 @@ async def authorize(request: HTTPServerRequest, verifier: Verifier) -> Claims:
     Raises:
         InvalidToken: there is none, or it is refused.
     """
-    token = bearer(request)
+    token = bearer(request.headers)
     if not token:
         raise errors.InvalidToken("send a token: Authorization: Bearer <token>")
     return verifier.verify_cached(token) or await verifier.verify(token)

@@ -4,19 +4,20 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from http import HTTPStatus
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, cast
+from urllib.parse import parse_qs
 
 import structlog
 from tornado.httputil import (
+    HTTPConnection,
     HTTPHeaders,
     HTTPMessageDelegate,
-    HTTPServerRequest,
     RequestStartLine,
     ResponseStartLine,
 )
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, StreamClosedError
 
 from pushsvc import errors, metrics
 from pushsvc.auth.tokens import Verifier
@@ -32,6 +33,7 @@ from pushsvc.protocol.names import require_name
 from pushsvc.protocol.session import Session
 from pushsvc.web.base import Handler, bearer, problem
 
+PATH: Final = "/v1/ws"
 BEARER_SUBPROTOCOL: Final = "bearer."
 """How a browser, which can set no header, offers its token."""
 
@@ -133,15 +135,12 @@ class Handshakes:
         self._hub = hub
         self._under_way: set[asyncio.Task[None]] = set()
 
-    def answer(self, request: HTTPServerRequest) -> HTTPMessageDelegate:
-        """What is to become of a request for a WebSocket."""
-        return _Leaving(self, request)
-
-    def begin(self, request: HTTPServerRequest, stream: IOStream) -> None:
+    def begin(self, start_line: RequestStartLine, headers: HTTPHeaders, stream: IOStream) -> None:
         """Answer a request whose stream has left Tornado."""
         taken = take_socket(stream)
         if taken is not None:
-            task = asyncio.get_running_loop().create_task(self._handle(request, *taken))
+            coroutine = self._handle(start_line, headers, *taken)
+            task = asyncio.get_running_loop().create_task(coroutine)
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
@@ -150,11 +149,13 @@ class Handshakes:
         if self._under_way:
             await asyncio.wait(self._under_way)
 
-    async def _handle(self, request: HTTPServerRequest, fd: int, early: bytes) -> None:
+    async def _handle(
+        self, start_line: RequestStartLine, headers: HTTPHeaders, fd: int, early: bytes
+    ) -> None:
         """Answer with 101 and the first messages, or with a problem."""
         outcome = "lost"
         try:
-            key, subprotocol, token, device = self._read(request)
+            key, subprotocol, token, device = self._read(start_line, headers)
             connection, backlog, expires_at = await self._admit(token, device)
             first = switching(key, subprotocol) + self._welcome(connection, expires_at)
             self._connections.adopt(connection, fd)
@@ -172,20 +173,21 @@ class Handshakes:
             if fd >= 0:
                 os.close(fd)
 
-    def _read(self, request: HTTPServerRequest) -> tuple[str, str | None, str, str]:
+    def _read(
+        self, start_line: RequestStartLine, headers: HTTPHeaders
+    ) -> tuple[str, str | None, str, str]:
         """The key, the subprotocol, the token and the device that a request names."""
-        headers = request.headers
-        key = websocket_key(request.version, headers)
+        key = websocket_key(start_line.version, headers)
         self._origins.check(headers)
         subprotocol, token = _offered(headers)
-        token = token or bearer(request)
+        token = token or bearer(headers)
         if not token:
             raise errors.InvalidToken(
                 "send a token: Authorization: Bearer <token>, or the subprotocol bearer.<token>"
             )
-        devices = request.query_arguments.get("device")
-        device = devices[-1].decode(errors="replace") if devices else "default"
-        return key, subprotocol, token, require_name(device, "device")
+        query = parse_qs(start_line.path.partition("?")[2], keep_blank_values=True)
+        device = require_name(query.get("device", ["default"])[-1], "device")
+        return key, subprotocol, token, device
 
     async def _admit(self, token: str, device: str) -> tuple[Connection, Backlog, int]:
         """A registered connection, what it is owed, and when its token expires."""
@@ -215,20 +217,55 @@ class Handshakes:
         )
 
 
-class _Leaving(HTTPMessageDelegate):
-    """A request that is over for Tornado once its headers are read."""
+class Entrance(HTTPMessageDelegate):
+    """Parts the requests for sockets from all others once their headers are read.
 
-    def __init__(self, handshakes: Handshakes, request: HTTPServerRequest) -> None:
+    Args:
+        handshakes: answers those for sockets.
+        connection: that the request comes on.
+        others: makes Tornado's own delegate, for the others.
+        arrived: told that the headers are there.
+    """
+
+    def __init__(
+        self,
+        handshakes: Handshakes,
+        connection: HTTPConnection,
+        others: Callable[[], HTTPMessageDelegate],
+        arrived: Callable[[], object],
+    ) -> None:
+        self._arrived = arrived
         self._handshakes = handshakes
-        self._request = request
+        self._connection: Any = connection
+        self._others = others
+        self._other: HTTPMessageDelegate | None = None
 
     def headers_received(
-        self,
-        start_line: RequestStartLine | ResponseStartLine,  # noqa: ARG002 - Tornado's signature
-        headers: HTTPHeaders,  # noqa: ARG002
-    ) -> None:
-        connection: Any = self._request.connection
-        self._handshakes.begin(self._request, connection.detach())
+        self, start_line: RequestStartLine | ResponseStartLine, headers: HTTPHeaders
+    ) -> Awaitable[None] | None:
+        """Decide."""
+        self._arrived()
+        request = cast("RequestStartLine", start_line)
+        if request.method == "GET" and request.path.partition("?")[0] == PATH:
+            # May be done here and nowhere later, by Tornado's rules.
+            self._handshakes.begin(request, headers, self._connection.detach())
+            return None
+        self._other = self._others()
+        return self._other.headers_received(start_line, headers)
+
+    def data_received(self, chunk: bytes) -> Awaitable[None] | None:
+        """Pass on."""
+        return None if self._other is None else self._other.data_received(chunk)
+
+    def finish(self) -> None:
+        """Pass on."""
+        if self._other is not None:
+            self._other.finish()
+
+    def on_connection_close(self) -> None:
+        """Pass on."""
+        if self._other is not None:
+            self._other.on_connection_close()
 
 
 class OtherMethods(Handler):
@@ -251,12 +288,14 @@ def take_socket(stream: IOStream) -> tuple[int, bytes] | None:
         return None
     # Without this the second small frame within a round trip waits for the first one's ACK.
     stream.set_nodelay(True)
-    future = asyncio.ensure_future(stream.read_bytes(65536, partial=True))
-    early = future.result() if future.done() and future.exception() is None else b""
-    if stream.closed():
-        return None
     fd = os.dup(stream.socket.fileno())
     stream.close()
+    try:
+        # What is left in the buffer of a closed stream can be read; an open one would be asked for
+        # more first.
+        early = asyncio.ensure_future(stream.read_bytes(65536, partial=True)).result()
+    except StreamClosedError:
+        early = b""
     return fd, early
 
 

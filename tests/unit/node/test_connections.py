@@ -780,10 +780,11 @@ async def test_the_end_of_the_core_drops_every_socket(monkeypatch: pytest.Monkey
 
 async def test_a_silent_peer_is_pinged_after_a_heartbeat_and_left_after_two(bench: Bench) -> None:
     connection, peer = bench.connect()
+    connection.session.seen = bench.clock.now
     before = closes(Close.NO_HEARTBEAT)
-    await bench.pass_time(HEARTBEAT // 2 - 1)
+    await bench.pass_time(HEARTBEAT - 1)
     assert peer.has_nothing()
-    await bench.pass_time(HEARTBEAT - HEARTBEAT // 2 + 2)
+    await bench.pass_time(3)
     assert await peer.frame() == (Opcode.PING, b"")
     await bench.pass_time(HEARTBEAT - 3)
     assert connection.open
@@ -791,6 +792,18 @@ async def test_a_silent_peer_is_pinged_after_a_heartbeat_and_left_after_two(benc
     await bench.pass_time(3)
     assert await peer.closed() == (Close.NO_HEARTBEAT, Close.NO_HEARTBEAT.reason)
     assert closes(Close.NO_HEARTBEAT) == before + 1
+
+
+async def test_peers_that_came_together_are_not_pinged_together(bench: Bench) -> None:
+    peers = [bench.connect()[1] for _ in range(60)]
+    pinged = []
+    for _ in range(HEARTBEAT + 2):
+        await bench.pass_time(1)
+        waiting = [peer for peer in peers if not peer.has_nothing()]
+        pinged.append(len(waiting))
+        peers = [peer for peer in peers if peer not in waiting]
+    assert sum(pinged) == 60
+    assert max(pinged) <= 30
 
 
 async def test_a_peer_that_answers_its_pings_stays(bench: Bench) -> None:
