@@ -1,0 +1,110 @@
+"""The examples in README.md and PROTOCOL.md, executed."""
+
+import asyncio
+import json
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.nodes import Node, publisher_token, token
+from tests.support.phone import Phone
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text()
+PROTOCOL = (ROOT / "PROTOCOL.md").read_text()
+
+
+def example(name: str) -> Any:
+    """The JSON example of PROTOCOL.md with this name."""
+    match = re.search(rf"<!-- example: {name} -->\n```json\n(.*?)```", PROTOCOL, re.DOTALL)
+    assert match is not None
+    return json.loads(match[1])
+
+
+def block(document: str, language: str, begins: str) -> str:
+    """A code block that begins with a text."""
+    for match in re.finditer(rf"```{language}\n(.*?)```", document, re.DOTALL):
+        if match[1].startswith(begins):
+            return match[1]
+    raise AssertionError(f"no {language} block begins with {begins!r}")
+
+
+def messages_in(text: str) -> list[dict[str, Any]]:
+    """The messages of a block of PROTOCOL.md, one a line."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_the_publish_example_is_accepted_and_answered_as_shown(node: Node) -> None:
+    answer = node.post("/v1/notifications", example("publish"))
+    assert answer.status_code == 202
+    assert answer.json().keys() == example("accepted").keys()
+
+
+def test_the_batch_example_is_accepted(node: Node) -> None:
+    answer = node.post("/v1/notifications/batch", example("batch"))
+    assert answer.status_code == 202
+    assert [result.keys() for result in answer.json()["results"]] == [
+        example("accepted").keys()
+    ] * 2
+
+
+def test_the_problem_example_is_what_a_token_without_the_scope_gets(node: Node) -> None:
+    answer = node.post(
+        "/v1/notifications", example("publish"), headers={"Authorization": f"Bearer {token('u1')}"}
+    )
+    assert answer.json() == example("problem")
+
+
+async def test_messages_have_the_fields_that_are_shown(node: Node) -> None:
+    shown: dict[tuple[str, bool], dict[str, Any]] = {}
+    for message in messages_in(block(PROTOCOL, "json", '{"type":"welcome"')):
+        shown.setdefault((message["type"], "attempt" in message), message)
+    async with Phone(node) as phone:
+        assert phone.welcome.keys() == shown["welcome", False].keys()
+        await asyncio.to_thread(node.publish, "u1", {"order": 17}, event="order.shipped")
+        note = await phone.notification()
+        assert list(note) == list(shown["notification", False])
+        for message in messages_in(block(PROTOCOL, "json", '{"type":"ack"')):
+            sent = message | ({"token": token("u1")} if "token" in message else {})
+            sent |= {"id": note["id"]} if "id" in message else {}
+            await phone.send(**sent)
+        replies = [await phone.receive() for _ in range(3)]
+        by_ref = {reply["ref"]: reply for reply in replies}
+        assert by_ref[1] == shown["reply", False] | {"acked": note["id"]}
+        assert by_ref[5].keys() == {"type", "ref", "expires_at"}
+        assert by_ref[6] == shown["pong", False]
+        await phone.send(type="nope", ref=1)
+        assert set(await phone.receive()) <= set(shown["error", False])
+
+
+async def test_the_curl_line_of_the_readme_publishes(node: Node) -> None:
+    command = block(README, "sh", "curl").replace("http://127.0.0.1:8080", node.url)
+    async with Phone(node, "demo") as phone:
+        done = await asyncio.to_thread(
+            subprocess.run,
+            ["bash", "-c", command],
+            env=os.environ | {"PUBLISHER_TOKEN": publisher_token()},
+            capture_output=True,
+            check=True,
+        )
+        answer = json.loads(done.stdout)
+        assert answer.keys() == json.loads(block(README, "json", '{"id"')).keys()
+        note = await phone.notification()
+        assert (note["id"], note["data"]) == (answer["id"], {"order": 17})
+
+
+def test_the_readme_names_only_files_that_exist() -> None:
+    for document in [ROOT / "README.md", *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text()):
+            assert (document.parent / target).exists(), f"{document.name} links to {target}"
+
+
+@pytest.mark.parametrize("target", ["run", "test", "lint", "bench", "lock", "autobahn"])
+def test_every_make_target_that_is_documented_exists(target: str) -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    assert re.search(rf"^{target}:", makefile, re.MULTILINE)
+    assert f"make {target}" in README + (ROOT / "CONTRIBUTING.md").read_text()
