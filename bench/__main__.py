@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from bench import acked, fanout_cost, handshakes, memory
+from bench import acked, fanout_cost, handshakes, memory, pauses
 from bench.harness import Figure, pin
 
 BENCHMARKS = {
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "handshakes": handshakes.run,
     "acked": acked.run,
     "fanout-cost": fanout_cost.run,
+    "pauses": pauses.run,
 }
 
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol
 
+import msgspec
 import structlog
 
 from pushsvc import metrics
@@ -70,7 +71,7 @@ Renewal = Callable[["Connection", str, Ref], None]
 """Verifies a new token for a connection, and answers its ref."""
 
 
-class Connection:
+class Connection(msgspec.Struct, gc=False, eq=False):
     """One WebSocket.
 
     Args:
@@ -80,33 +81,19 @@ class Connection:
         session: its rules.
     """
 
-    __slots__ = (
-        "_core",
-        "blocked_at",
-        "fd",
-        "feed",
-        "number",
-        "open",
-        "reader",
-        "session",
-        "tail",
-        "wake",
-    )
-
-    def __init__(self, core: "Connections", number: int, feed: str, session: Session) -> None:
-        self._core = core
-        self.number = number
-        self.feed = feed
-        self.session = session
-        self.fd = -1
-        self.wake = 0
-        # False before the handshake is answered and once a close was sent.
-        self.open = False
-        # Holds the beginning of a frame or message; None while there is none.
-        self.reader: frames.FrameReader | None = None
-        # What the kernel did not take; None while the socket has room.
-        self.tail: bytes | None = None
-        self.blocked_at = 0.0
+    _core: "Connections"
+    number: int
+    feed: str
+    session: Session
+    fd: int = -1
+    wake: int = 0
+    open: bool = False
+    """False before the handshake is answered and once a close was sent."""
+    reader: frames.FrameReader | None = None
+    """Holds the beginning of a frame or message; None while there is none."""
+    tail: bytes | None = None
+    """What the kernel did not take; None while the socket has room."""
+    blocked_at: float = 0.0
 
     def writable(self) -> bool:
         """Whether the next frame may be handed over."""

@@ -10,6 +10,8 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from pushsvc.protocol import ids
 
 UNKNOWN = -1
@@ -56,27 +58,26 @@ class Gap(NamedTuple):
 Step = Deliver | Gap
 
 
-class Cursor:
+class Cursor(msgspec.Struct, gc=False, eq=False):
     """One connection's cursor in one feed.
 
     ``window``, an argument of several methods, is the most entries that may be sent and not
     acknowledged: the flow control of the feed. ``now`` is in seconds on a monotonic clock.
+
+    As a struct without ``gc`` it is invisible to the cyclic garbage collector, which would else walk
+    every connection of a worker at each full collection.
     """
 
-    __slots__ = ("acked", "attempt", "head", "progress", "reading", "sent", "unacked")
-
-    def __init__(self) -> None:
-        self.acked = ids.START
-        self.sent = ids.START
-        self.head = ids.START
-        # Ids that were sent and not acknowledged, oldest first; None while there are none, so that
-        # an idle connection holds no list.
-        self.unacked: list[int] | None = None
-        self.attempt = 1
-        # When the oldest unacknowledged entry was sent, or an acknowledgement last moved on.
-        self.progress = 0.0
-        # A read of the feed is under way: what the courier brings meanwhile only moves the head.
-        self.reading = False
+    acked: int = ids.START
+    sent: int = ids.START
+    head: int = ids.START
+    unacked: list[int] | None = None
+    """Ids that were sent and not acknowledged, oldest first; an idle connection holds no list."""
+    attempt: int = 1
+    progress: float = 0.0
+    """When the oldest unacknowledged entry was sent, or an acknowledgement last moved on."""
+    reading: bool = False
+    """A read of the feed is under way: what the courier brings meanwhile only moves the head."""
 
     @property
     def outstanding(self) -> int:

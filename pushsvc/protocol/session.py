@@ -7,6 +7,8 @@ A session knows nothing of sockets. Whoever holds it performs the effects that `
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
+
 from pushsvc.codes import Close
 from pushsvc.errors import InvalidRequest, PushError, RateLimited
 from pushsvc.protocol import ids, messages
@@ -87,41 +89,28 @@ class End:
 Effect = Send | Acked | Renew | Beat | Redeliver | End
 
 
-class Session:
+class Session(msgspec.Struct, gc=False, eq=False):
     """One connection of one device.
 
     Args:
         user: the user id, from the token.
         device: the device, from the request.
         expires: when the token expires, seconds on the session's monotonic clock.
-        now: seconds on that clock.
+        seen: now, on that clock.
     """
 
-    __slots__ = (
-        "_bytes",
-        "_control",
-        "_errors",
-        "_messages",
-        "cursor",
-        "device",
-        "expires",
-        "seen",
-        "user",
-        "warned",
-    )
-
-    def __init__(self, user: str, device: str, *, expires: float, now: float) -> None:
-        self.user = user
-        self.device = device
-        self.cursor = Cursor()
-        self.expires = expires
-        self.warned = False
-        self.seen = now
-        # Token buckets; 0.0 is an unused one.
-        self._messages = 0.0
-        self._bytes = 0.0
-        self._control = 0.0
-        self._errors = 0.0
+    user: str
+    device: str
+    expires: float
+    seen: float
+    """When the peer was last heard of."""
+    cursor: Cursor = msgspec.field(default_factory=Cursor)
+    warned: bool = False
+    # Token buckets; 0.0 is an unused one.
+    _messages: float = 0.0
+    _bytes: float = 0.0
+    _control: float = 0.0
+    _errors: float = 0.0
 
     # --- input ---------------------------------------------------------------------------------
 

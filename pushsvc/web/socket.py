@@ -197,7 +197,7 @@ class Handshakes:
         try:
             claims = self._verifier.verify_cached(token) or await self._verifier.verify(token)
             now = time.monotonic()
-            session = Session(claims.user, device, expires=deadline(claims.expires, now), now=now)
+            session = Session(claims.user, device, expires=deadline(claims.expires, now), seen=now)
             connection = self._connections.new(mailbox(claims.user), session)
             return connection, await self._hub.join(connection), claims.expires
         finally:

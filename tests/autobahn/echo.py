@@ -91,7 +91,7 @@ class EchoHandler(Handler):
             return
         fd, early = taken
         now = time.monotonic()
-        session = Session("autobahn", "autobahn", expires=now + _DAY, now=now)
+        session = Session("autobahn", "autobahn", expires=now + _DAY, seen=now)
         connection = self._connections.new("autobahn", session)
         self._connections.adopt(connection, fd)
         connection.write(switching(key, None))

@@ -178,7 +178,7 @@ class Bench:
         here.setblocking(False)
         peer = Peer(there)
         self._peers.append(peer)
-        session = Session("u1", "phone", expires=self.clock.now + expires, now=self.clock.now)
+        session = Session("u1", "phone", expires=self.clock.now + expires, seen=self.clock.now)
         connection = self.core.new("feed", session)
         self.core.adopt(connection, here.detach())
         return connection, peer
@@ -617,7 +617,7 @@ async def test_a_second_close_and_all_else_after_the_first_is_ignored(bench: Ben
 
 
 async def test_nothing_is_written_before_the_handshake_or_after_the_end(bench: Bench) -> None:
-    session = Session("u1", "phone", expires=1e6, now=bench.clock.now)
+    session = Session("u1", "phone", expires=1e6, seen=bench.clock.now)
     connection = bench.core.new("feed", session)
     connection.write(b"x")
     connection.send(b"x")

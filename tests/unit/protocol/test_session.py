@@ -24,7 +24,7 @@ POLICY = Policy(
 
 
 def session(now: float = 0.0, expires: float = 10_000.0) -> Session:
-    return Session("u1", "phone", expires=expires, now=now)
+    return Session("u1", "phone", expires=expires, seen=now)
 
 
 def say(who: Session, now: float = 0.0, **message: Any) -> list[Any]:
