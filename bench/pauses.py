@@ -7,6 +7,7 @@ from typing import Any, cast
 from bench.harness import Figure
 from pushsvc.node.connections import Connection, Connections
 from pushsvc.protocol.session import Session
+from pushsvc.run import settle_memory
 
 CONNECTIONS = 100_000
 BAR = 10.0
@@ -26,6 +27,7 @@ class Tracked:
 def run(*, profile: bool) -> list[Figure]:
     """Make the objects of so many connections, and collect."""
     del profile
+    settle_memory()  # as a worker does after its start
     core = cast(Connections, None)
     connections = [
         Connection(core, n, f"u:{n}", Session(f"{n}", "default", expires=1e9, seen=0.0))
