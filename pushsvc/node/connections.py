@@ -212,13 +212,13 @@ class Connections:
         self.poller.add(fd)
         # Who came together would beat together, so the first time is shortened at random.
         connection.session.seen = self.now - self.policy.heartbeat * random.random() / 2  # noqa: S311
-        due = connection.session.next_due(self.policy, self.now)
+        due = connection.session.next_due(self.policy)
         connection.wake = self._wheel.put(fd, 0, due)
 
     def watch(self, connection: Connection) -> None:
         """See to it that a connection is looked at when something of it is due."""
         if connection.fd >= 0:
-            due = connection.session.next_due(self.policy, self.now)
+            due = connection.session.next_due(self.policy)
             connection.wake = self._wheel.put(connection.fd, connection.wake, due)
 
     def tick(self) -> None:

@@ -104,6 +104,8 @@ class Session(msgspec.Struct, gc=False, eq=False):
     expires: float
     seen: float
     """When the peer was last heard of."""
+    asked: float = 0.0
+    """When it was last asked for a sign of life."""
     cursor: Cursor = msgspec.field(default_factory=Cursor)
     warned: bool = False
     # Token buckets; 0.0 is an unused one.
@@ -194,11 +196,12 @@ class Session(msgspec.Struct, gc=False, eq=False):
         """What the passing of time asks for."""
         if now >= self.expires:
             return [End(Close.TOKEN_EXPIRED)]
-        silent = now - self.seen
-        if silent >= 2 * policy.heartbeat:
-            return [End(Close.NO_HEARTBEAT)]
         effects: list[Effect] = []
-        if silent >= policy.heartbeat:
+        if now >= self._silent_at(policy):
+            # Who was not asked is not silent, however late this is.
+            if self.asked > self.seen:
+                return [End(Close.NO_HEARTBEAT)]
+            self.asked = now
             effects.append(Beat())
         if not self.warned and now >= self.expires - EXPIRY_NOTICE:
             self.warned = True
@@ -212,11 +215,14 @@ class Session(msgspec.Struct, gc=False, eq=False):
             effects.append(Redeliver())
         return effects
 
-    def next_due(self, policy: Policy, now: float) -> float:
+    def _silent_at(self, policy: Policy) -> float:
+        """When the peer, as last heard or asked, was silent for a heartbeat."""
+        return max(self.seen, self.asked) + policy.heartbeat
+
+    def next_due(self, policy: Policy) -> float:
         """When ``due`` is to be asked next, seconds on the session's clock."""
-        silent = now - self.seen
-        beats = policy.heartbeat if silent < policy.heartbeat else 2 * policy.heartbeat
-        when = min(self.seen + beats, self.expires if self.warned else self.expires - EXPIRY_NOTICE)
+        expiry = self.expires if self.warned else self.expires - EXPIRY_NOTICE
+        when = min(self._silent_at(policy), expiry)
         if self.cursor.unacked is not None:
             when = min(when, self.cursor.progress + policy.ack_timeout)
         return when

@@ -107,13 +107,13 @@ def test_too_many_bytes_are_too_many_whatever_they_say() -> None:
 def test_an_expiring_token_is_told_a_minute_before_and_closed_at_its_time() -> None:
     who = session(expires=100.0)
     who.seen = 40.0
-    assert who.next_due(POLICY, 30.0) == 40.0
+    assert who.next_due(POLICY) == 40.0
     (notice,) = who.due(POLICY, 40.0)
     assert isinstance(notice, Send)
     assert told(notice)["code"] == "token_expiring"
     who.seen = 99.0
     assert who.due(POLICY, 99.0) == []
-    assert who.next_due(POLICY, 99.0) == 100.0
+    assert who.next_due(POLICY) == 100.0
     assert who.due(POLICY, 100.0) == [End(Close.TOKEN_EXPIRED)]
 
 
@@ -131,10 +131,19 @@ def test_a_silent_peer_is_asked_for_a_sign_of_life_and_then_let_go() -> None:
     who = session()
     assert who.due(POLICY, 24.0) == []
     assert who.due(POLICY, 25.0) == [Beat()]
-    assert who.next_due(POLICY, 25.0) == 50.0
+    assert who.next_due(POLICY) == 50.0
+    assert who.due(POLICY, 49.0) == []
     assert who.due(POLICY, 50.0) == [End(Close.NO_HEARTBEAT)]
     who.received(2, POLICY, 49.0)
     assert who.due(POLICY, 50.0) == []
+    assert who.due(POLICY, 74.0) == [Beat()]
+
+
+def test_nobody_is_called_silent_who_was_not_asked() -> None:
+    who = session()
+    assert who.due(POLICY, 1000.0) == [Beat()]
+    assert who.due(POLICY, 1024.0) == []
+    assert who.due(POLICY, 1025.0) == [End(Close.NO_HEARTBEAT)]
 
 
 def test_overdue_acks_are_redelivered_and_then_end_the_connection() -> None:
