@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from pushsvc.auth.tokens import Verifier
+from pushsvc.auth.tokens import Claims, Verifier
 from pushsvc.errors import PushError
 from pushsvc.node.connections import Connection
 from pushsvc.protocol.messages import Ref
@@ -30,21 +30,33 @@ class Renewals:
 
     def renew(self, connection: Connection, token: str, ref: Ref) -> None:
         """Verify a token and give its expiry to the connection's session."""
-        task = asyncio.get_running_loop().create_task(self._renew(connection, token, ref))
+        try:
+            claims = self._verifier.verify_cached(token)
+        except PushError as error:
+            self._refuse(connection, error, ref)
+            return
+        if claims is not None:
+            self._accept(connection, claims, ref)
+            return
+        task = asyncio.get_running_loop().create_task(self._fetch(connection, token, ref))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _renew(self, connection: Connection, token: str, ref: Ref) -> None:
-        session = connection.session
+    async def _fetch(self, connection: Connection, token: str, ref: Ref) -> None:
+        """Verify a token whose key has to be fetched first."""
         try:
-            claims = await self._verifier.verify(token)
+            self._accept(connection, await self._verifier.verify(token), ref)
         except PushError as error:
-            effects = session.fail(error, ref, self._policy, self._clock())
-        else:
-            expires = deadline(claims.expires, self._clock())
-            effects = session.renewed(claims.user, expires, claims.expires, ref)
+            self._refuse(connection, error, ref)
+
+    def _accept(self, connection: Connection, claims: Claims, ref: Ref) -> None:
+        expires = deadline(claims.expires, self._clock())
+        effects = connection.session.renewed(claims.user, expires, claims.expires, ref)
         connection.perform(effects)
         connection.watch()
+
+    def _refuse(self, connection: Connection, error: PushError, ref: Ref) -> None:
+        connection.perform(connection.session.fail(error, ref, self._policy, self._clock()))
 
     async def aclose(self) -> None:
         """Drop what is under way."""

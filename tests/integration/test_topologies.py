@@ -34,9 +34,7 @@ def cluster(tmp_path: Path) -> Iterator[str]:
         EmbeddedServer(tmp_path / "a", free_port(), extra=options) as a,
         EmbeddedServer(tmp_path / "b", free_port(), extra=options) as b,
     ):
-        clients: list[Any] = [
-            redis.Redis(port=each.port, decode_responses=True) for each in (a, b)
-        ]
+        clients: list[Any] = [redis.Redis(port=each.port, decode_responses=True) for each in (a, b)]
         half = 16384 // 2
         clients[0].execute_command("CLUSTER", "ADDSLOTSRANGE", 0, half - 1)
         clients[1].execute_command("CLUSTER", "ADDSLOTSRANGE", half, 16383)
