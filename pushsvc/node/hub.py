@@ -123,20 +123,29 @@ class Hub:
         cursor.reading = True
         self._add(listener)
         try:
-            try:
-                backlog = await self._join_one(listener)
-            except Full as full:
-                dead = await self._leases.dead(full.listeners)
-                if not dead:
-                    raise
-                self._feeds.clean([(listener.feed, dead)])
-                backlog = await self._join_one(listener)
+            while True:
+                registered = self.connection_id(listener)
+                backlog = await self._join_with_room(listener)
+                if registered == self.connection_id(listener):
+                    break
+                # Meanwhile the node came back under a new id, and nothing is sent to the old one.
+                self._feeds.clean([(listener.feed, [registered])])
         except BaseException:
             # The join may have happened all the same.
             self.left(listener)
             raise
         cursor.begin(backlog)
         return backlog
+
+    async def _join_with_room(self, listener: Listener) -> Backlog:
+        try:
+            return await self._join_one(listener)
+        except Full as full:
+            dead = await self._leases.dead(full.listeners)
+            if not dead:
+                raise
+            self._feeds.clean([(listener.feed, dead)])
+            return await self._join_one(listener)
 
     async def _join_one(self, listener: Listener) -> Backlog:
         (result,) = await self._feeds.join([self._registration(listener, None)])
@@ -368,8 +377,8 @@ class Hub:
         unregistered = []
         late = 0
         for listener, head in zip(listeners, heads, strict=True):
-            if isinstance(head, PushError):
-                continue
+            if isinstance(head, PushError) or not listener.open:
+                continue  # registered now, one that has left would stay so
             if head is None:
                 unregistered.append(listener)
                 continue

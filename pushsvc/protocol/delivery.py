@@ -64,7 +64,7 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
     ``window``, an argument of several methods, is the most entries that may be sent and not
     acknowledged: the flow control of the feed. ``now`` is in seconds on a monotonic clock.
 
-    As a struct without ``gc`` it is invisible to the cyclic garbage collector, which would else walk
+    As a struct without ``gc`` it is invisible to the garbage collector, which would else walk
     every connection of a worker at each full collection.
     """
 

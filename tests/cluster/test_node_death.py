@@ -1,0 +1,46 @@
+"""Several nodes under load, killed and restarted: what was accepted arrives, in order."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pushsvc.embedded import EmbeddedServer
+from tests.cluster.load import Load, kill_one_by_one, roll
+from tests.support.nodes import Node
+
+SECONDS = 12.0
+
+
+@pytest.fixture
+def three(valkey: EmbeddedServer, tmp_path: Path, prefix: str) -> Iterator[list[Node]]:
+    nodes = [Node(valkey.url, tmp_path, prefix=prefix, drain_seconds=1) for _ in range(3)]
+    try:
+        for node in nodes:
+            node.start()
+        yield nodes
+        for node in nodes:
+            node.check_log()
+    finally:
+        for node in nodes:
+            node.stop()
+
+
+async def test_nodes_killed_under_load_lose_nothing(three: list[Node]) -> None:
+    load = Load(three)
+    counts = await load.run(SECONDS, lambda: kill_one_by_one(load, 3, SECONDS))
+    assert counts.broken() == {}, counts
+    assert counts.kills >= 2
+    assert counts.accepted > 100
+    assert counts.slowest < 10
+
+
+async def test_a_rolling_restart_loses_nothing_and_closes_with_4001_only(
+    three: list[Node],
+) -> None:
+    load = Load(three)
+    counts = await load.run(SECONDS, lambda: roll(load, 1))
+    assert counts.broken() == {}, counts
+    assert counts.wrong_closes == 0
+    assert counts.accepted > 100
+    assert counts.slowest < 10
