@@ -125,6 +125,7 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
         taken, and a later read goes on from there.
         """
         self.reading = False
+        held = self.sent
         self._learn(backlog, now)
         if backlog.start > self.sent:
             return  # the cursor was rewound while the read was under way
@@ -143,12 +144,12 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
                     missing = missing or "trimmed"
                 continue
             if missing:
-                yield Gap(self.sent, missing)
+                yield Gap(held if missing == "reset" else self.sent, missing)
                 missing = ""
             # An acknowledgement since the rewind has set the count back, not the history.
             yield Deliver(entry, max(2, self.attempt) if again else 1)
         if missing:
-            yield Gap(self.sent, missing)
+            yield Gap(held if missing == "reset" else self.sent, missing)
         self.sent = max(self.sent, backlog.upto)
 
     def overdue(self, now: float, timeout: float) -> bool:

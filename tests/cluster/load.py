@@ -79,7 +79,7 @@ class Device:
     """Id to when it was delivered first."""
     confirmed: int = 0
     """The position that a node said is written down."""
-    acked: int = 0
+    socket: ClientConnection | None = None
 
     async def run(self) -> None:
         """Listen, on one node after another."""
@@ -102,6 +102,7 @@ class Device:
             open_timeout=5,
             close_timeout=0.2,
         ) as socket:
+            self.socket = socket
             here: set[int] = set()
             before = self.confirmed
             async for text in socket:
@@ -137,7 +138,6 @@ class Device:
             if how < 0.35:
                 message["ref"] = "r"
             await socket.send(json.dumps(message))
-            self.acked = max(self.acked, ids.parse(entry_id))
 
 
 class Load:
@@ -175,6 +175,14 @@ class Load:
         await asyncio.gather(*listening, return_exceptions=True)
         self._count()
         return self.counts
+
+    async def move_about(self) -> None:
+        """Have every device drop its connection and come back elsewhere, again and again."""
+        while self._publishing:
+            await asyncio.sleep(0.05)
+            socket = random.choice(self.devices).socket
+            if socket is not None:
+                socket.transport.abort()
 
     async def _backend(self, client: httpx.AsyncClient) -> None:
         while self._publishing:

@@ -225,7 +225,7 @@ def test_entries_lost_by_redis_are_told_and_the_rest_is_delivered_again() -> Non
         if isinstance(step, Deliver):
             cursor.take(step.entry.id, 0.0)
     assert steps == [
-        Gap(20, "reset"),
+        Gap(50, "reset"),
         Deliver(Entry(30, b"30"), 1),
         Deliver(Entry(40, b"40"), 1),
     ]
