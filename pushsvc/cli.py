@@ -236,7 +236,7 @@ def publish(
     )
     try:
         with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            click.echo(answer.read().decode())
+            click.echo(answer.read().decode().rstrip())
     except urllib.error.HTTPError as error:
         raise click.ClickException(_detail(error.code, error.read())) from None
     except OSError as error:

@@ -22,7 +22,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from pushsvc import metrics
-from pushsvc.auth.keys import KeyConfigError, verifier
+from pushsvc.auth.keys import MAX_JWKS, KeyConfigError, verifier
 from pushsvc.auth.tokens import Verifier
 from pushsvc.errors import PushError
 from pushsvc.feeds.connect import connector
@@ -49,9 +49,10 @@ BACKLOG: Final = 4096
 """Connections that the kernel holds until they are accepted."""
 ANSWER_SECONDS: Final = 5.0
 """How long Redis may take for a pipeline."""
-MAX_JWKS: Final = 1024 * 1024
-SPARE_DESCRIPTORS: Final = 200
-"""Descriptors for everything that is not a client's connection."""
+SPARE_DESCRIPTORS: Final = 100
+"""Descriptors for everything that is not a connection of the public port."""
+LEAST_STREAMS: Final = 100
+"""Connections for requests that there is always room for."""
 
 log = structlog.get_logger("pushsvc.run")
 
@@ -181,10 +182,14 @@ class _Store:
 
 
 async def _store(settings: Settings, stack: AsyncExitStack) -> _Store:
-    connect = connector(settings.redis_url.get_secret_value())
-    keys, scripts = Keys(settings.redis_prefix), Scripts()
     durability = Durability(settings.durability.value)
     confirm = confirmation(durability, settings.durability_timeout_seconds)
+    url = settings.redis_url.get_secret_value()
+    if confirm is not None and "+cluster" in url:
+        # WAIT speaks for one connection, the appends of a pipeline go to several servers.
+        raise SettingsError(PREFIX + "DURABILITY", "a Cluster is served with memory only")
+    connect = connector(url)
+    keys, scripts = Keys(settings.redis_prefix), Scripts()
     slow = ANSWER_SECONDS + (settings.durability_timeout_seconds if confirm else 0)
     publishing = Lane("publish", connect(slow), scripts, confirm)
     sessions = Lane("sessions", connect(ANSWER_SECONDS), scripts)
@@ -220,13 +225,7 @@ async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncItera
         policy = policy_of(settings)
         verify = verifier_of(settings, _fetch)
         stack.push_async_callback(verify.aclose)
-        descriptors = _raise_descriptor_limit()
-        if settings.max_connections > descriptors - SPARE_DESCRIPTORS:
-            log.warning(
-                "fewer connections fit than MAX_CONNECTIONS allows: raise the descriptor limit",
-                max_connections=settings.max_connections,
-                descriptors=descriptors,
-            )
+        max_connections, max_streams = _room(settings.max_connections)
 
         store = await _store(settings, stack)
         hub = Hub(
@@ -253,14 +252,15 @@ async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncItera
 
         admission = Admission(
             connections,
-            max_connections=min(settings.max_connections, descriptors - SPARE_DESCRIPTORS),
+            max_connections=max_connections,
             max_handshakes=settings.max_handshakes,
+        )
+        handshakes = Handshakes(
+            verify, Origins(settings.allowed_origins), admission, connections, hub
         )
         application = api.Application(
             admission=admission,
-            handshakes=Handshakes(
-                verify, Origins(settings.allowed_origins), admission, connections, hub
-            ),
+            handshakes=handshakes,
             publish={
                 "publisher": store.publisher,
                 "feeds": store.feeds,
@@ -271,7 +271,11 @@ async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncItera
                 "timeout": settings.request_timeout_seconds,
             },
         )
-        server = api.Server(application, request_timeout=settings.request_timeout_seconds)
+        server = api.Server(
+            application,
+            request_timeout=settings.request_timeout_seconds,
+            max_streams=max_streams,
+        )
         server.add_sockets(sockets)
         stack.push_async_callback(server.close_all_connections)
         stack.callback(server.stop)
@@ -282,6 +286,7 @@ async def worker(settings: Settings, sockets: list[socket.socket]) -> AsyncItera
             admission.draining = True
             server.stop()
             log.info("draining", connections=len(connections), seconds=seconds)
+            await handshakes.finished()
             await drain(list(connections), seconds)
             await connections.settled()
             await application.finished(ANSWER_SECONDS)
@@ -327,12 +332,25 @@ async def _tick(connections: Connections, hub: Hub, server: api.Server) -> None:
         server.tick()
 
 
-def _raise_descriptor_limit() -> int:
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+def _room(wanted: int) -> tuple[int, int]:
+    """How many sockets, and how many other connections, fit into the descriptor limit.
+
+    Args:
+        wanted: most sockets.
+    """
+    descriptors, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-        soft = hard
-    return soft
+        descriptors = hard
+    connections = max(1, min(wanted, descriptors - SPARE_DESCRIPTORS - LEAST_STREAMS))
+    if connections < wanted:
+        log.warning(
+            "fewer connections fit than MAX_CONNECTIONS allows: raise the descriptor limit",
+            max_connections=wanted,
+            fit=connections,
+            descriptors=descriptors,
+        )
+    return connections, max(LEAST_STREAMS, descriptors - SPARE_DESCRIPTORS - connections)
 
 
 def settle_memory() -> None:

@@ -158,7 +158,7 @@ Algorithm = Literal[
     "HS256", "HS384", "HS512",
     "RS256", "RS384", "RS512",
     "PS256", "PS384", "PS512",
-    "ES256", "ES256K", "ES384", "ES512",
+    "ES256", "ES384", "ES512",
     "EdDSA",
 ]  # fmt: skip
 
@@ -301,7 +301,7 @@ class Settings(BaseSettings):
         description="Bytes of one message, from a client or in a publish request.",
     )
     max_body_bytes: int = Field(
-        default=8_388_608,
+        default=1_048_576,
         ge=1024,
         le=268_435_456,
         description="Bytes of one HTTP request body; a batch publish holds many messages.",
@@ -346,7 +346,9 @@ class Settings(BaseSettings):
         description="Seconds after which the connections of a silent node count as gone.",
     )
     sweep_seconds: _Seconds = Field(
-        default=60, description="Seconds between two sweeps for what dead nodes left behind."
+        default=60,
+        description="Seconds between two checks of each connection's feed and registration; the "
+        "longest that a lost copy delays a notification.",
     )
     drain_seconds: float = Field(
         default=25,

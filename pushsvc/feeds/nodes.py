@@ -13,7 +13,7 @@ import msgspec
 from redis.exceptions import RedisError
 
 from pushsvc import metrics
-from pushsvc.errors import PushError, StoreUnavailable
+from pushsvc.errors import PushError, StoreUnavailable, Unavailable
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
 from pushsvc.feeds.pipe import Command, Pipe
@@ -27,8 +27,8 @@ BLOCK_SECONDS: Final = 2.0
 """How long a read of the inbox waits for a packet."""
 
 
-class Courier(NamedTuple):
-    """A copy of an entry on its way to a node that holds a listener."""
+class Copy(NamedTuple):
+    """A copy of a feed's entry, on its way to a node that holds a listener."""
 
     feed: str
     id: int
@@ -56,7 +56,7 @@ _unpack = msgspec.msgpack.Decoder(list[tuple[str, int, int, int, int, bytes]]).d
 _SEQUENCE: Final = (1 << 64) - 1
 
 
-def pack(entries: Sequence[Courier]) -> bytes:
+def pack(entries: Sequence[Copy]) -> bytes:
     """A packet of courier entries."""
     return _pack(
         [
@@ -66,14 +66,14 @@ def pack(entries: Sequence[Courier]) -> bytes:
     )
 
 
-def unpack(packet: bytes) -> list[Courier]:
+def unpack(packet: bytes) -> list[Copy]:
     """The courier entries of a packet.
 
     Raises:
         msgspec.DecodeError: the bytes are not a packet.
     """
     return [
-        Courier(feed, ms << 64 | seq, prev_ms << 64 | prev_seq, body)
+        Copy(feed, ms << 64 | seq, prev_ms << 64 | prev_seq, body)
         for feed, ms, seq, prev_ms, prev_seq, body in _unpack(packet)
     ]
 
@@ -84,10 +84,10 @@ class Outbox:
     def __init__(self, lane: Lane, keys: Keys) -> None:
         self._lane = lane
         self._keys = keys
-        self._waiting: dict[str, list[Courier]] = {}
+        self._waiting: dict[str, list[Copy]] = {}
         self._task: asyncio.Task[None] | None = None
 
-    def post(self, node: str, entry: Courier) -> None:
+    def post(self, node: str, entry: Copy) -> None:
         """Send a copy. It may get lost: the feed is what counts."""
         waiting = self._waiting.get(node)
         if waiting is None:
@@ -111,7 +111,7 @@ class Outbox:
                 ]
                 try:
                     results = await self._lane.submit(commands)
-                except StoreUnavailable:
+                except Unavailable:
                     metrics.courier_lost.inc(sum(map(len, waiting.values())))
                     continue
                 lost = sum(isinstance(result, PushError) for result in results)
@@ -119,7 +119,7 @@ class Outbox:
         finally:
             self._task = None
 
-    def _add(self, node: str, entries: list[Courier]) -> list[Command]:
+    def _add(self, node: str, entries: list[Copy]) -> list[Command]:
         key = self._keys.inbox(node)
         commands = []
         first = size = 0
@@ -175,8 +175,8 @@ class Leases:
             PushError: Redis cannot be reached or refuses.
         """
         suspects = [each for each in connections if node_of(each) not in self.live]
-        if not suspects:
-            return []
+        if not suspects or not self.live:
+            return []  # before the first renewal nothing is known, Redis time included
         now = round(self.redis_time() * 1000)
         names = await self._lane.one("ZRANGE", self._keys.nodes, f"({now}", "+inf", "BYSCORE")
         live = {name.decode() for name in names}

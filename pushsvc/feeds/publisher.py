@@ -12,7 +12,7 @@ from typing import Any, Final
 from pushsvc import metrics
 from pushsvc.errors import DurabilityNotReached, PushError
 from pushsvc.feeds.feed import Append, Appended, Feeds
-from pushsvc.feeds.nodes import Courier, Leases, Outbox, node_of
+from pushsvc.feeds.nodes import Copy, Leases, Outbox, node_of
 from pushsvc.feeds.pipe import Command
 
 
@@ -132,9 +132,7 @@ class Publisher:
         """
         live = [each for each in appended.listeners if each not in dead]
         for node in {node_of(each) for each in live}:
-            self._outbox.post(
-                node, Courier(append.feed, appended.id, appended.previous, append.body)
-            )
+            self._outbox.post(node, Copy(append.feed, appended.id, appended.previous, append.body))
         if len(live) < len(appended.listeners):
             gone = [each for each in appended.listeners if each in dead]
             self._feeds.clean([(append.feed, gone)])

@@ -1,7 +1,8 @@
 """Acknowledgements on their way to Redis: one write a device while an earlier one is under way."""
 
 import asyncio
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Final, Protocol
 
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.feeds.feed import Feeds
@@ -9,8 +10,16 @@ from pushsvc.protocol import messages
 from pushsvc.protocol.ids import parse, render
 from pushsvc.protocol.messages import Ref
 
+SLICE: Final = 512
+"""Most positions that are written at once."""
+MOST_ASKED: Final = 10_000
+"""Most acknowledgements that wait to be answered; further ones are written, and not answered."""
 
-class Replies(Protocol):
+_Device = tuple[str, str]
+"""A feed and one of its devices."""
+
+
+class Asker(Protocol):
     """Who waits for the answer to an acknowledgement."""
 
     def send(self, payload: bytes) -> None:
@@ -22,63 +31,60 @@ class Acks:
 
     def __init__(self, feeds: Feeds) -> None:
         self._feeds = feeds
-        self._dirty: dict[tuple[str, str], int] = {}
-        self._asked: list[tuple[tuple[str, str], Replies, Ref]] = []
+        self._dirty: dict[_Device, int] = {}
+        self._asked: list[tuple[_Device, Asker, Ref]] = []
         self._task: asyncio.Task[None] | None = None
+        self._failing = False
 
-    def add(self, feed: str, device: str, entry_id: int, who: Replies, ref: Ref) -> None:
+    def add(self, feed: str, device: str, entry_id: int, who: Asker, ref: Ref) -> None:
         """Write a device's position down; answer ``ref`` when that is done."""
         key = (feed, device)
         self._dirty[key] = max(self._dirty.get(key, 0), entry_id)
-        if ref is not None:
+        if ref is not None and len(self._asked) < MOST_ASKED:
             self._asked.append((key, who, ref))
-        self.flush()
+        if not self._failing:
+            self.flush()
 
     def flush(self) -> None:
-        """Write what could not be written before."""
+        """Write what is not written; what fails waits for the next call."""
         if self._dirty and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def aclose(self) -> None:
-        """Wait until everything is written, or cannot be."""
+        """Wait until everything is written, or could not be."""
+        if self._task is not None:
+            await self._task
         self.flush()
         if self._task is not None:
             await self._task
 
     async def _run(self) -> None:
+        self._failing = False
         try:
-            while self._dirty:
-                dirty, self._dirty = self._dirty, {}
-                asked, self._asked = self._asked, []
+            while self._dirty and not self._failing:
+                slice_ = {key: self._dirty.pop(key) for key in list(islice(self._dirty, SLICE))}
                 try:
                     results = await self._feeds.ack(
-                        (feed, device, entry_id) for (feed, device), entry_id in dirty.items()
+                        (feed, device, entry_id) for (feed, device), entry_id in slice_.items()
                     )
-                except Unavailable:
-                    self._keep(dirty, asked)
-                    return
-                self._settle(dirty, asked, results)
+                except Unavailable as error:
+                    results = [error] * len(slice_)
+                self._settle(slice_, results)
         finally:
             self._task = None
 
-    def _settle(
-        self,
-        dirty: dict[tuple[str, str], int],
-        asked: list[tuple[tuple[str, str], Replies, Ref]],
-        results: list[Any],
-    ) -> None:
-        written = dict(zip(dirty, results, strict=True))
-        refused = {key: dirty[key] for key, r in written.items() if isinstance(r, PushError)}
-        self._keep(refused, [item for item in asked if item[0] in refused])
-        for key, who, ref in asked:
-            if key not in refused:
-                who.send(messages.reply(ref, acked=render(parse(written[key]))))
-
-    def _keep(
-        self,
-        dirty: dict[tuple[str, str], int],
-        asked: list[tuple[tuple[str, str], Replies, Ref]],
-    ) -> None:
-        for key, entry_id in dirty.items():
-            self._dirty[key] = max(self._dirty.get(key, 0), entry_id)
-        self._asked = asked + self._asked
+    def _settle(self, written: dict[_Device, int], results: list[Any]) -> None:
+        answers = dict(zip(written, results, strict=True))
+        for key, result in answers.items():
+            if isinstance(result, PushError):
+                self._failing = True
+                self._dirty[key] = max(self._dirty.get(key, 0), written[key])
+        waiting = []
+        for asked in self._asked:
+            key, who, ref = asked
+            # An acknowledgement that came meanwhile waits for its own write.
+            if key in answers and key not in self._dirty:
+                who.send(messages.reply(ref, acked=render(parse(answers[key]))))
+            else:
+                waiting.append(asked)
+        self._asked = waiting

@@ -280,7 +280,8 @@ class Connections:
     def close(self) -> None:
         """Drop all sockets and the readiness set."""
         for connection in list(self):
-            self.abort(connection, Close.GOING_AWAY)
+            connection.end(Close.GOING_AWAY)
+            self._drop(connection)
         self._loop.remove_reader(self.poller.fileno())
         self.poller.close()
 

@@ -11,8 +11,7 @@ import structlog
 from pushsvc import metrics
 from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds import nodes
-from pushsvc.feeds.nodes import Courier as Entry
-from pushsvc.feeds.nodes import Inbox
+from pushsvc.feeds.nodes import Copy, Inbox
 
 PAUSE: Final = 0.5
 """Most seconds between two tries to read the inbox, half of it at random."""
@@ -36,7 +35,7 @@ class Courier:
         self,
         inbox: Inbox,
         *,
-        deliver: Callable[[Iterable[Entry]], None],
+        deliver: Callable[[Iterable[Copy]], None],
         fresh: Callable[[], bool],
         heard: Callable[[bytes], None],
         broken: Callable[[], None],

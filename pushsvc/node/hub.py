@@ -7,7 +7,6 @@ time. Nothing is awaited per listener.
 
 import asyncio
 import functools
-import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol
@@ -15,11 +14,11 @@ from typing import Any, Final, Protocol
 import structlog
 
 from pushsvc import metrics
-from pushsvc.codes import Close
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.feeds.feed import Feeds, Full
-from pushsvc.feeds.nodes import Courier, Leases
+from pushsvc.feeds.nodes import Copy, Leases
 from pushsvc.node.acks import Acks
+from pushsvc.node.rota import Rota
 from pushsvc.protocol import frames, ids, messages
 from pushsvc.protocol.delivery import Backlog, Deliver, Step
 from pushsvc.protocol.messages import Ref
@@ -56,9 +55,6 @@ class Listener(Protocol):
 
     def watch(self) -> None:
         """Something of the session is due earlier than before."""
-
-    def end(self, code: Close) -> None:
-        """Close the connection."""
 
 
 class Hub:
@@ -98,10 +94,7 @@ class Hub:
         self._left: list[tuple[str, str]] = []
         # Ids that this node had before its lease lapsed, with registrations still to be removed.
         self._former: list[str] = []
-        self._sweep_seconds = sweep_seconds
-        self._sweeping: list[str] = []
-        self._sweep_pace = 0
-        self._next_sweep = clock() + sweep_seconds
+        self._rota = Rota(sweep_seconds, SWEEP_NOW, clock())
 
     def connection_id(self, listener: Listener) -> str:
         """The id under which a listener is registered."""
@@ -208,7 +201,7 @@ class Hub:
 
     # --- from the courier ----------------------------------------------------------------------
 
-    def deliver(self, entries: Iterable[Courier]) -> None:
+    def deliver(self, entries: Iterable[Copy]) -> None:
         """Hand new entries to their listeners."""
         now = self._clock()
         redis_time = self._leases.redis_time()
@@ -338,30 +331,21 @@ class Hub:
         for listener in stalled:
             if listener.writable() and not listener.session.cursor.reading:
                 self._read(listener, "retry")
-        now = self._clock()
-        if not self._sweeping and now >= self._next_sweep:
-            self._start_sweep(now, self._sweep_seconds)
-        if self._sweeping:
-            self._sweep(self._sweep_pace)
+        self._sweep(self._rota.turn(lambda: list(self._listeners), self._clock()))
 
     def sweep_soon(self) -> None:
         """Copies may have been lost: look at every feed within seconds."""
-        self._start_sweep(self._clock(), SWEEP_NOW)
+        self._rota.hurry()
 
-    def _start_sweep(self, now: float, seconds: float) -> None:
-        self._sweeping = list(self._listeners)
-        self._sweep_pace = math.ceil(len(self._sweeping) / seconds)
-        self._next_sweep = now + self._sweep_seconds
-
-    def _sweep(self, count: int) -> None:
-        due, self._sweeping = self._sweeping[:count], self._sweeping[count:]
-        for listeners in self._batches(due):
+    def _sweep(self, feeds: list[str]) -> None:
+        for listeners in self._batches(feeds):
             checks = [(each.feed, self.connection_id(each)) for each in listeners]
             try:
                 future = self._feeds.check(checks)
             except Unavailable:
-                return  # the lease lapses, or the inbox breaks: both sweep again
-            future.add_done_callback(functools.partial(self._checked, listeners))
+                self._rota.put_back([each.feed for each in listeners])
+            else:
+                future.add_done_callback(functools.partial(self._checked, listeners))
 
     def _batches(self, feeds: Sequence[str]) -> Iterator[list[Listener]]:
         """The listeners of feeds, those whose handshake is under way aside."""
@@ -373,6 +357,7 @@ class Hub:
         try:
             heads = future.result()
         except PushError:
+            self._rota.put_back([each.feed for each in listeners])
             return
         unregistered = []
         late = 0
@@ -417,7 +402,7 @@ class Hub:
         former = len(self._former)
         for listeners in self._batches(list(self._listeners)):
             if self._former:
-                # First, and in the same lane: a user at its limit must have room for its own.
+                # First, and in the same lane: they count as connections of the user.
                 self._feeds.clean(
                     (each.feed, [f"{node}.{each.number:x}" for node in self._former])
                     for each in listeners
@@ -431,6 +416,8 @@ class Hub:
         del self._former[:former]
 
     def _join_again(self, listeners: list[Listener]) -> asyncio.Future[list[Any]] | None:
+        # Who left since the batch was made has been unregistered, and must stay so.
+        listeners = [each for each in listeners if each.open]
         try:
             future = self._feeds.join(
                 [self._registration(each, each.session.cursor.sent) for each in listeners]
@@ -449,8 +436,6 @@ class Hub:
             listener.session.cursor.reading = False
             try:
                 backlog = Feeds.joined(result)
-            except Full:
-                listener.end(Close.TOO_MANY_CONNECTIONS)
             except PushError:
                 self._stalled.add(listener)
             else:

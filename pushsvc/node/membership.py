@@ -161,6 +161,8 @@ class Membership:
         if beat.live is None:
             await self._come_back()
             return
+        if not self.fresh():
+            self._hub.sweep_soon()  # copies that came meanwhile were not handed on
         self._held_until = started + self._leases.seconds
         if frozenset(before) - beat.live:
             # A node died: it may have appended what it did not live to send on.

@@ -197,3 +197,4 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
                     self.unacked = self.unacked[place:]
                     return
             self.unacked = None
+            self.attempt = 1

@@ -290,6 +290,8 @@ class Notification(msgspec.Struct, forbid_unknown_fields=True):
         users = [self.to.user] if self.to.users is None else self.to.users
         if not 1 <= len(users) <= MAX_USERS:
             raise InvalidRequest(f'"users" needs 1 to {MAX_USERS} user ids: split the list')
+        if len(set(users)) < len(users):
+            raise InvalidRequest('"users" names a user twice: name each once')
         return [require_name(user, "user id") for user in users]
 
 

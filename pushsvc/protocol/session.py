@@ -170,8 +170,7 @@ class Session(msgspec.Struct, gc=False, eq=False):
         self._errors, wait = spend(self._errors, now, 1, policy.errors)
         told = Send(messages.error(error, ref), error.code)
         if wait:
-            limited = isinstance(error, RateLimited)
-            return [told, End(Close.RATE_LIMITED if limited else Close.PROTOCOL_VIOLATION)]
+            return [told, End(error.close or Close.PROTOCOL_VIOLATION)]
         return [told]
 
     def renewed(self, user: str, expires: float, expires_at: int, ref: Ref) -> list[Effect]:

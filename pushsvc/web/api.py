@@ -1,6 +1,7 @@
 """The public port: its paths, and the server that bounds how slowly a request may arrive."""
 
 import asyncio
+import contextlib
 import time
 import weakref
 from typing import Any
@@ -8,8 +9,9 @@ from typing import Any
 import tornado.web
 from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerRequest
-from tornado.iostream import IOStream
+from tornado.iostream import IOStream, StreamClosedError
 
+from pushsvc import metrics
 from pushsvc.web.base import NotFoundHandler
 from pushsvc.web.publish import BatchHandler, PublishHandler
 from pushsvc.web.socket import PATH, Admission, Entrance, Handshakes, OtherMethods
@@ -19,6 +21,12 @@ MAX_HEADERS = 16 * 1024
 KEEP_ALIVE = 75.0
 """Seconds that a connection may be idle between two requests: longer than the 60 s of common load
 balancers, so that it is them who close it."""
+
+
+NO_ROOM = (
+    b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 2\r\nConnection: close\r\n"
+    b"Content-Length: 0\r\n\r\n"
+)
 
 
 class Application(tornado.web.Application):
@@ -72,10 +80,20 @@ class Server(HTTPServer):
 
     Tornado has one time-out for the headers of a request and for the idle time before them. A peer
     that sends a byte a second must go soon, a publisher's pooled connection must not.
+
+    Args:
+        application: what is served.
+        request_timeout: seconds for the first request's headers.
+        max_streams: most connections that are not, or not yet, sockets of the core. Out of
+            descriptors a process cannot even accept, to say that it is full.
     """
 
-    def initialize(self, application: Application, *, request_timeout: float) -> None:  # type: ignore[override]
+    def initialize(  # type: ignore[override]
+        self, application: Application, *, request_timeout: float, max_streams: int
+    ) -> None:
         """See the class."""
+        self._open = 0
+        self._max_streams = max_streams
         super().initialize(
             application,
             max_header_size=MAX_HEADERS,
@@ -88,9 +106,21 @@ class Server(HTTPServer):
         self._request_timeout = request_timeout
 
     def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
-        """Take a new connection."""
+        """Take a new connection, or say that there is no room for it."""
+        if self._open >= self._max_streams:
+            metrics.http_requests.labels("accept", "503").inc()
+            with contextlib.suppress(StreamClosedError):
+                stream.write(NO_ROOM)
+            stream.close()
+            return
+        self._open += 1
         self._fresh[stream] = time.monotonic() + self._request_timeout
         super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        """A connection is over, or has become a socket of the core."""
+        self._open -= 1
+        super().on_close(server_conn)
 
     def tick(self) -> None:
         """Close the connections that made no request in time; to be called once a second."""

@@ -3,7 +3,6 @@
 import asyncio
 import http
 import math
-import time
 from typing import Any, ClassVar, Final
 
 import structlog
@@ -52,7 +51,7 @@ class Handler(tornado.web.RequestHandler):
         """Answer with JSON."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
-        self.finish(messages.encode(value))
+        self.finish(messages.encode(value) + b"\n")  # for who reads it in a terminal
 
     def refuse(self, error: PushError) -> None:
         """Answer with a problem."""
@@ -245,8 +244,3 @@ async def authorize(request: HTTPServerRequest, verifier: Verifier) -> Claims:
     if not token:
         raise errors.InvalidToken("send a token: Authorization: Bearer <token>")
     return verifier.verify_cached(token) or await verifier.verify(token)
-
-
-def monotonic() -> float:
-    """Seconds on the clock of all limits."""
-    return time.monotonic()

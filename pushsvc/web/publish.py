@@ -4,7 +4,6 @@ import hashlib
 import re
 import time
 from collections import OrderedDict
-from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from pushsvc.auth.tokens import SCOPE_PUBLISH, Verifier
@@ -88,21 +87,23 @@ class PublishHandler(BodyHandler):
         """Publish."""
         body = self.body()
         self.media_type(JSON)
-        once = await self._claim(body)
+        once = self._once()
         note = _Item(messages.decode(body), self._max_message, once)
+        await self._claim(once, body)
         (result,) = await self._publish([note])
         if isinstance(result, PushError):
             raise result
         self.write_json(202, result)
 
-    async def _claim(self, body: bytes) -> "Once | None":
-        """Bind the request's idempotency key, if it has one, to its body."""
+    def _once(self) -> "Once | None":
+        """What stands for the request's idempotency key, if it has one."""
         header = self.request.headers.get("Idempotency-Key")
-        if header is None:
-            return None
-        digest = _digest(self.claims.user, idempotency_key(header))
-        await self._feeds.claim(digest, hashlib.sha256(body).hexdigest())
-        return lambda index: digest if index is None else f"{digest}.{index}"
+        return None if header is None else Once(self.claims.user, idempotency_key(header))
+
+    async def _claim(self, once: "Once | None", body: bytes) -> None:
+        """Bind an idempotency key to a body that turned out to be a good request."""
+        if once is not None:
+            await self._feeds.claim(once.digest, hashlib.sha256(body).hexdigest())
 
     async def _publish(self, items: list["_Item"]) -> list[dict[str, Any] | PushError]:
         """Publish the good ones of some notifications; an answer for each, in order."""
@@ -133,7 +134,7 @@ class BatchHandler(PublishHandler):
             raise InvalidRequest(
                 f"a batch has 1 to {MAX_BATCH} notifications, not {len(values)}: split it"
             )
-        once = await self._claim(body)
+        once = self._once()
         items = [_Item(value, self._max_message, once, i) for i, value in enumerate(values)]
         total = sum(len(item.appends) for item in items)
         if total > MAX_BATCH:
@@ -141,6 +142,7 @@ class BatchHandler(PublishHandler):
                 f"a batch reaches at most {MAX_BATCH} users, each counted as often as it is named, "
                 f"not {total}: split it"
             )
+        await self._claim(once, body)
         results = await self._publish(items)
         self.write_json(
             202,
@@ -148,8 +150,15 @@ class BatchHandler(PublishHandler):
         )
 
 
-Once = Callable[[int | None], str]
-"""The digest for one item of a request that has an idempotency key."""
+class Once:
+    """A publisher's idempotency key; publishers cannot use each other's."""
+
+    def __init__(self, publisher: str, key: str) -> None:
+        self.digest = hashlib.sha256(f"{publisher}\0{key}".encode()).hexdigest()[:32]
+
+    def of(self, index: int | None) -> str:
+        """The digest for one item of the request, or for a request of one."""
+        return self.digest if index is None else f"{self.digest}.{index}"
 
 
 class _Item:
@@ -172,7 +181,7 @@ class _Item:
             self._error = error
             return
         self._many = note.to.users is not None
-        digest = None if once is None else once(index)
+        digest = None if once is None else once.of(index)
         self.appends = [Append(mailbox(user), body, note.ttl, digest) for user in users]
 
     def answer(self, receipts: list[Receipt | PushError]) -> dict[str, Any] | PushError:
@@ -225,8 +234,3 @@ def idempotency_key(header: str) -> str:
             'Idempotency-Key is a quoted string of 1 to 255 printable characters, such as "7f3a-1"'
         )
     return key
-
-
-def _digest(publisher: str, key: str) -> str:
-    """What stands for a publisher's key in Redis: publishers cannot use each other's keys."""
-    return hashlib.sha256(f"{publisher}\0{key}".encode()).hexdigest()[:32]

@@ -16,7 +16,7 @@ from pushsvc.feeds.connect import connector
 from pushsvc.feeds.feed import Append, Appended, Bounds, Feeds
 from pushsvc.feeds.keys import Keys, mailbox
 from pushsvc.feeds.lane import Lane
-from pushsvc.feeds.nodes import Courier, pack
+from pushsvc.feeds.nodes import Copy, pack
 from pushsvc.feeds.scripts import Scripts
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import UNKNOWN
@@ -137,8 +137,8 @@ async def test_copies_out_of_order_twice_or_of_what_was_told_change_nothing(
     async with Phone(two[0]) as phone:
         body = '"data":1}'
         appended = await store.append(4, body)
-        copies = [Courier(FEED, each.id, each.previous, body.encode()) for each in appended]
-        orphan = Courier(FEED, appended[-1].id, UNKNOWN, body.encode())
+        copies = [Copy(FEED, each.id, each.previous, body.encode()) for each in appended]
+        orphan = Copy(FEED, appended[-1].id, UNKNOWN, body.encode())
         for packet in ([copies[2]], [copies[1], copies[1]], [orphan], copies[::-1], copies):
             store.redis.xadd(store.inbox(two[0]), {"p": pack(packet)})
         notes = await phone.notifications(4)

@@ -85,6 +85,14 @@ def unix_socket(tmp_path: Path) -> Iterator[str]:
         yield f"unix://{path}"
 
 
+def test_a_durability_that_a_cluster_cannot_confirm_stops_the_start(
+    cluster: str, tmp_path: Path, prefix: str
+) -> None:
+    node = Node(cluster, tmp_path, prefix=prefix, durability="replica")
+    with pytest.raises(RuntimeError, match="PUSHSVC_DURABILITY: a Cluster"):
+        node.start()
+
+
 @pytest.mark.parametrize("topology", ["cluster", "sentinel", "unix_socket"])
 async def test_notifications_are_delivered_and_acked(
     topology: str, request: pytest.FixtureRequest, tmp_path: Path, prefix: str

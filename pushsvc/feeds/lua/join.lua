@@ -8,7 +8,8 @@ local log, listeners, cursors = KEYS[1], KEYS[2], KEYS[3]
 local connection, device, held = ARGV[1], ARGV[2], ARGV[3]
 local keep_ms = tonumber(ARGV[6]) * 2
 
-if redis.call('HLEN', listeners) >= tonumber(ARGV[7])
+-- One that comes back after its node's lease lapsed was let in before.
+if held == '' and redis.call('HLEN', listeners) >= tonumber(ARGV[7])
     and redis.call('HEXISTS', listeners, connection) == 0 then
   local answer = redis.call('HKEYS', listeners)
   table.insert(answer, 1, '')
@@ -16,7 +17,8 @@ if redis.call('HLEN', listeners) >= tonumber(ARGV[7])
 end
 
 local cursor = redis.call('HGET', cursors, device)
-if not cursor then
+local new = not cursor
+if new then
   -- A new device starts after what any device of the user has acked. The place is kept, so that
   -- another device's later acks do not move it.
   cursor = '0-0'
@@ -36,10 +38,16 @@ if not cursor then
   end
   if devices >= tonumber(ARGV[8]) then
     redis.call('HDEL', cursors, lowest_device)
+    redis.call('HSET', cursors, EVICTED, lowest_device)
   end
   redis.call('HSET', cursors, device, cursor)
 end
 redis.call('HSET', listeners, connection, device .. ' ' .. string.format('%.0f', now_ms()))
 redis.call('PEXPIRE', listeners, keep_ms)
 redis.call('PEXPIRE', cursors, keep_ms)
-return backlog(log, cursors, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]))
+local answer = backlog(log, cursors, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]))
+if new and answer[5] == '' and redis.call('HEXISTS', cursors, EVICTED) == 1 then
+  -- It may be one that made room for others, and was owed what they have acknowledged.
+  answer[5] = 'trimmed'
+end
+return answer

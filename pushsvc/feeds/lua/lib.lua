@@ -1,7 +1,7 @@
 -- Shared by every script: this text is put before each of them.
 
 -- Fields of the cursors hash that are not devices; a device name cannot hold a tilde.
-local HEAD, STORED, TRIMMED = '~head', '~stored', '~trimmed'
+local HEAD, STORED, TRIMMED, EVICTED = '~head', '~stored', '~trimmed', '~evicted'
 
 local function now_ms()
   local time = redis.call('TIME')

@@ -8,6 +8,8 @@ local body, ttl, keep, retention = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 if once then
   local seen = redis.call('GET', once)
   if seen then
+    -- A write, so that what waits for a durability waits for the first request's append as well.
+    redis.call('PEXPIRE', once, ARGV[5])
     return {seen, '', redis.call('HKEYS', listeners)}
   end
 end

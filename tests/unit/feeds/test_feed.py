@@ -121,6 +121,9 @@ async def test_of_too_many_devices_the_one_furthest_behind_makes_room(store: Sto
     devices = [name for name in cursors if not str(name).startswith("~")]
     assert len(devices) == MAX_DEVICES
     assert "d0" not in devices
+    # It comes back as a new one, and is not left to believe that it missed nothing.
+    assert (await store.join("n1.1", "d0")).gap == "trimmed"
+    assert (await store.join("n1.1", "d0")).gap == ""
 
 
 async def test_the_oldest_entries_make_room_and_who_was_owed_them_is_told(store: Store) -> None:

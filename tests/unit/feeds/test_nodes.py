@@ -11,15 +11,15 @@ from pushsvc.embedded import EmbeddedServer
 from pushsvc.feeds.connect import connector
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
-from pushsvc.feeds.nodes import Courier, Inbox, Leases, Outbox, node_of, pack, unpack
+from pushsvc.feeds.nodes import Copy, Inbox, Leases, Outbox, node_of, pack, unpack
 from pushsvc.feeds.scripts import Scripts
 
 entry_ids = st.builds(lambda ms, seq: ms << 64 | seq, st.integers(0, 2**48), st.integers(0, 2**63))
-couriers = st.builds(Courier, st.text(), entry_ids, st.just(-1) | entry_ids, st.binary())
+couriers = st.builds(Copy, st.text(), entry_ids, st.just(-1) | entry_ids, st.binary())
 
 
 @given(st.lists(couriers))
-def test_a_packet_carries_entries_as_they_are(entries: list[Courier]) -> None:
+def test_a_packet_carries_entries_as_they_are(entries: list[Copy]) -> None:
     assert unpack(pack(entries)) == entries
 
 
@@ -81,8 +81,8 @@ async def test_what_is_posted_comes_in_order_and_only_once(shared: Redis) -> Non
     inbox = Inbox(client, shared.lane, shared.keys, "a", 10)
     await inbox.open()
     outbox = Outbox(shared.lane, shared.keys)
-    sent = [Courier("u:1", i, i - 1, b"x" * 1000) for i in range(1, 1001)]
-    got: list[Courier] = []
+    sent = [Copy("u:1", i, i - 1, b"x" * 1000) for i in range(1, 1001)]
+    got: list[Copy] = []
     canaries: list[bytes] = []
     for first in range(0, 1000, 100):
         for entry in sent[first : first + 100]:
@@ -103,7 +103,7 @@ async def test_what_was_read_is_dropped_from_the_inbox(shared: Redis) -> None:
     await inbox.open()
     outbox = Outbox(shared.lane, shared.keys)
     for i in range(1, 400):
-        outbox.post("a", Courier("u:1", i, i - 1, b"x" * 2000))
+        outbox.post("a", Copy("u:1", i, i - 1, b"x" * 2000))
         await outbox.aclose()
     assert await inbox.beat(b"") == 401
     left = 401
@@ -116,7 +116,7 @@ async def test_what_was_read_is_dropped_from_the_inbox(shared: Redis) -> None:
 
 async def test_nothing_is_left_behind_for_a_node_that_is_gone(shared: Redis) -> None:
     outbox = Outbox(shared.lane, shared.keys)
-    outbox.post("gone", Courier("u:1", 1, 0, b""))
+    outbox.post("gone", Copy("u:1", 1, 0, b""))
     await outbox.aclose()
     assert await shared.lane.one("EXISTS", shared.keys.inbox("gone")) == 0
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds.feed import Feeds
-from pushsvc.node.acks import Acks
+from pushsvc.node.acks import SLICE, Acks
 from pushsvc.protocol import ids
 
 
@@ -84,3 +84,36 @@ async def test_an_ack_that_could_not_be_written_is_kept_and_written_later() -> N
     feeds.done()
     await acks.aclose()
     assert [message["ref"] for message in client.heard] == [1]
+
+
+async def test_refused_acks_wait_for_the_next_tick_and_do_not_hold_up_the_end() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = Acks(cast(Feeds, feeds))
+    acks.add("u:1", "phone", 10, client, 1)
+    await turn()
+    feeds.answers[-1].set_result([StoreUnavailable("out of memory")])
+    await turn()
+    acks.add("u:1", "phone", 20, client, None)
+    await turn()
+    assert len(feeds.written) == 1
+    acks.flush()
+    await turn()
+    assert len(feeds.written) == 2
+    feeds.answers[-1].set_result([StoreUnavailable("out of memory")])
+    closing = asyncio.create_task(acks.aclose())
+    await turn()
+    feeds.answers[-1].set_result([StoreUnavailable("out of memory")])
+    await closing
+    assert client.heard == []
+
+
+async def test_many_positions_are_written_in_slices() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = Acks(cast(Feeds, feeds))
+    for number in range(2 * SLICE + 1):
+        acks.add(f"u:{number}", "phone", 10, client, None)
+    for size in (SLICE, SLICE, 1):
+        await turn()
+        assert len(feeds.written[-1]) == size
+        feeds.done()
+    await acks.aclose()

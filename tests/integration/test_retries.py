@@ -1,0 +1,42 @@
+"""What a backend meets when it repeats a request."""
+
+import socket
+from pathlib import Path
+
+from pushsvc.embedded import EmbeddedServer
+from tests.support.nodes import Node, wait_until
+
+
+def test_a_key_is_not_spent_on_a_request_that_was_refused(node: Node) -> None:
+    key = {"Idempotency-Key": '"k"'}
+    wrong = node.post("/v1/notifications", {"to": {"user": "u1"}, "datta": 1}, headers=key)
+    assert wrong.status_code == 400
+    mended = node.post("/v1/notifications", {"to": {"user": "u1"}, "data": 1}, headers=key)
+    assert mended.status_code == 202, mended.text
+    other = node.post("/v1/notifications", {"to": {"user": "u2"}, "data": 1}, headers=key)
+    assert other.status_code == 422
+    again = node.post("/v1/notifications", {"to": {"user": "u1"}, "data": 1}, headers=key)
+    assert again.json()["id"] == mended.json()["id"]
+
+
+def test_a_user_named_twice_is_refused(node: Node) -> None:
+    answer = node.post("/v1/notifications", {"to": {"users": ["a", "b", "a"]}, "data": 1})
+    assert answer.status_code == 400
+    assert "twice" in answer.json()["detail"]
+
+
+def test_connections_that_say_nothing_do_not_take_all_descriptors(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    with Node(valkey.url, tmp_path, prefix=prefix, request_timeout_seconds=2) as node:
+        silent = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(3000)]
+        assert node.is_ready()
+        assert node.metric("pushsvc_http_requests_total", route="accept", status="503") > 0
+        wait_until(
+            lambda: (
+                node.post("/v1/notifications", {"to": {"user": "u"}, "data": 1}).status_code == 202
+            ),
+            "the silent ones to be closed",
+        )
+        for each in silent:
+            each.close()

@@ -1,0 +1,45 @@
+"""Turns in a sweep."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushsvc.node.rota import Rota
+
+NAMES = [f"u:{n}" for n in range(100)]
+
+
+def test_everyone_has_one_turn_in_a_round() -> None:
+    rota = Rota(60, 5, 0)
+    turns = [rota.turn(lambda: NAMES, now) for now in range(60)]
+    assert turns == [[]] * 60
+    turns = [rota.turn(lambda: NAMES, now) for now in range(60, 120)]
+    assert [name for turn in turns for name in turn] == NAMES
+    assert max(map(len, turns)) == 2
+
+
+def test_a_hurried_round_is_over_soon() -> None:
+    rota = Rota(60, 5, 0)
+    rota.hurry()
+    assert [name for now in range(5) for name in rota.turn(lambda: NAMES, now)] == NAMES
+    assert rota.turn(lambda: NAMES, 5) == []
+
+
+@given(st.lists(st.booleans(), max_size=130))
+def test_however_often_it_is_hurried_everyone_has_a_turn_soon(hurries: list[bool]) -> None:
+    rota = Rota(60, 5, 0)
+    turns = []
+    for now, hurried in enumerate(hurries + [False] * 11):
+        if hurried:
+            rota.hurry()
+        turns.append(rota.turn(lambda: NAMES, now))
+    for now, hurried in enumerate(hurries):
+        if hurried:
+            assert {name for turn in turns[now : now + 11] for name in turn} == set(NAMES)
+
+
+def test_who_could_not_be_looked_at_is_next() -> None:
+    rota = Rota(60, 5, 0)
+    rota.hurry()
+    first = rota.turn(lambda: NAMES, 0)
+    rota.put_back(first)
+    assert rota.turn(lambda: NAMES, 1) == first
