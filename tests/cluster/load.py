@@ -80,6 +80,8 @@ class Device:
     confirmed: int = 0
     """The position that a node said is written down."""
     socket: ClientConnection | None = None
+    known: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set once it was welcomed for the first time."""
 
     async def run(self) -> None:
         """Listen, on one node after another."""
@@ -112,6 +114,8 @@ class Device:
                     await self._ack(socket, message["id"])
                 elif message["type"] == "reply":
                     self.confirmed = max(self.confirmed, ids.parse(message["acked"]))
+                elif message["type"] == "welcome":
+                    self.known.set()
                 elif message["type"] == "gap":
                     self.load.counts.gaps += 1
 
@@ -163,6 +167,8 @@ class Load:
     async def run(self, seconds: float, disturb: Callable[[], Coroutine[Any, Any, None]]) -> Counts:
         """Publish for some seconds while something disturbs, then wait for the last ack."""
         listening = [asyncio.create_task(device.run()) for device in self.devices]
+        # A device that is new to its user is not owed what others acknowledged before.
+        await asyncio.gather(*(device.known.wait() for device in self.devices))
         async with httpx.AsyncClient(timeout=5) as client:
             publishing = [asyncio.create_task(self._backend(client)) for _ in range(BACKENDS)]
             disturbing = asyncio.create_task(disturb())
@@ -226,6 +232,12 @@ class Load:
     def _count(self) -> None:
         self.counts.lost = sum(1 for _ in self._missing())
         for device in self.devices:
+            for entry_id in self.accepted[device.user].keys() - device.told.keys():
+                after = min((i for i in device.told if i > entry_id), default=0)
+                sys.stderr.write(
+                    f"lost: {device.user} {device.name} {ids.render(entry_id)}, "
+                    f"of {len(device.told)} told the next is {ids.render(after)}\n"
+                )
             for entry_id, accepted_at in self.accepted[device.user].items():
                 if entry_id in device.told:
                     late = device.told[entry_id] - accepted_at
