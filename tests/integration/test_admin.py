@@ -1,0 +1,466 @@
+"""The admin port, several workers in one node, and how a node stops."""
+
+import asyncio
+import os
+import re
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+import pytest
+from prometheus_client.metrics import MetricWrapperBase
+from prometheus_client.parser import text_string_to_metric_families
+from redis import Redis
+
+from pushsvc import metrics
+from pushsvc.embedded import EmbeddedServer
+from tests.support.backend import problem, publish
+from tests.support.nodes import Node, nodes, wait_until
+from tests.support.phone import Phone
+from tests.support.raw import Ended, Raw, RawSocket, request
+
+
+@pytest.fixture(scope="module")
+def node(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with Node(valkey.url, tmp_path_factory.mktemp("admin"), prefix="admin") as running:
+        yield running
+
+
+def admin(node: Node, path: str, **kwargs: Any) -> httpx.Response:
+    return httpx.get(node.admin_url + path, timeout=10, **kwargs)
+
+
+def ready(node: Node) -> dict[str, Any]:
+    """What ``/readyz`` says."""
+    answer = admin(node, "/readyz")
+    report: dict[str, Any] = answer.json()
+    assert (answer.status_code == 200) == (report["troubles"] == [])
+    assert report["status"] == ("ready" if answer.status_code == 200 else "unready")
+    return report
+
+
+# --- what is served ------------------------------------------------------------------------------
+
+
+def test_livez_and_readyz_say_that_the_node_is_well(node: Node) -> None:
+    answer = admin(node, "/livez")
+    assert (answer.status_code, answer.json()) == (200, {"status": "alive"})
+    report = ready(node)
+    assert report["status"] == "ready"
+    assert re.fullmatch(r"[0-9a-f]{12}", report["node"])
+
+
+async def test_readyz_counts_the_connections(node: Node, user: str) -> None:
+    async with Phone(node, user), Phone(node, user):
+        assert ready(node)["connections"] == 2
+    await asyncio.to_thread(
+        wait_until, lambda: ready(node)["connections"] == 0, "the connections to be gone"
+    )
+
+
+def test_the_console_is_a_page_that_loads_nothing_from_elsewhere(node: Node) -> None:
+    answer = admin(node, "/console")
+    assert answer.status_code == 200
+    assert answer.headers["Content-Type"].startswith("text/html")
+    assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+    assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", answer.text)
+    assert admin(node, "/").headers["Location"] == "/console"
+
+
+def test_the_admin_port_serves_nothing_else_and_no_other_methods(node: Node) -> None:
+    for path in ("/v1/notifications", "/v1/ws", "/nothing"):
+        problem(admin(node, path), 404, "not_found")
+    problem(httpx.post(node.admin_url + "/metrics"), 405, "method_not_allowed")
+
+
+def defined(*, labelled: bool = True) -> set[str]:
+    """The metrics that the service defines, with or without those that have labels."""
+    return {
+        family.name
+        for metric in vars(metrics).values()
+        if isinstance(metric, MetricWrapperBase) and (labelled or not metric._labelnames)
+        for family in metric.collect()
+    }
+
+
+def test_metrics_has_every_metric_in_both_formats(node: Node) -> None:
+    answer = admin(node, "/metrics")
+    assert answer.headers["Content-Type"].startswith("text/plain")
+    names = {family.name for family in text_string_to_metric_families(answer.text)}
+    assert defined() <= names
+    assert "process_resident_memory_bytes" in names
+    answer = admin(node, "/metrics", headers={"Accept": "application/openmetrics-text"})
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+
+
+async def test_counters_count_what_happens(node: Node, user: str) -> None:
+    names: dict[str, dict[str, str]] = {
+        "pushsvc_handshakes_total": {"outcome": "accepted"},
+        "pushsvc_published_total": {"outcome": "accepted"},
+        "pushsvc_delivered_total": {},
+        "pushsvc_acks_total": {},
+        "pushsvc_closes_total": {"code": "1000"},
+        "pushsvc_http_requests_total": {"route": "publish", "status": "202"},
+        "pushsvc_http_seconds_count": {"route": "publish"},
+        "pushsvc_publish_to_deliver_seconds_count": {},
+        "pushsvc_publish_to_ack_seconds_count": {},
+        "pushsvc_courier_entries_total": {"fate": "direct"},
+    }
+    before = {name: node.metric(name, **labels) for name, labels in names.items()}
+    held = node.metric("pushsvc_connections")
+    async with Phone(node, user) as phone:
+        assert node.metric("pushsvc_connections") == held + 1
+        sent = await publish(node, user, 1)
+        await phone.notification()
+        await phone.ack(sent)
+        await phone.silent()
+    await asyncio.to_thread(
+        wait_until, lambda: node.metric("pushsvc_connections") == held, "the close"
+    )
+    moved = {name: node.metric(name, **names[name]) - before[name] for name in names}
+    assert moved == dict.fromkeys(names, 1)
+    assert node.metric("pushsvc_redis_seconds_count", lane="publish") > 0
+    assert node.metric("pushsvc_ready_workers") == 1
+
+
+def test_refusals_are_counted_by_their_code(node: Node) -> None:
+    def counts() -> tuple[float, float]:
+        return (
+            node.metric("pushsvc_handshakes_total", outcome="invalid_token"),
+            node.metric("pushsvc_http_requests_total", route="publish", status="401"),
+        )
+
+    handshakes, requests = counts()
+    with Raw(node) as raw:
+        raw.send(request(headers={"Authorization": None}))
+        raw.answer()
+    node.post("/v1/notifications", {}, headers={"Authorization": "Bearer x"})
+    assert counts() == (handshakes + 1, requests + 1)
+
+
+def test_what_clients_send_makes_no_new_labels(node: Node, user: str) -> None:
+    def series() -> int:
+        return len(admin(node, "/metrics").text.splitlines())
+
+    with RawSocket(node, user) as raw:
+        raw.send(b"\x88\x82\0\0\0\0\x0b\xb8")
+        raw.closed()
+    before = series()
+    for code in range(3001, 3020):
+        with RawSocket(node, user) as raw:
+            raw.send(b"\x88\x82\0\0\0\0" + code.to_bytes(2))
+            assert raw.closed() == code
+        httpx.get(f"{node.url}/path/{code}")
+        httpx.request(f"M{code}", f"{node.url}/v1/notifications")
+    assert series() - before < 10
+
+
+# --- readiness -----------------------------------------------------------------------------------
+
+
+def test_a_node_without_redis_is_unready_after_its_lease_and_ready_again_after(
+    tmp_path: Path,
+) -> None:
+    with EmbeddedServer() as server, Node(server.url, tmp_path, lease_seconds=1) as node:
+        server.kill()
+        wait_until(lambda: ready(node)["troubles"], "the node to be unready", 5)
+        assert any("Redis" in trouble for trouble in ready(node)["troubles"])
+        assert admin(node, "/livez").status_code == 200
+        assert node.metric("pushsvc_ready_workers") == 0
+        server.start()
+        wait_until(node.is_ready, "the node to be ready", 5)
+
+
+def test_a_node_that_starts_without_redis_waits_for_it(tmp_path: Path) -> None:
+    with EmbeddedServer() as server:
+        server.kill()
+        node = Node(server.url, tmp_path, lease_seconds=1)
+        try:
+            node.start(ready=False)
+            assert not node.is_ready()
+            server.start()
+            wait_until(node.is_ready, "the node to be ready", 5)
+            node.publish("u1", 1)
+        finally:
+            assert node.stop() == 0
+        node.check_log()
+
+
+async def test_a_node_whose_inbox_connection_is_killed_hears_again_within_two_leases(
+    tmp_path: Path,
+) -> None:
+    with (
+        EmbeddedServer() as server,
+        Redis.from_url(server.url) as redis,
+        Node(server.url, tmp_path, lease_seconds=2) as node,
+    ):
+        async with Phone(node, "u1") as phone:
+            for number in range(3):
+                (inbox,) = (c for c in redis.client_list() if c["cmd"] == "xread")
+                redis.client_kill_filter(_id=inbox["id"])
+                sent = await publish(node, "u1", number)
+                assert (await phone.notification())["id"] == sent
+                await phone.acked(sent)
+
+                def reading() -> bool:
+                    return any(c["cmd"] == "xread" for c in redis.client_list())
+
+                await asyncio.to_thread(wait_until, reading, "the inbox to be read", 4)
+            assert ready(node)["troubles"] == []
+            await phone.silent()
+
+
+def test_a_deaf_node_turns_unready(tmp_path: Path) -> None:
+    # Redis answers all but the inbox: only the canary notices.
+    with (
+        EmbeddedServer() as server,
+        Redis.from_url(server.url) as redis,
+        Node(server.url, tmp_path, lease_seconds=1) as node,
+    ):
+        redis.execute_command("ACL", "SETUSER", "default", "-xread")
+        wait_until(lambda: ready(node)["troubles"], "the node to be unready", 5)
+        assert any("canary" in trouble for trouble in ready(node)["troubles"])
+        redis.execute_command("ACL", "SETUSER", "default", "+@all")
+        wait_until(node.is_ready, "the node to be ready", 5)
+
+
+# --- stopping ------------------------------------------------------------------------------------
+
+
+async def test_sigterm_sends_everybody_elsewhere_and_exits_with_0(
+    valkey: EmbeddedServer, tmp_path: Path
+) -> None:
+    with nodes(2, valkey.url, tmp_path, drain_seconds=1) as (a, b):
+        async with Phone(b, "u0") as elsewhere:
+            phones = [Phone(a, f"u{number}") for number in range(20)]
+            for phone in phones:
+                await phone.__aenter__()
+            stopping = asyncio.create_task(asyncio.to_thread(a.stop))
+            gone: list[float] = []
+
+            async def leaves(phone: Phone) -> None:
+                message = await phone.receive()
+                assert message["type"] == "reconnect"
+                assert 0 <= message["retry_after"] <= 1
+                assert await phone.closed() == 4001
+                gone.append(time.monotonic())
+
+            await asyncio.gather(*(leaves(phone) for phone in phones))
+            # spread over the drain time, not all at once
+            assert 0.5 < gone[-1] - gone[0] < 2
+            assert await stopping == 0
+            sent = await publish(b, "u0", 1)
+            assert (await elsewhere.notification())["id"] == sent
+        # and nobody counts the connections that are gone
+        answer = await asyncio.to_thread(
+            b.post, "/v1/notifications", {"to": {"user": "u1"}, "data": 1}
+        )
+        assert answer.json()["connections"] == 0
+
+
+async def test_what_was_acked_before_the_drain_is_written(
+    valkey: EmbeddedServer, tmp_path: Path
+) -> None:
+    with nodes(2, valkey.url, tmp_path, drain_seconds=0) as (a, b):
+        async with Phone(a, "u1") as phone:
+            sent = [await publish(a, "u1", number) for number in range(3)]
+            await phone.notifications(3)
+            await phone.ack(sent[1])
+            await phone.silent()
+            stopping = asyncio.create_task(asyncio.to_thread(a.stop))
+            assert await phone.closed() == 4001
+            assert await stopping == 0
+        async with Phone(b, "u1") as phone:
+            assert (await phone.notification())["id"] == sent[2]
+
+
+def knock(node: Node) -> int:
+    """The status that answers a handshake on a new connection."""
+    with Raw(node) as raw:
+        raw.send(request())
+        return raw.answer().status_code
+
+
+def test_a_draining_node_is_unready_and_takes_no_connections(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    with Node(valkey.url, tmp_path, prefix=prefix, drain_seconds=2) as node, ExitStack() as stack:
+        for number in range(10):
+            stack.enter_context(RawSocket(node, f"u{number}"))
+        pooled = stack.enter_context(Raw(node))
+        pooled.send(b"GET /v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert pooled.answer().status_code == 404
+        node.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: ready(node)["troubles"] == ["draining"], "the node to drain")
+        with pytest.raises((ConnectionRefusedError, Ended)):
+            knock(node)
+        # on a connection that is there already, it is told
+        pooled.send(request())
+        problem(pooled.answer(), 503, "overloaded")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_node_that_held_everything_stops_at_once(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str, number: signal.Signals
+) -> None:
+    node = Node(valkey.url, tmp_path, prefix=prefix, drain_seconds=0).start()
+    with ExitStack() as stack:
+        for _ in range(5):  # sockets that came and went
+            with RawSocket(node, "u1") as raw:
+                raw.pong()
+        for _ in range(5):  # bodies that never came whole
+            raw_request = stack.enter_context(Raw(node))
+            raw_request.send(request("POST", "/v1/notifications", {"Content-Length": "10"}))
+            raw_request.socket.close()
+        stack.enter_context(Raw(node))  # a connection that never said anything
+        pooled = stack.enter_context(Raw(node))  # and one that idles
+        pooled.send(b"GET /v1/nothing HTTP/1.1\r\nHost: x\r\n\r\n")
+        pooled.answer()
+        started = time.monotonic()
+        node.process.send_signal(number)
+        assert node.process.wait(10) == 0
+        assert time.monotonic() - started < 2
+    node.check_log()
+
+
+# --- several workers -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def team(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    """A node of two workers."""
+    node = Node(
+        valkey.url, tmp_path_factory.mktemp("team"), prefix="team", workers=2, lease_seconds=2
+    )
+    with node:
+        yield node
+
+
+def workers(node: Node) -> list[int]:
+    """The process ids of the workers, by what they listen to."""
+    found = []
+    for child in psutil.Process(node.process.pid).children(recursive=True):
+        try:
+            if any(
+                c.laddr.port == node.port and c.status == psutil.CONN_LISTEN
+                for c in child.net_connections("tcp")
+            ):
+                found.append(child.pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def home(phone: Phone) -> str:
+    """The node id of the worker that holds a phone."""
+    connection: str = phone.welcome["connection"]
+    return connection.partition(".")[0]
+
+
+@asynccontextmanager
+async def on_both(team: Node, user: str) -> AsyncIterator[list[Phone]]:
+    """Phones of one user, some on each of two workers."""
+    phones: list[Phone] = []
+    async with AsyncExitStack() as stack:
+        while len({home(phone) for phone in phones}) < 2:
+            phone = Phone(team, user, f"d{len(phones)}")
+            phones.append(await stack.enter_async_context(phone))
+        yield phones
+
+
+async def test_workers_share_the_port_and_each_others_listeners(team: Node, user: str) -> None:
+    assert len(workers(team)) == 2
+    async with on_both(team, user) as phones:
+        sent = await publish(team, user, 1)
+        for phone in phones:
+            assert (await phone.notification())["id"] == sent
+        await asyncio.to_thread(
+            wait_until, lambda: ready(team)["connections"] == len(phones), "the reports"
+        )
+        report = ready(team)
+        assert {worker["node"] for worker in report["workers"]} == {home(each) for each in phones}
+        assert all(worker["connections"] > 0 for worker in report["workers"])
+        assert team.metric("pushsvc_connections") == len(phones)
+
+
+def test_metrics_of_the_workers_are_summed(team: Node) -> None:
+    before = team.metric("pushsvc_published_total", outcome="accepted")
+    for number in range(20):
+        team.publish("u1", number)
+    assert team.metric("pushsvc_published_total", outcome="accepted") == before + 20
+    assert team.metric("pushsvc_ready_workers") == 2
+    text = admin(team, "/metrics").text
+    names = {family.name for family in text_string_to_metric_families(text)}
+    assert defined(labelled=False) <= names
+
+
+async def test_a_killed_worker_is_replaced_and_its_clients_lose_nothing(
+    team: Node, user: str
+) -> None:
+    before = workers(team)
+    async with on_both(team, user) as phones:
+        sent = await publish(team, user, 1)
+        for phone in phones:
+            await phone.notification()
+        os.kill(before[0], signal.SIGKILL)
+
+        def replaced() -> bool:
+            now = workers(team)
+            return len(now) == 2 and before[0] not in now and team.is_ready()
+
+        await asyncio.to_thread(wait_until, replaced, "a new worker")
+        left = {worker["node"] for worker in ready(team)["workers"]}
+        assert len(left & {home(phone) for phone in phones}) == 1
+        for phone in phones:
+            if home(phone) in left:
+                await phone.silent()
+            else:
+                assert await phone.closed() == 1006
+        held = sum(home(phone) in left for phone in phones)
+        assert team.metric("pushsvc_connections") == held
+        assert team.metric("pushsvc_ready_workers") == 2
+    for phone in phones:
+        async with phone:
+            assert (await phone.notification())["id"] == sent
+
+
+def alive(pid: int) -> bool:
+    """Whether a process lives; one that nobody has waited for does not."""
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+async def test_workers_do_not_outlive_a_killed_parent_and_drain_with_one_that_stops(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    def ended() -> bool:
+        return not any(alive(pid) for pid in pids)
+
+    node = Node(valkey.url, tmp_path, prefix=prefix, workers=2, drain_seconds=0.5).start()
+    port = node.port
+    pids = workers(node)
+    assert len(pids) == 2
+    node.kill()
+    await asyncio.to_thread(wait_until, ended, "the workers to end")
+
+    await asyncio.to_thread(node.start)
+    assert node.port == port
+    pids = [child.pid for child in psutil.Process(node.process.pid).children(recursive=True)]
+    phones = [Phone(node, f"u{number}") for number in range(8)]
+    for phone in phones:
+        await phone.__aenter__()
+    stopping = asyncio.create_task(asyncio.to_thread(node.stop))
+    for phone in phones:
+        assert (await phone.receive())["type"] == "reconnect"
+        assert await phone.closed() == 4001
+    assert await stopping == 0
+    await asyncio.to_thread(wait_until, ended, "the workers to end")
+    node.check_log()

@@ -1,0 +1,408 @@
+"""The ``pushsvc`` command, run as a user runs it."""
+
+import json
+import os
+import pty
+import re
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jwt
+import psutil
+import pytest
+from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from pushsvc.embedded import EmbeddedServer
+from pushsvc.settings import rows
+from tests.support.nodes import SECRET, Node, publisher_token, token, wait_until
+
+ENTRY = [str(Path(sys.executable).with_name("pushsvc"))]
+MODULE = [sys.executable, "-m", "pushsvc"]
+
+
+@pytest.fixture(scope="module")
+def node(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
+    with Node(valkey.url, tmp_path_factory.mktemp("cli"), prefix="cli") as running:
+        yield running
+
+
+def environ(**variables: str) -> dict[str, str]:
+    """The environment with these variables of ours and no others."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PUSH")}
+    return clean | variables
+
+
+def run(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*MODULE, *arguments], env=environ(**variables), capture_output=True, text=True,
+        timeout=30, check=False,
+    )  # fmt: skip
+
+
+def refused(done: subprocess.CompletedProcess[str]) -> str:
+    """Check that a command failed with one line; the line."""
+    assert done.returncode not in (0, None)
+    assert done.stdout == ""
+    lines = [line for line in done.stderr.splitlines() if line]
+    assert len(lines) == 1, done.stderr
+    return lines[0]
+
+
+@contextmanager
+def running(*command: str, **variables: str) -> Iterator[subprocess.Popen[str]]:
+    """A command that runs until the end of the block, with its output in a pipe."""
+    process = subprocess.Popen(
+        command, env=environ(**variables), text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def line_of(process: subprocess.Popen[str]) -> Any:
+    """The next line of output, which is JSON."""
+    assert process.stdout is not None
+    assert select.select([process.stdout], [], [], 15)[0], "no output"
+    return json.loads(process.stdout.readline())
+
+
+# --- help and tokens -----------------------------------------------------------------------------
+
+
+def test_help_lists_the_commands_and_what_to_try() -> None:
+    done = run("--help")
+    assert done.returncode == 0
+    for command in ("dev", "serve", "token", "publish", "listen"):
+        assert re.search(rf"^  {command}\s+\S", done.stdout, re.MULTILINE)
+
+
+def test_version_is_told() -> None:
+    done = run("--version")
+    assert done.returncode == 0
+    assert re.search(r"\d+\.\d+\.\d+", done.stdout)
+
+
+@pytest.mark.parametrize("command", ["serve", "dev"])
+def test_every_setting_is_a_flag_that_help_explains(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    text = " ".join(done.stdout.split())
+    for row in rows():
+        if row.flag is None:
+            assert "--jwt-secret" not in text
+        else:
+            assert f" {row.flag} " in text
+            assert row.help.split(":")[0].split(";")[0][:30] in text
+
+
+@pytest.mark.parametrize("command", ["token", "publish", "listen"])
+def test_every_command_has_help(command: str) -> None:
+    done = run(command, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+
+
+def test_token_mints_what_a_node_accepts(node: Node) -> None:
+    done = run(
+        "token", "--user", "u1", "--scope", "push.publish", "--scope", "push.admin",
+        "--ttl", "15m", PUSHSVC_JWT_SECRET=SECRET,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    minted = done.stdout.strip()
+    claims = jwt.decode(minted, SECRET, ["HS256"], audience="pushsvc")
+    assert claims["sub"] == "u1"
+    assert claims["scope"].split() == ["push.publish", "push.admin"]
+    assert abs(claims["exp"] - time.time() - 900) < 30
+    auth = {"Authorization": f"Bearer {minted}"}
+    body = {"to": {"user": "u1"}, "data": 1}
+    assert node.post("/v1/notifications", body, headers=auth).status_code == 202
+
+
+def test_token_says_what_it_lacks() -> None:
+    assert "PUSHSVC_JWT_SECRET" in refused(run("token", "--user", "u1"))
+    assert "user" in refused(run("token", "--user", "a b", PUSHSVC_JWT_SECRET=SECRET))
+    assert run("token", PUSHSVC_JWT_SECRET=SECRET).returncode == 2
+    done = run("token", "--user", "u1", "--ttl", "soon", PUSHSVC_JWT_SECRET=SECRET)
+    assert done.returncode == 2
+    assert "90s" in done.stderr
+
+
+# --- publish and listen --------------------------------------------------------------------------
+
+
+def publish(node: Node, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run("publish", "--url", node.url, *arguments, PUSH_TOKEN=publisher_token())
+
+
+def listen(*arguments: str) -> list[str]:
+    return [*MODULE, "listen", *arguments]
+
+
+def test_what_is_published_is_listened_to_and_acked(node: Node, user: str) -> None:
+    auth = token(user)
+    with running(*listen("--url", node.url, "--token", auth, "--count", "3")) as listener:
+        welcome = line_of(listener)
+        assert (welcome["type"], welcome["user"]) == ("welcome", user)
+        assert welcome["device"] == "default"
+        done = publish(node, "--user", user, '{"a": [1, 2]}')
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["connections"] == 1
+        note = line_of(listener)
+        assert note["id"] == json.loads(done.stdout)["id"]
+        assert note["data"] == {"a": [1, 2]}
+        publish(node, "--user", user, "--event", "greeted", "hello, world")
+        note = line_of(listener)
+        assert (note["event"], note["data"]) == ("greeted", "hello, world")
+        repeat = ("--user", user, "--idempotency-key", user, "1")
+        ids = {json.loads(publish(node, *repeat).stdout)["id"] for _ in range(2)}
+        assert len(ids) == 1
+        assert line_of(listener)["data"] == 1
+        assert listener.wait(10) == 0
+    with running(*listen("--url", node.url, "--token", auth)) as listener:
+        line_of(listener)
+        publish(node, "--user", user, "--user", f"{user}-2", "--ttl", "60s", '"next"')
+        assert line_of(listener)["data"] == "next"  # the others were acked
+
+
+def test_listening_without_ack_leaves_the_mailbox_as_it_is(node: Node, user: str) -> None:
+    sent = node.publish(user, "again")
+    for _ in range(2):
+        command = listen("--url", node.url, "--token", token(user), "--no-ack", "--count", "1")
+        with running(*command, "--device", "d1") as listener:
+            assert line_of(listener)["device"] == "d1"
+            assert line_of(listener)["id"] == sent
+            assert listener.wait(10) == 0
+
+
+def test_listen_comes_back_when_its_node_does(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    with (
+        Node(valkey.url, tmp_path, prefix=prefix) as node,
+        running(*listen("--url", node.url, "--token", token("u1"))) as listener,
+    ):
+        first = line_of(listener)
+        node.stop()
+        message = line_of(listener)
+        assert message["type"] == "reconnect"
+        node.start()
+        assert line_of(listener)["connection"] != first["connection"]
+        sent = node.publish("u1", 1)
+        assert line_of(listener)["id"] == sent
+        listener.send_signal(signal.SIGINT)
+        assert listener.wait(10) == 0
+
+
+def test_listen_gives_up_where_coming_back_is_useless(node: Node) -> None:
+    done = run("listen", "--url", node.url, "--token", "not.a.token")
+    assert "401" in refused(done)
+    done = run("listen", "--url", node.url, "--token", token("u1"), "--device", "a b")
+    assert "400" in refused(done)
+
+
+def test_publish_says_why_it_was_refused(node: Node) -> None:
+    assert "401" in refused(run("publish", "--url", node.url, "--token", "x", "--user", "u1", "1"))
+    line = refused(publish(node, "--user", "a b", "1"))
+    assert "400" in line
+    assert "user id" in line
+    done = run("publish", "--url", "http://127.0.0.1:1", "--token", "x", "--user", "u1", "1")
+    assert "127.0.0.1:1" in refused(done)
+    done = run("publish", "--url", "file:///etc/passwd", "--token", "x", "--user", "u1", "1")
+    assert done.returncode == 2
+    assert "http://" in done.stderr
+
+
+# --- bad settings --------------------------------------------------------------------------------
+
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048).public_key()
+PEM = KEY.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+BAD_SETTINGS: dict[str, tuple[dict[str, str], str]] = {
+    "an unknown variable": ({"PUSHSVC_HEARTBEAT": "5"}, "PUSHSVC_HEARTBEAT"),
+    "a number that is none": ({"PUSHSVC_PORT": "http"}, "PUSHSVC_PORT"),
+    "a number out of bounds": ({"PUSHSVC_ACK_WINDOW": "0"}, "PUSHSVC_ACK_WINDOW"),
+    "an unknown choice": ({"PUSHSVC_DURABILITY": "paper"}, "PUSHSVC_DURABILITY"),
+    "an unknown level": ({"PUSHSVC_LOG_LEVEL": "loud"}, "PUSHSVC_LOG_LEVEL"),
+    "a Redis URL that is none": ({"PUSHSVC_REDIS_URL": "http://x"}, "PUSHSVC_REDIS_URL"),
+    "an origin with a path": (
+        {"PUSHSVC_ALLOWED_ORIGINS": "https://a/b"}, "PUSHSVC_ALLOWED_ORIGINS",
+    ),
+    "a short secret": ({"PUSHSVC_JWT_SECRET": "short"}, "PUSHSVC_JWT_SECRET"),
+    "a secret too short for its algorithm": (
+        {"PUSHSVC_JWT_ALGORITHMS": "HS512"}, "PUSHSVC_JWT_SECRET",
+    ),
+    "a public key for a secret": ({"PUSHSVC_JWT_SECRET": PEM}, "PUSHSVC_JWT_SECRET"),
+    "no key": ({"PUSHSVC_JWT_SECRET": ""}, "PUSHSVC_JWT_SECRET"),
+    "two key sources": ({"PUSHSVC_JWT_JWKS_URL": "http://127.0.0.1:1/"}, "PUSHSVC_JWT_SECRET"),
+    "an algorithm that does not fit": (
+        {"PUSHSVC_JWT_ALGORITHMS": "RS256"}, "PUSHSVC_JWT_ALGORITHMS",
+    ),
+    "no algorithm": ({"PUSHSVC_JWT_ALGORITHMS": "none"}, "PUSHSVC_JWT_ALGORITHMS"),
+    "a key file that is not there": (
+        {"PUSHSVC_JWT_SECRET": "", "PUSHSVC_JWT_PUBLIC_KEY_FILE": "/nowhere.pem"},
+        "PUSHSVC_JWT_PUBLIC_KEY_FILE",
+    ),
+    "a key file that is none": (
+        {"PUSHSVC_JWT_SECRET": "", "PUSHSVC_JWT_PUBLIC_KEY_FILE": __file__},
+        "PUSHSVC_JWT_PUBLIC_KEY_FILE",
+    ),
+    "a host that is none": ({"PUSHSVC_HOST": "no.such.host.invalid"}, "PUSHSVC_HOST"),
+    "an address of another machine": ({"PUSHSVC_HOST": "192.0.2.1"}, "PUSHSVC_HOST"),
+    "an admin address of another machine": (
+        {"PUSHSVC_ADMIN_HOST": "192.0.2.1"}, "PUSHSVC_ADMIN_HOST",
+    ),
+    "a Kubernetes Service's variable": (
+        {"PUSHSVC_PORT": "tcp://10.0.0.1:8080"}, "enableServiceLinks",
+    ),
+}  # fmt: skip
+
+
+def serve(valkey: EmbeddedServer, *flags: str, **variables: str) -> str:
+    """The line with which a node refuses to start."""
+    good = {
+        "PUSHSVC_REDIS_URL": valkey.url, "PUSHSVC_JWT_SECRET": SECRET,
+        "PUSHSVC_HOST": "127.0.0.1", "PUSHSVC_PORT": "0",
+        "PUSHSVC_ADMIN_HOST": "127.0.0.1", "PUSHSVC_ADMIN_PORT": "0",
+        "PUSHSVC_LOG_LEVEL": "error",
+    }  # fmt: skip
+    done = run("serve", *flags, **(good | variables))
+    assert "Traceback" not in done.stderr
+    return refused(done)
+
+
+@pytest.mark.parametrize(("variables", "named"), BAD_SETTINGS.values(), ids=BAD_SETTINGS)
+def test_a_bad_setting_stops_the_start_with_one_line_that_names_it(
+    valkey: EmbeddedServer, variables: dict[str, str], named: str
+) -> None:
+    line = serve(valkey, **variables)
+    assert named in line
+    assert SECRET not in line
+
+
+def test_a_bad_flag_is_named_as_a_flag(valkey: EmbeddedServer) -> None:
+    assert "--port" in serve(valkey, "--port", "70000")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_port_in_use_stops_the_start_with_one_line(valkey: EmbeddedServer, workers: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        for variable in ("PUSHSVC_PORT", "PUSHSVC_ADMIN_PORT"):
+            assert variable in serve(valkey, **{variable: port, "PUSHSVC_WORKERS": workers})
+
+
+def test_several_workers_say_once_what_stops_them(valkey: EmbeddedServer) -> None:
+    line = serve(valkey, PUSHSVC_WORKERS="2", PUSHSVC_DURABILITY="fsync")
+    assert "PUSHSVC_DURABILITY" in line
+
+
+# --- dev -----------------------------------------------------------------------------------------
+
+
+class Terminal:
+    """A pseudo-terminal with a command in it."""
+
+    def __init__(self, *command: str) -> None:
+        self.pid, self._fd = pty.fork()
+        if self.pid == 0:
+            os.execve(command[0], command, environ())
+        self.text = ""
+
+    def read(self) -> str:
+        """All that it showed so far."""
+        while select.select([self._fd], [], [], 0.05)[0]:
+            try:
+                self.text += os.read(self._fd, 4096).decode()
+            except OSError:
+                break
+        return self.text
+
+    def interrupt(self) -> int:
+        """Ctrl-C; the exit code."""
+        os.write(self._fd, b"\x03")
+        deadline = time.monotonic() + 15
+        while time.monotonic() < deadline:
+            self.read()
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            if pid:
+                os.close(self._fd)
+                return os.waitstatus_to_exitcode(status)
+        raise TimeoutError("Ctrl-C did not end it")
+
+
+def printed(text: str, first: str) -> str:
+    """The command that begins with this word and may go over several lines."""
+    match = re.search(rf"^ *({re.escape(first)} (?:[^\n]*\\\r?\n)*[^\n]*)", text, re.MULTILINE)
+    assert match, text
+    return match[1].replace("\r", "")
+
+
+@pytest.mark.parametrize("command", [ENTRY, MODULE], ids=["entry point", "module"])
+def test_dev_prints_commands_that_work_when_pasted_and_ctrl_c_ends_all_of_it(
+    command: list[str],
+) -> None:
+    shown = Terminal(*command, "dev", "--port", "0", "--admin-port", "0")
+    wait_until(lambda: "data" in shown.read(), "the introduction")
+    family = psutil.Process(shown.pid).children(recursive=True)
+    assert any("valkey" in " ".join(child.cmdline()) for child in family)
+    text = shown.read()
+    console = re.search(r"(http://127.0.0.1:\d+/console)", text)
+    assert console
+    assert subprocess.run(["curl", "-sSf", console[1]], capture_output=True, check=True).stdout
+
+    listening = re.search(r"^ *(\S.* listen --url .*)$", text, re.MULTILINE)
+    assert listening
+    pasted = listening[1].strip()
+    with running("bash", "-c", f"exec {pasted}") as listener:
+        assert line_of(listener)["type"] == "welcome"
+        done = subprocess.run(
+            ["bash", "-c", printed(text, "curl")], env=environ(),
+            capture_output=True, text=True, timeout=20, check=True,
+        )  # fmt: skip
+        answer = json.loads(done.stdout)
+        assert answer["connections"] == 1
+        note = line_of(listener)
+        assert note["id"] == answer["id"]
+        assert note["data"] == {"text": "hello"}
+        user_token = re.search(r"user token\s+(\S+)", text)
+        assert user_token
+        assert user_token[1] in pasted
+        assert shown.interrupt() == 0
+    assert "Traceback" not in shown.text
+    wait_until(lambda: not any(child.is_running() for child in family), "the server to end")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_dev_in_a_pipe_is_ended_by_a_signal(number: signal.Signals) -> None:
+    command = [*MODULE, "dev", "--port", "0", "--admin-port", "0"]
+    with running(*command) as process:
+        assert process.stdout is not None
+        while "curl" not in process.stdout.readline():
+            assert process.poll() is None
+        family = psutil.Process(process.pid).children(recursive=True)
+        assert family
+        process.send_signal(number)
+        assert process.wait(15) == 0
+        wait_until(lambda: not any(child.is_running() for child in family), "the server to end")
+
+
+def test_dev_says_in_one_line_that_its_port_is_taken() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert "PUSHSVC_PORT" in refused(run("dev", "--port", port, "--admin-port", "0"))
