@@ -379,10 +379,13 @@ async def admin_server(
 
 
 def until_signal() -> asyncio.Event:
-    """An event that the first SIGINT or SIGTERM sets."""
+    """An event that the first SIGINT or SIGTERM sets, or the terminal that is closed (SIGHUP)."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
+        numbers.append(signal.SIGHUP)
+    for number in numbers:
         loop.add_signal_handler(number, stop.set)
     return stop
 

@@ -32,7 +32,7 @@ class Acks:
     def __init__(self, feeds: Feeds) -> None:
         self._feeds = feeds
         self._dirty: dict[_Device, int] = {}
-        self._asked: list[tuple[_Device, Asker, Ref]] = []
+        self._asked: list[tuple[_Device, int, Asker, Ref]] = []
         self._task: asyncio.Task[None] | None = None
         self._failing = False
 
@@ -41,7 +41,7 @@ class Acks:
         key = (feed, device)
         self._dirty[key] = max(self._dirty.get(key, 0), entry_id)
         if ref is not None and len(self._asked) < MOST_ASKED:
-            self._asked.append((key, who, ref))
+            self._asked.append((key, entry_id, who, ref))
         if not self._failing:
             self.flush()
 
@@ -81,10 +81,13 @@ class Acks:
                 self._dirty[key] = max(self._dirty.get(key, 0), written[key])
         waiting = []
         for asked in self._asked:
-            key, who, ref = asked
-            # An acknowledgement that came meanwhile waits for its own write.
-            if key in answers and key not in self._dirty:
-                who.send(messages.reply(ref, acked=render(parse(answers[key]))))
+            key, entry_id, who, ref = asked
+            position = answers.get(key)
+            # An acknowledgement of more, which came meanwhile, waits for its own write.
+            if isinstance(position, bytes) and (
+                parse(position) >= entry_id or key not in self._dirty
+            ):
+                who.send(messages.reply(ref, acked=render(parse(position))))
             else:
                 waiting.append(asked)
         self._asked = waiting

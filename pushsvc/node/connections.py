@@ -48,7 +48,8 @@ LINGER: Final = 3.0
 
 _KNOWN: Final = frozenset(Close)
 
-log = SampledLog(structlog.get_logger("pushsvc.connections"))
+log = structlog.get_logger("pushsvc.connections")
+sampled = SampledLog(log)
 
 
 class Owner(Protocol):
@@ -57,8 +58,8 @@ class Owner(Protocol):
     def drained(self, connection: "Connection") -> None:
         """The socket has room again."""
 
-    def acked(self, connection: "Connection", entry_id: int, ref: Ref) -> None:
-        """The device's position moved to ``entry_id``."""
+    def acked(self, connection: "Connection", ack: Acked) -> None:
+        """The client acknowledged."""
 
     def redeliver(self, connection: "Connection") -> None:
         """The cursor was rewound."""
@@ -293,10 +294,15 @@ class Connections:
             connection = self._by_fd[fd]
             if connection is None:
                 continue
-            if events & WRITABLE:
-                self._flush(connection)
-            if events & READABLE and connection.fd >= 0:
-                self._read(connection)
+            try:
+                if events & WRITABLE:
+                    self._flush(connection)
+                if events & READABLE and connection.fd >= 0:
+                    self._read(connection)
+            except Exception:
+                # What nobody foresaw on one connection must not hold up the others.
+                log.exception("a connection is dropped after an unexpected error")
+                self.abort(connection, None)
 
     def _flush(self, connection: Connection) -> None:
         tail, connection.tail = connection.tail, None
@@ -349,7 +355,7 @@ class Connections:
             if not connection.open:
                 return
         if violation is not None:
-            log.warning("frame refused", reason=str(violation))
+            sampled.warning("frame refused", reason=str(violation))
             self.end(connection, violation.close, str(violation))
 
     def _handle(self, connection: Connection, event: frames.Event) -> None:
@@ -385,7 +391,7 @@ class Connections:
         """Carry out what a session asks for, in order."""
         for effect in effects:
             if isinstance(effect, Acked):
-                self._owner.acked(connection, effect.id, effect.ref)
+                self._owner.acked(connection, effect)
             elif isinstance(effect, Send):
                 connection.send(effect.payload)
                 if effect.error is not None:

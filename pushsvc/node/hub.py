@@ -21,8 +21,7 @@ from pushsvc.node.acks import Acks
 from pushsvc.node.rota import Rota
 from pushsvc.protocol import frames, ids, messages
 from pushsvc.protocol.delivery import Backlog, Deliver, Step
-from pushsvc.protocol.messages import Ref
-from pushsvc.protocol.session import Policy, Session
+from pushsvc.protocol.session import Acked, Policy, Session
 
 CHUNK: Final = 16 * 1024
 """Bytes of small frames that are sent with one system call."""
@@ -308,12 +307,13 @@ class Hub:
         """The listener has room again."""
         self._catch_up(listener, "slow")
 
-    def acked(self, listener: Listener, entry_id: int, ref: Ref) -> None:
-        """The device's position moved: write it down, and read on if the window was full."""
-        age = self._leases.redis_time() - ids.milliseconds(entry_id) / 1000
-        metrics.ack_seconds.observe(max(0.0, age))
-        metrics.acked.inc()
-        self._acks.add(listener.feed, listener.session.device, entry_id, listener, ref)
+    def acked(self, listener: Listener, ack: Acked) -> None:
+        """Write the device's position down, and read on if the window was full."""
+        if ack.moved:
+            age = self._leases.redis_time() - ids.milliseconds(ack.id) / 1000
+            metrics.ack_seconds.observe(max(0.0, age))
+            metrics.acked.inc()
+        self._acks.add(listener.feed, listener.session.device, ack.id, listener, ack.ref)
         self._catch_up(listener, "window")
 
     def redeliver(self, listener: Listener) -> None:

@@ -24,7 +24,7 @@ from pushsvc.node.courier import Courier
 from pushsvc.node.hub import Hub
 
 BEAT: Final = 1.0
-"""Seconds between two renewals; also how old a node's view of who is live may be."""
+"""Most seconds between two renewals; also how old a node's view of who is live may be."""
 LAGGING: Final = INBOX_PACKETS * 9 // 10
 """Packets in an inbox from which on some may have been trimmed unread."""
 
@@ -138,6 +138,7 @@ class Membership:
             self._heard_at = max(self._heard_at, float(canary))
 
     async def _run(self) -> None:
+        beat = min(BEAT, self._leases.seconds / 3)
         while True:
             started = self._clock()
             try:
@@ -150,7 +151,7 @@ class Membership:
                 if self._failing:
                     self._failing = False
                     log.info("the lease is renewed again")
-            await asyncio.sleep(max(0.05, BEAT - (self._clock() - started)))
+            await asyncio.sleep(max(0.05, beat - (self._clock() - started)))
 
     async def _beat(self, started: float) -> None:
         if self._inbox is None:

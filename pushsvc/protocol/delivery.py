@@ -87,11 +87,15 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
     def offer(self, entry_id: int, previous: int, window: int) -> bool:
         """Learn of a new entry; whether it follows what was sent and may go out now."""
         self.head = max(self.head, entry_id)
-        return previous == self.sent and not self.reading and self.outstanding < window
+        return previous == self.sent and not self.reading and self._room(window)
 
     def wants(self, window: int) -> bool:
         """Whether there is something to read and room to send it."""
         return self.sent < self.head and not self.reading and self.outstanding < window
+
+    def _room(self, window: int) -> bool:
+        """Whether one more entry may be sent for the first time."""
+        return self.unacked is None or len(self.unacked) < window
 
     def take(self, entry_id: int, now: float) -> None:
         """The entry was handed to the socket."""
@@ -135,9 +139,11 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
         for entry in backlog.entries:
             if entry.id <= self.sent:
                 continue
-            if self.outstanding >= window:
-                return
             again = entry.id in before
+            if not again and not self._room(window):
+                # What was sent since the rewind and is gone needs no further read.
+                self.sent = max(self.sent, *(self.unacked or ()))
+                return
             if entry.body is None:
                 # Who was sent an entry before its time to live passed does not miss it.
                 if not again:

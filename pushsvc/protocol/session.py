@@ -51,10 +51,11 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Acked:
-    """The device's position moved: write it down, then answer ``ref``."""
+    """The device's position: write it down if it moved, then answer ``ref``."""
 
     id: int
     ref: Ref
+    moved: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +145,7 @@ class Session(msgspec.Struct, gc=False, eq=False):
             entry_id = ids.parse_untrusted(message.id)
             moved = self.cursor.ack(entry_id, now)
             if moved or message.ref is not None:
-                return [Acked(self.cursor.acked, message.ref)]
+                return [Acked(self.cursor.acked, message.ref, moved)]
             return []
         if isinstance(message, messages.Ping):
             self._spend_control(policy, now)

@@ -23,7 +23,7 @@ from pushsvc.node.connections import Connection, Connections
 from pushsvc.protocol import frames
 from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.messages import Ref
-from pushsvc.protocol.session import Policy, Session
+from pushsvc.protocol.session import Acked, Policy, Session
 from pushsvc.run import until_signal
 from pushsvc.web.base import Handler
 from pushsvc.web.socket import switching, take_socket, websocket_key
@@ -53,7 +53,7 @@ class Nobody:
     def drained(self, connection: Connection) -> None:
         """Nothing waits."""
 
-    def acked(self, connection: Connection, entry_id: int, ref: Ref) -> None:
+    def acked(self, connection: Connection, ack: Acked) -> None:
         """Nothing is acknowledged."""
 
     def redeliver(self, connection: Connection) -> None:

@@ -13,18 +13,18 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import httpx
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
 from pushsvc.embedded import EmbeddedServer
 from pushsvc.protocol import ids
-from tests.support.nodes import Node, publisher_token, token
+from tests.support.nodes import Node, publisher_token, token, wait_until
 
 USERS = 8
 DEVICES = ("phone", "laptop")
@@ -33,19 +33,27 @@ RETRY_SECONDS = 40.0
 """How long a backend repeats a request before it counts as one that never succeeded."""
 SETTLE_SECONDS = 60.0
 """How long everything accepted may take to be acknowledged by every device, at the end."""
+IDLE_SECONDS = 0.25
+"""After which a device has its last acknowledgement confirmed."""
 
 
 @dataclass
 class Counts:
-    """What the checker saw; the first four must be zero."""
+    """What the checker saw; what ``broken`` names must be zero."""
 
     lost: int = 0
+    unacked: int = 0
+    """Devices whose position is not confirmed to be the last notification, at the end."""
     out_of_order: int = 0
     duplicated: int = 0
     """Twice on one connection without an attempt."""
+    doubled: int = 0
+    """One idempotency key, two notifications."""
     acked_again: int = 0
-    """Delivered on a later connection although the acknowledgement was confirmed."""
+    """Delivered although an acknowledgement of it, or of a later one, was confirmed."""
     never_accepted: int = 0
+    sent_away: int = 0
+    """Closed, or refused, with an answer that means: do not come back."""
     attempted: int = 0
     accepted: int = 0
     retried: int = 0
@@ -61,7 +69,10 @@ class Counts:
 
     def broken(self) -> dict[str, int]:
         """The promises that were broken, with how often."""
-        promises = ("lost", "out_of_order", "duplicated", "acked_again", "never_accepted")
+        promises = (
+            "lost", "unacked", "out_of_order", "duplicated", "doubled", "acked_again",
+            "never_accepted", "sent_away",
+        )  # fmt: skip
         return {name: getattr(self, name) for name in promises if getattr(self, name)}
 
     def __str__(self) -> str:
@@ -77,71 +88,96 @@ class Device:
     name: str
     told: dict[int, float] = field(default_factory=dict)
     """Id to when it was delivered first."""
-    confirmed: int = 0
+    last: int = ids.START
+    """The highest of them: what a client remembers to tell the new from the known."""
+    confirmed: int = ids.START
     """The position that a node said is written down."""
-    socket: ClientConnection | None = None
+    gaps: list[str] = field(default_factory=list)
+    """The reasons of the gaps that it was told of."""
     known: asyncio.Event = field(default_factory=asyncio.Event)
     """Set once it was welcomed for the first time."""
+    socket: ClientConnection | None = None
+    node: Node | None = None
 
     async def run(self) -> None:
         """Listen, on one node after another."""
         for turn in itertools.count():
+            pause = 0.0
+            self.load.counts.reconnects += turn > 0
             try:
                 await self._listen()
             except ConnectionClosed as error:
                 if error.rcvd is not None and error.rcvd.code not in (4001, 1000, 1001):
                     self.load.counts.wrong_closes += 1
+                    self.load.counts.sent_away += 4500 <= error.rcvd.code <= 4999
+            except InvalidStatus as error:
+                self.load.counts.sent_away += error.response.status_code not in (429, 503)
+                pause = min(1.0, float(error.response.headers.get("Retry-After", 0)))
             except (OSError, InvalidHandshake, TimeoutError):
                 pass
-            self.load.counts.reconnects += turn > 0
-            await asyncio.sleep(random.uniform(0.02, 0.3))
+            await asyncio.sleep(pause + random.uniform(0.02, 0.3))
 
     async def _listen(self) -> None:
-        node = self.load.some_node()
+        self.node = self.load.some_node(but=self.node)
         async with connect(
-            f"ws://127.0.0.1:{node.port}/v1/ws?device={self.name}",
+            f"ws://127.0.0.1:{self.node.port}/v1/ws?device={self.name}",
             additional_headers={"Authorization": f"Bearer {self.load.tokens[self.user]}"},
-            open_timeout=5,
+            open_timeout=3,
             close_timeout=0.2,
+            ping_interval=1,  # a node that stands still is left
+            ping_timeout=3,
         ) as socket:
             self.socket = socket
             here: set[int] = set()
-            before = self.confirmed
-            async for text in socket:
-                message = json.loads(text)
+            while True:
+                try:
+                    async with asyncio.timeout(IDLE_SECONDS):
+                        message = json.loads(await socket.recv())
+                except TimeoutError:
+                    if self.confirmed < self.last:
+                        await self._ack(socket, max(here, default=self.last), confirm=True)
+                    continue
                 if message["type"] == "notification":
-                    self._check(ids.parse(message["id"]), message.get("attempt", 1), here, before)
-                    await self._ack(socket, message["id"])
+                    entry_id = ids.parse(message["id"])
+                    self._check(entry_id, message.get("attempt", 1), here)
+                    await self._ack_sometimes(socket, entry_id)
                 elif message["type"] == "reply":
                     self.confirmed = max(self.confirmed, ids.parse(message["acked"]))
                 elif message["type"] == "welcome":
                     self.known.set()
                 elif message["type"] == "gap":
                     self.load.counts.gaps += 1
+                    self.gaps.append(message["reason"])
+                    if message["reason"] == "reset":
+                        self.last = self.confirmed = ids.START
+                elif message["type"] == "reconnect":
+                    await asyncio.sleep(min(message["retry_after"], 0.5))
 
-    def _check(self, entry_id: int, attempt: int, here: set[int], confirmed: int) -> None:
+    def _check(self, entry_id: int, attempt: int, here: set[int]) -> None:
         counts = self.load.counts
         if entry_id in here and attempt == 1:
             counts.duplicated += 1
         here.add(entry_id)
-        if entry_id <= confirmed:
+        if entry_id <= self.confirmed:
             counts.acked_again += 1
         if entry_id in self.told:
             counts.redelivered += 1
             return
-        if self.told and entry_id < max(self.told):
+        if entry_id < self.last:
             counts.out_of_order += 1
+        self.last = max(self.last, entry_id)
         self.told[entry_id] = time.monotonic()
         counts.delivered += 1
 
-    async def _ack(self, socket: ClientConnection, entry_id: str) -> None:
+    async def _ack_sometimes(self, socket: ClientConnection, entry_id: int) -> None:
         # Some are acknowledged one by one, some by a later one, some with a confirmation.
         how = random.random()
         if how < 0.7:
-            message = {"type": "ack", "id": entry_id}
-            if how < 0.35:
-                message["ref"] = "r"
-            await socket.send(json.dumps(message))
+            await self._ack(socket, entry_id, confirm=how < 0.35)
+
+    async def _ack(self, socket: ClientConnection, entry_id: int, *, confirm: bool) -> None:
+        message = {"type": "ack", "id": ids.render(entry_id)}
+        await socket.send(json.dumps(message | ({"ref": "r"} if confirm else {})))
 
 
 class Load:
@@ -158,33 +194,45 @@ class Load:
         self.tokens = {user: token(user, ttl=3600) for user in self.users}
         self.devices = [Device(self, user, name) for user in self.users for name in DEVICES]
         self.accepted: dict[str, dict[int, float]] = {user: {} for user in self.users}
+        self.forgiven = ids.START
+        """Up to here nothing is owed any more: Redis was emptied."""
         self._publishing = True
 
-    def some_node(self) -> Node:
+    def some_node(self, *, but: Node | None = None) -> Node:
         """Any node, dead ones included: who asks finds out."""
-        return random.choice(self.nodes)
+        return random.choice([node for node in self.nodes if node is not but] or self.nodes)
 
     async def run(self, seconds: float, disturb: Callable[[], Coroutine[Any, Any, None]]) -> Counts:
         """Publish for some seconds while something disturbs, then wait for the last ack."""
         listening = [asyncio.create_task(device.run()) for device in self.devices]
-        # A device that is new to its user is not owed what others acknowledged before.
-        await asyncio.gather(*(device.known.wait() for device in self.devices))
-        async with httpx.AsyncClient(timeout=5) as client:
-            publishing = [asyncio.create_task(self._backend(client)) for _ in range(BACKENDS)]
-            disturbing = asyncio.create_task(disturb())
-            await asyncio.sleep(seconds)
-            self._publishing = False
-            await asyncio.gather(*publishing, disturbing)
-        await self._settled()
-        for task in listening:
-            task.cancel()
-        await asyncio.gather(*listening, return_exceptions=True)
+        try:
+            # A device that is new to its user is not owed what others acknowledged before.
+            await asyncio.gather(*(device.known.wait() for device in self.devices))
+            async with httpx.AsyncClient(timeout=3) as client, asyncio.TaskGroup() as tasks:
+                for _ in range(BACKENDS):
+                    tasks.create_task(self._backend(client))
+                disturbing = tasks.create_task(disturb())
+                await asyncio.sleep(seconds)
+                await disturbing
+                self._publishing = False
+            await self._settled()
+        finally:
+            for task in listening:
+                task.cancel()
+            ends = await asyncio.gather(*listening, return_exceptions=True)
+        for end in ends:
+            if isinstance(end, Exception):
+                raise end
         self._count()
         return self.counts
 
+    async def nothing(self) -> None:
+        """Disturb nothing."""
+
     async def move_about(self) -> None:
         """Have every device drop its connection and come back elsewhere, again and again."""
-        while self._publishing:
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
             await asyncio.sleep(0.05)
             socket = random.choice(self.devices).socket
             if socket is not None:
@@ -197,11 +245,12 @@ class Load:
     async def _publish(self, client: httpx.AsyncClient, user: str) -> None:
         counts = self.counts
         counts.attempted += 1
+        number = counts.attempted
         headers = {
             "Authorization": f"Bearer {publisher_token()}",
             "Idempotency-Key": f'"{uuid.uuid4()}"',
         }
-        body = {"to": {"user": user}, "data": {"n": counts.attempted}}
+        body = {"to": {"user": user}, "data": {"n": number}}
         deadline = time.monotonic() + RETRY_SECONDS
         while time.monotonic() < deadline:
             with contextlib.suppress(httpx.TransportError):
@@ -219,29 +268,45 @@ class Load:
         counts.never_accepted += 1
 
     async def _settled(self) -> None:
-        """Wait until every device was told everything, or cannot be."""
+        """Wait until every device has acknowledged everything, or cannot."""
         deadline = time.monotonic() + SETTLE_SECONDS
-        while time.monotonic() < deadline and any(self._missing()):
+        while time.monotonic() < deadline and (any(self._missing()) or any(self._unconfirmed())):
             await asyncio.sleep(0.05)
 
-    def _missing(self) -> itertools.chain[int]:
-        return itertools.chain.from_iterable(
-            self.accepted[device.user].keys() - device.told.keys() for device in self.devices
-        )
+    def _owed(self, device: Device) -> dict[int, float]:
+        accepted = self.accepted[device.user]
+        return {entry: at for entry, at in accepted.items() if entry > self.forgiven}
+
+    def _missing(self) -> Iterator[int]:
+        for device in self.devices:
+            yield from self._owed(device).keys() - device.told.keys()
+
+    def _unconfirmed(self) -> Iterator[Device]:
+        for device in self.devices:
+            if device.confirmed < max(self._owed(device), default=ids.START):
+                yield device
 
     def _count(self) -> None:
         self.counts.lost = sum(1 for _ in self._missing())
+        self.counts.unacked = sum(1 for _ in self._unconfirmed())
         for device in self.devices:
-            for entry_id in self.accepted[device.user].keys() - device.told.keys():
+            for entry_id in self._owed(device).keys() - device.told.keys():
                 after = min((i for i in device.told if i > entry_id), default=0)
                 sys.stderr.write(
                     f"lost: {device.user} {device.name} {ids.render(entry_id)}, "
                     f"of {len(device.told)} told the next is {ids.render(after)}\n"
                 )
-            for entry_id, accepted_at in self.accepted[device.user].items():
+            for entry_id, accepted_at in self._owed(device).items():
                 if entry_id in device.told:
                     late = device.told[entry_id] - accepted_at
                     self.counts.slowest = max(self.counts.slowest, late)
+        for user in self.users:
+            told = set().union(*(each.told for each in self.devices if each.user == user))
+            # Every attempt that was told was accepted, or is one whose retries were not.
+            self.counts.doubled += len(
+                {entry for entry in told if entry > self.forgiven} - self.accepted[user].keys()
+            )
+        self.counts.doubled = max(0, self.counts.doubled - self.counts.never_accepted)
 
 
 async def kill_one_by_one(load: Load, every: float, seconds: float) -> None:
@@ -256,6 +321,16 @@ async def kill_one_by_one(load: Load, every: float, seconds: float) -> None:
         await asyncio.to_thread(victim.start, ready=False)
 
 
+async def stop_and_continue(load: Load, lease: float) -> None:
+    """Have one node stand still for longer than its lease."""
+    await asyncio.sleep(1)
+    sleeper = load.some_node()
+    sleeper.pause()
+    await asyncio.sleep(lease * 2)
+    sleeper.resume()
+    await asyncio.to_thread(wait_until, sleeper.is_ready, "the node to be ready")
+
+
 async def roll(load: Load, pause: float) -> None:
     """Restart all nodes, one after the other, as a deployment does."""
     for node in load.nodes:
@@ -264,9 +339,12 @@ async def roll(load: Load, pause: float) -> None:
         await asyncio.to_thread(node.start)
 
 
-async def _main(seconds: float, every: float, count: int) -> Counts:
+async def _main(seconds: float, every: float, count: int, lease: float) -> Counts:
     with tempfile.TemporaryDirectory() as directory, EmbeddedServer() as server:
-        nodes = [Node(server.url, Path(directory), prefix="load") for _ in range(count)]
+        nodes = [
+            Node(server.url, Path(directory), prefix="load", lease_seconds=lease)
+            for _ in range(count)
+        ]
         try:
             for node in nodes:
                 node.start()
@@ -275,6 +353,7 @@ async def _main(seconds: float, every: float, count: int) -> Counts:
         finally:
             for node in nodes:
                 node.stop()
+                node.check_log()
 
 
 def main() -> int:
@@ -283,8 +362,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=30)
     parser.add_argument("--kill-every", type=float, default=4)
     parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--lease", type=float, default=10)
     arguments = parser.parse_args()
-    counts = asyncio.run(_main(arguments.seconds, arguments.kill_every, arguments.nodes))
+    counts = asyncio.run(
+        _main(arguments.seconds, arguments.kill_every, arguments.nodes, arguments.lease)
+    )
     sys.stdout.write(f"{counts}\n")
     return int(bool(counts.broken()))
 

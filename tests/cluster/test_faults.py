@@ -217,6 +217,53 @@ async def test_redis_emptied_under_listeners_is_told_and_delivery_goes_on(
             assert (await other.notification())["id"] == sent
 
 
+async def test_redis_emptied_under_load_is_told_to_all_and_nothing_after_it_is_lost(
+    tmp_path: Path,
+) -> None:
+    with (
+        EmbeddedServer() as server,
+        nodes(2, server.url, tmp_path, lease_seconds=2, sweep_seconds=2) as running,
+    ):
+        load = Load(running)
+
+        async def empty_redis() -> None:
+            await asyncio.to_thread(wait_until, lambda: load.counts.accepted > 100, "some load")
+            with redis.Redis.from_url(server.url) as client:
+                client.flushall()
+                seconds, microseconds = client.time()
+            # What came before is gone, and who listened is told.
+            load.forgiven = ids.parse(f"{seconds * 1000 + microseconds // 1000}-{1 << 32}")
+            await asyncio.to_thread(
+                wait_until,
+                lambda: all(device.gaps == ["reset"] for device in load.devices),
+                "every device to be told",
+            )
+
+        counts = await load.run(5, empty_redis)
+        assert counts.broken() == {}, counts
+        assert all(device.gaps == ["reset"] for device in load.devices)
+
+
+async def test_the_shortest_lease_is_kept(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    with Node(valkey.url, tmp_path, prefix=prefix, lease_seconds=1) as node:
+        before = node_id(node)
+        renewed = lease_of(valkey, prefix)
+        await asyncio.to_thread(
+            wait_until, lambda: lease_of(valkey, prefix) > renewed + 2500, "some renewals"
+        )
+        assert node_id(node) == before
+
+
+def lease_of(valkey: EmbeddedServer, prefix: str) -> float:
+    with redis.Redis.from_url(valkey.url) as client:
+        leases: list[tuple[bytes, float]] = client.zrange(
+            Keys(prefix).nodes, 0, -1, withscores=True
+        )
+    return max(expires for _, expires in leases)
+
+
 async def test_redis_killed_under_load_loses_nothing_that_was_accepted_with_fsync(
     tmp_path: Path,
 ) -> None:

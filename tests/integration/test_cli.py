@@ -11,9 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import jwt
 import psutil
@@ -321,27 +321,68 @@ class Terminal:
         if self.pid == 0:
             os.execve(command[0], command, environ())
         self.text = ""
+        self._open = True
+        self._exit_code: int | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._exit_code is None:
+            os.kill(self.pid, signal.SIGTERM)
+            self.exit_code()
+        self.close()
 
     def read(self) -> str:
         """All that it showed so far."""
-        while select.select([self._fd], [], [], 0.05)[0]:
+        while self._open and select.select([self._fd], [], [], 0.05)[0]:
             try:
                 self.text += os.read(self._fd, 4096).decode()
             except OSError:
                 break
         return self.text
 
-    def interrupt(self) -> int:
-        """Ctrl-C; the exit code."""
-        os.write(self._fd, b"\x03")
-        deadline = time.monotonic() + 15
-        while time.monotonic() < deadline:
-            self.read()
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                os.close(self._fd)
-                return os.waitstatus_to_exitcode(status)
-        raise TimeoutError("Ctrl-C did not end it")
+    def press(self, keys: bytes) -> None:
+        """Type."""
+        os.write(self._fd, keys)
+
+    def close(self) -> None:
+        """Close the window."""
+        if self._open:
+            self._open = False
+            os.close(self._fd)
+
+    def exit_code(self) -> int:
+        """Wait for the end of the command."""
+        if self._exit_code is None:
+
+            def ended() -> bool:
+                self.read()
+                pid, status = os.waitpid(self.pid, os.WNOHANG)
+                if pid:
+                    self._exit_code = os.waitstatus_to_exitcode(status)
+                return bool(pid)
+
+            wait_until(ended, "the command to end")
+        assert self._exit_code is not None
+        return self._exit_code
+
+
+@contextmanager
+def dev(command: list[str]) -> Iterator[Terminal]:
+    """``pushsvc dev`` in a terminal, of which nothing may be left in the end."""
+    with Terminal(*command, "dev", "--port", "0", "--admin-port", "0") as shown:
+        wait_until(lambda: "data" in shown.read(), "the introduction")
+        family = psutil.Process(shown.pid).children(recursive=True)
+        assert any("valkey" in " ".join(child.cmdline()) for child in family)
+        try:
+            yield shown
+            wait_until(lambda: not any(child.is_running() for child in family), "the server's end")
+        finally:
+            for child in family:
+                with suppress(psutil.NoSuchProcess):
+                    child.kill()
+        assert "Traceback" not in shown.text
 
 
 def printed(text: str, first: str) -> str:
@@ -355,35 +396,37 @@ def printed(text: str, first: str) -> str:
 def test_dev_prints_commands_that_work_when_pasted_and_ctrl_c_ends_all_of_it(
     command: list[str],
 ) -> None:
-    shown = Terminal(*command, "dev", "--port", "0", "--admin-port", "0")
-    wait_until(lambda: "data" in shown.read(), "the introduction")
-    family = psutil.Process(shown.pid).children(recursive=True)
-    assert any("valkey" in " ".join(child.cmdline()) for child in family)
-    text = shown.read()
-    console = re.search(r"(http://127.0.0.1:\d+/console)", text)
-    assert console
-    assert subprocess.run(["curl", "-sSf", console[1]], capture_output=True, check=True).stdout
+    with dev(command) as shown:
+        text = shown.read()
+        console = re.search(r"(http://127.0.0.1:\d+/console)", text)
+        assert console
+        assert subprocess.run(["curl", "-sSf", console[1]], capture_output=True, check=True).stdout
 
-    listening = re.search(r"^ *(\S.* listen --url .*)$", text, re.MULTILINE)
-    assert listening
-    pasted = listening[1].strip()
-    with running("bash", "-c", f"exec {pasted}") as listener:
-        assert line_of(listener)["type"] == "welcome"
-        done = subprocess.run(
-            ["bash", "-c", printed(text, "curl")], env=environ(),
-            capture_output=True, text=True, timeout=20, check=True,
-        )  # fmt: skip
-        answer = json.loads(done.stdout)
-        assert answer["connections"] == 1
-        note = line_of(listener)
-        assert note["id"] == answer["id"]
-        assert note["data"] == {"text": "hello"}
-        user_token = re.search(r"user token\s+(\S+)", text)
-        assert user_token
-        assert user_token[1] in pasted
-        assert shown.interrupt() == 0
-    assert "Traceback" not in shown.text
-    wait_until(lambda: not any(child.is_running() for child in family), "the server to end")
+        listening = re.search(r"^ *(\S.* listen --url .*)$", text, re.MULTILINE)
+        assert listening
+        pasted = listening[1].strip()
+        with running("bash", "-c", f"exec {pasted}") as listener:
+            assert line_of(listener)["type"] == "welcome"
+            done = subprocess.run(
+                ["bash", "-c", printed(text, "curl")], env=environ(),
+                capture_output=True, text=True, timeout=20, check=True,
+            )  # fmt: skip
+            answer = json.loads(done.stdout)
+            assert answer["connections"] == 1
+            note = line_of(listener)
+            assert note["id"] == answer["id"]
+            assert note["data"] == {"text": "hello"}
+            user_token = re.search(r"user token\s+(\S+)", text)
+            assert user_token
+            assert user_token[1] in pasted
+            shown.press(b"\x03")
+            assert shown.exit_code() == 0
+
+
+def test_dev_ends_all_of_it_when_its_window_is_closed() -> None:
+    with dev(MODULE) as shown:
+        shown.close()
+        assert shown.exit_code() == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pushsvc.embedded import EmbeddedServer
 from tests.support.nodes import Node, wait_until
+from tests.support.phone import Phone
 
 
 def test_a_key_is_not_spent_on_a_request_that_was_refused(node: Node) -> None:
@@ -40,3 +41,13 @@ def test_connections_that_say_nothing_do_not_take_all_descriptors(
         )
         for each in silent:
             each.close()
+
+
+async def test_acks_that_move_nothing_are_answered_and_not_counted(node: Node) -> None:
+    counted = node.metric("pushsvc_acks_total")
+    seconds = node.metric("pushsvc_publish_to_ack_seconds_sum")
+    async with Phone(node, "nobody") as phone:
+        for _ in range(5):
+            assert await phone.acked("1-0") == "0-0"
+    assert node.metric("pushsvc_acks_total") == counted
+    assert node.metric("pushsvc_publish_to_ack_seconds_sum") == seconds

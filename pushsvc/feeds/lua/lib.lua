@@ -2,6 +2,8 @@
 
 -- Fields of the cursors hash that are not devices; a device name cannot hold a tilde.
 local HEAD, STORED, TRIMMED, EVICTED = '~head', '~stored', '~trimmed', '~evicted'
+-- The first id that was published to this data set.
+local FIRST = '~first'
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -23,14 +25,15 @@ end
 -- Returns {cursor, head, start, upto, gap, id, body, id, body, ...}: everything after `start`
 -- up to `upto` is accounted for; a false body stands for an entry whose time to live has passed.
 local function backlog(log, cursors, cursor, held, count, bytes)
-  local meta = redis.call('HMGET', cursors, HEAD, STORED, TRIMMED)
-  local head, stored, trimmed = meta[1] or '0-0', meta[2], meta[3]
+  local meta = redis.call('HMGET', cursors, HEAD, STORED, TRIMMED, FIRST)
+  local head, stored, trimmed, first = meta[1] or '0-0', meta[2], meta[3], meta[4]
   local start, gap = cursor, ''
   if held ~= '' and less(cursor, held) then
     start = held
   end
-  if less(head, start) then
-    -- The data set is older than what the connection has seen: Redis was emptied or rolled back.
+  if less(head, start) or (first and start ~= '0-0' and less(start, first)) then
+    -- The data set ends before what the connection has seen, or began after it: Redis was emptied
+    -- or rolled back.
     gap = 'reset'
     start = cursor
     if less(head, start) then

@@ -24,6 +24,9 @@ if now <= head_ms then
   id = string.format('%.0f-%.0f', head_ms, head_seq + 1)
 end
 
+if not fields[1] then
+  redis.call('HSET', cursors, FIRST, id)
+end
 if ttl == 0 then
   redis.call('HSET', cursors, HEAD, id)
 else

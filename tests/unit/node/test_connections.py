@@ -25,7 +25,7 @@ from pushsvc.node.poller import EpollPoller, Poller, SelectorPoller
 from pushsvc.protocol import frames, ids
 from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.messages import Ref
-from pushsvc.protocol.session import Policy, Session
+from pushsvc.protocol.session import Acked, Policy, Session
 
 PATIENCE: Final = 10.0
 HEARTBEAT: Final = 25
@@ -66,8 +66,8 @@ class Owner:
         self.told.append(("drained", connection.number))
         self.on_drained(connection)
 
-    def acked(self, connection: Connection, entry_id: int, ref: Ref) -> None:
-        self.told.append(("acked", connection.number, ids.render(entry_id), ref))
+    def acked(self, connection: Connection, ack: Acked) -> None:
+        self.told.append(("acked", connection.number, ids.render(ack.id), ack.ref))
         self.on_acked(connection)
 
     def redeliver(self, connection: Connection) -> None:

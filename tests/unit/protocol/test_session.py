@@ -39,7 +39,7 @@ def told(effect: Send) -> dict[str, Any]:
 def test_an_ack_of_what_was_sent_moves_the_position() -> None:
     who = session()
     who.cursor.take(ids.parse("5-0"), 0.0)
-    assert say(who, type="ack", id="5-0") == [Acked(ids.parse("5-0"), None)]
+    assert say(who, type="ack", id="5-0") == [Acked(ids.parse("5-0"), None, True)]
     assert say(who, type="ack", id="5-0") == []
 
 
@@ -53,7 +53,7 @@ def test_an_ack_of_anything_else_changes_nothing(entry_id: str) -> None:
 
 
 def test_an_ack_with_a_ref_is_answered_with_the_position() -> None:
-    assert say(session(), type="ack", id="5-0", ref="r") == [Acked(0, "r")]
+    assert say(session(), type="ack", id="5-0", ref="r") == [Acked(0, "r", False)]
 
 
 def test_a_ping_is_answered() -> None:

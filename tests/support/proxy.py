@@ -1,0 +1,136 @@
+"""A TCP proxy that is a bad network: slow, silent, or cut at the worst moment."""
+
+import asyncio
+import contextlib
+import socket
+import struct
+import threading
+from types import TracebackType
+from typing import Self
+
+CHUNK = 64 * 1024
+
+
+class Proxy:
+    """Stands between a node and its Redis; runs in a thread of its own.
+
+    Args:
+        port: of the server behind it, on 127.0.0.1.
+    """
+
+    def __init__(self, port: int) -> None:
+        self._target = port
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="proxy")
+        self._started = threading.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._stopped: asyncio.Event
+        self._flowing: asyncio.Event
+        self.port = 0
+        self.delay = 0.0
+        """Seconds that bytes take, each way."""
+        self.cut_after = b""
+        """Bytes of a request: they pass, and the connection is reset instead of the answer."""
+        self.cuts = 0
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def stop_flow(self) -> None:
+        """Let nothing pass any more; what is sent meanwhile arrives once it flows again."""
+        self._loop.call_soon_threadsafe(self._flowing.clear)
+
+    def flow(self) -> None:
+        self._loop.call_soon_threadsafe(self._flowing.set)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._started.wait()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join()
+
+    async def _run(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._stopped, self._flowing = asyncio.Event(), asyncio.Event()
+        self._flowing.set()
+        server = await asyncio.start_server(self._link, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self._started.set()
+        await self._stopped.wait()
+        server.close()  # what is still linked ends with the loop
+
+    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.CancelledError):
+            behind, before = await asyncio.open_connection("127.0.0.1", self._target)
+            link = _Link(self, writer)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(link.carry(reader, before, self._flowing, there=True))
+                    tasks.create_task(link.carry(behind, writer, self._flowing, there=False))
+            except* (OSError, _CutError):
+                pass
+            finally:
+                before.close()
+                writer.close()
+
+
+class _CutError(Exception):
+    pass
+
+
+class _Link:
+    """One connection through the proxy."""
+
+    def __init__(self, proxy: Proxy, node: asyncio.StreamWriter) -> None:
+        self._proxy = proxy
+        self._node = node
+        self._doomed = False
+
+    async def carry(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        flowing: asyncio.Event,
+        *,
+        there: bool,
+    ) -> None:
+        """Carry bytes one way, in order, each as late as the proxy says."""
+        loop = asyncio.get_running_loop()
+        under_way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+
+        async def take() -> None:
+            while data := await reader.read(CHUNK):
+                under_way.put_nowait((loop.time() + self._proxy.delay, data))
+            under_way.put_nowait((loop.time() + self._proxy.delay, b""))
+
+        async with asyncio.TaskGroup() as tasks:
+            taking = tasks.create_task(take())
+            while True:
+                due, data = await under_way.get()
+                await asyncio.sleep(due - loop.time())
+                await flowing.wait()
+                if not data:
+                    break
+                if there:
+                    self._doomed |= bool(self._proxy.cut_after) and self._proxy.cut_after in data
+                elif self._doomed:
+                    self._reset()
+                writer.write(data)
+                await writer.drain()
+            taking.cancel()
+            writer.write_eof()
+
+    def _reset(self) -> None:
+        self._proxy.cuts += 1
+        peer: socket.socket = self._node.get_extra_info("socket")
+        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._node.transport.abort()
+        raise _CutError
