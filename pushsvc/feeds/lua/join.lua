@@ -20,7 +20,8 @@ local cursor = redis.call('HGET', cursors, device)
 local new = not cursor
 if new then
   -- A new device starts after what any device of the user has acked. The place is kept, so that
-  -- another device's later acks do not move it.
+  -- another device's later acks do not move it. One that holds a position is not new: its cursor
+  -- was lost, and it is owed whatever follows that position.
   cursor = '0-0'
   local devices, lowest, lowest_device = 0, nil, nil
   local fields = redis.call('HGETALL', cursors)
@@ -28,7 +29,7 @@ if new then
     local name, id = fields[i], fields[i + 1]
     if string.sub(name, 1, 1) ~= '~' then
       devices = devices + 1
-      if less(cursor, id) then
+      if held == '' and less(cursor, id) then
         cursor = id
       end
       if not lowest or less(id, lowest) then
@@ -46,7 +47,7 @@ redis.call('HSET', listeners, connection, device .. ' ' .. string.format('%.0f',
 redis.call('PEXPIRE', listeners, keep_ms)
 redis.call('PEXPIRE', cursors, keep_ms)
 local answer = backlog(log, cursors, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]))
-if new and answer[5] == '' and redis.call('HEXISTS', cursors, EVICTED) == 1 then
+if new and held == '' and answer[5] == '' and redis.call('HEXISTS', cursors, EVICTED) == 1 then
   -- It may be one that made room for others, and was owed what they have acknowledged.
   answer[5] = 'trimmed'
 end

@@ -31,7 +31,8 @@ local function backlog(log, cursors, cursor, held, count, bytes)
   if held ~= '' and less(cursor, held) then
     start = held
   end
-  if less(head, start) or (first and start ~= '0-0' and less(start, first)) then
+  local position = held == '' and cursor or held
+  if less(head, start) or (first and position ~= '0-0' and less(position, first)) then
     -- The data set ends before what the connection has seen, or began after it: Redis was emptied
     -- or rolled back.
     gap = 'reset'
