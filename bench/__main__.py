@@ -4,14 +4,14 @@ import argparse
 import json
 import sys
 
-from bench import acked, fanout_cost, handshakes, memory, pauses
+from bench import acked, fanout, handshakes, memory, pauses
 from bench.harness import Figure, pin
 
 BENCHMARKS = {
     "memory": memory.run,
     "handshakes": handshakes.run,
     "acked": acked.run,
-    "fanout-cost": fanout_cost.run,
+    "fanout": fanout.run,
     "pauses": pauses.run,
 }
 

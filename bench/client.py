@@ -9,7 +9,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 AT_ONCE: Final = 64
@@ -129,6 +129,24 @@ class Herd:
                 elif (answer := self._answered(publisher)) is not None:
                     expected += sum(map(int, _listeners(answer)))
                     busy = False
+
+    def say(self, payload: bytes) -> None:
+        """Send one message on every socket."""
+        size = len(payload)
+        frame = bytes((0x81, 0x80 | size)) + bytes(4) + payload
+        for connection in self._sockets.values():
+            connection.send(frame)
+
+    def listening(self, request: bytes) -> int:
+        """How many connections a publish request reaches, once it has reached them."""
+        return self.publish(iter([request]), 1)
+
+    def drain(self, over: Callable[[], str | bool]) -> str:
+        """Read and drop what comes until something is there; that."""
+        while not (found := over()):
+            for fd, _ in self._epoll.poll(0.1, 256):
+                self._sockets[fd].recv(_READ)
+        return str(found)
 
     def close(self) -> None:
         """Close all sockets."""

@@ -200,11 +200,14 @@ class Server:
 
 
 @contextmanager
-def node(*, profile: bool = False, **settings: object) -> Iterator[Server]:
+def node(
+    *, profile: bool = False, module: tuple[str, ...] = ("pushsvc", "serve"), **settings: object
+) -> Iterator[Server]:
     """A ``pushsvc serve`` process with a Valkey of its own; settings as keywords in lower case.
 
     Args:
         profile: run it under cProfile, and show where its time went when it ends.
+        module: what is run, with its arguments, where it is not profiled.
         settings: of the node.
     """
     with TemporaryDirectory(prefix="pushsvc-bench-") as directory, EmbeddedServer() as valkey:
@@ -223,8 +226,8 @@ def node(*, profile: bool = False, **settings: object) -> Iterator[Server]:
             **{name.upper(): str(value) for name, value in settings.items()},
         }
         stats = Path(directory) / "stats"
-        module = ("bench.profiled_node", str(stats)) if profile else ("pushsvc", "serve")
-        server = Server(*module, settings={f"PUSHSVC_{k}": v for k, v in variables.items()})
+        command = ("bench.profiled_node", str(stats)) if profile else module
+        server = Server(*command, settings={f"PUSHSVC_{k}": v for k, v in variables.items()})
         with server:
             wait_until(server.ready, "the node to be ready")
             yield server

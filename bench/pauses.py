@@ -6,7 +6,10 @@ from typing import Any, cast
 
 from bench.harness import Figure
 from pushsvc.node.connections import Connection, Connections
+from pushsvc.protocol.delivery import Cursor
+from pushsvc.protocol.feeds import BROADCAST, mailbox
 from pushsvc.protocol.session import Session
+from pushsvc.protocol.wire import TEXT
 from pushsvc.run import settle_memory
 
 CONNECTIONS = 100_000
@@ -29,10 +32,7 @@ def run(*, profile: bool) -> list[Figure]:
     del profile
     settle_memory()  # as a worker does after its start
     core = cast(Connections, None)
-    connections = [
-        Connection(core, n, f"u:{n}", Session(f"{n}", "default", expires=1e9, seen=0.0))
-        for n in range(CONNECTIONS)
-    ]
+    connections = [Connection(core, n, _session(f"{n}"), TEXT) for n in range(CONNECTIONS)]
     ours = _pause()
     ordinary = [Tracked(Tracked(Tracked(None))) for _ in range(CONNECTIONS)]
     figures = [
@@ -41,6 +41,10 @@ def run(*, profile: bool) -> list[Figure]:
     ]
     _keep(connections, ordinary)
     return figures
+
+
+def _session(user: str) -> Session:
+    return Session(user, "default", 1e9, 0.0, Cursor(mailbox(user), "default"), Cursor(BROADCAST))
 
 
 def _pause() -> float:

@@ -1,5 +1,6 @@
 """The ``pushsvc`` command: parsing and calling, nothing else."""
 
+import functools
 import json
 import os
 import re
@@ -7,13 +8,16 @@ import secrets
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import Callable
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from pushsvc import __version__, logs
 from pushsvc.settings import Settings, SettingsError, load, rows
+
+if TYPE_CHECKING:  # only _serve needs the server's modules
+    from pushsvc.web.dev import Mint
 
 DEV_USER: Final = "demo"
 DEV_TTL: Final = 7 * 86400.0
@@ -86,12 +90,16 @@ def serve(**flags: Any) -> None:
     _serve(_load(flags))
 
 
-def _serve(settings: Settings, started: Callable[[int, int], None] = lambda *_: None) -> None:
+def _serve(
+    settings: Settings,
+    started: Callable[[int, int], None] = lambda *_: None,
+    mint: "Mint | None" = None,
+) -> None:
     # Imported here, so that the other commands start at once.
     from pushsvc import run, supervisor  # noqa: PLC0415
 
     try:
-        (run if settings.workers == 1 else supervisor).serve(settings, started)
+        (run if settings.workers == 1 else supervisor).serve(settings, started, mint)
     except SettingsError as error:
         raise _BadSettings(str(error)) from None
 
@@ -102,6 +110,7 @@ def dev(**flags: Any) -> None:
     """Run a node with an embedded Valkey on this machine, for development.
 
     Everything is kept in memory and gone when it stops. Ctrl-C ends all of it.
+    Programs on this machine get tokens from POST /dev/token on the admin port.
     """
     from pushsvc.embedded import EmbeddedServer, EmbeddedServerError  # noqa: PLC0415
 
@@ -115,16 +124,32 @@ def dev(**flags: Any) -> None:
                 JWT_SECRET=secrets.token_urlsafe(32),
                 DRAIN_SECONDS="0",
                 LOG_LEVEL="warning",
+                # Enough for what sends 20 times a second: cursors, positions.
+                RATE_MESSAGES_PER_SECOND="50",
+                RATE_BURST="100",
             )
-            _serve(settings, lambda port, admin: _introduce(settings, port, admin))
+            _serve(
+                settings,
+                lambda port, admin: _introduce(settings, port, admin),
+                _mint_for_all(settings),
+            )
     except EmbeddedServerError as error:
         raise click.ClickException(str(error)) from None
 
 
+def _mint_for_all(settings: Settings) -> "Mint | None":
+    """What makes tokens for whoever asks: nothing where other machines could ask."""
+    from pushsvc.web.dev import LOOPBACK  # noqa: PLC0415
+
+    return functools.partial(_mint, settings) if settings.admin_host in LOOPBACK else None
+
+
 def _introduce(settings: Settings, port: int, admin_port: int) -> None:
     node = f"http://{settings.host}:{port}"
-    user = _mint(settings, DEV_USER, (), DEV_TTL)
+    everything = {"subscribe": ("**",), "publish": ("**",)}
+    user = _mint(settings, DEV_USER, (), DEV_TTL, everything)
     publisher = _mint(settings, "backend", ("push.publish",), DEV_TTL)
+    admin = _mint(settings, "admin", ("push.admin",), DEV_TTL)
     click.echo(f"""
 pushsvc {__version__} is running, with an embedded Valkey; Ctrl-C stops it.
 
@@ -132,6 +157,7 @@ pushsvc {__version__} is running, with an embedded Valkey; Ctrl-C stops it.
   node             {node}
   user token       {user}
   publisher token  {publisher}
+  admin token      {admin}
 
 Listen as user "{DEV_USER}" in a second terminal:
 
@@ -153,7 +179,13 @@ def _command() -> str:
     return os.path.relpath(called) if os.sep in called else called
 
 
-def _mint(settings: Settings, user: str, scopes: tuple[str, ...], ttl: float) -> str:
+def _mint(
+    settings: Settings,
+    user: str,
+    scopes: Sequence[str],
+    ttl: float,
+    topics: Mapping[str, Sequence[str]] | None = None,
+) -> str:
     from pushsvc.auth.tokens import mint  # noqa: PLC0415
 
     if settings.jwt_secret is None:
@@ -165,6 +197,7 @@ def _mint(settings: Settings, user: str, scopes: tuple[str, ...], ttl: float) ->
         user=user,
         audience=settings.jwt_audience,
         scopes=scopes,
+        topics=topics,
         ttl=ttl,
         issuer=settings.jwt_issuer,
     )
@@ -179,14 +212,34 @@ def _mint(settings: Settings, user: str, scopes: tuple[str, ...], ttl: float) ->
     type=click.Choice(["push.receive", "push.publish", "push.admin"]),
     help="A scope; may be given several times.",
 )
+@click.option(
+    "--subscribe",
+    metavar="PATTERN",
+    multiple=True,
+    help="Topics it may subscribe to, such as scores.* or chat.**; may be given several times.",
+)
+@click.option(
+    "--publish",
+    metavar="PATTERN",
+    multiple=True,
+    help="Topics it may publish to on a socket; may be given several times.",
+)
 @click.option("--ttl", type=Duration(), default="1h", show_default=True, help="Time to live.")
-def token(user: str, scopes: tuple[str, ...], ttl: float) -> None:
+def token(
+    user: str,
+    scopes: tuple[str, ...],
+    subscribe: tuple[str, ...],
+    publish: tuple[str, ...],
+    ttl: float,
+) -> None:
     """Mint a token with the secret in PUSHSVC_JWT_SECRET, for development."""
-    from pushsvc.errors import InvalidName  # noqa: PLC0415
+    from pushsvc.errors import InvalidName, InvalidToken  # noqa: PLC0415
 
+    topics = {"subscribe": subscribe, "publish": publish}
+    granted = {name: patterns for name, patterns in topics.items() if patterns}
     try:
-        click.echo(_mint(_load({}), user, scopes, ttl))
-    except InvalidName as error:
+        click.echo(_mint(_load({}), user, scopes, ttl, granted or None))
+    except (InvalidName, InvalidToken) as error:
         raise click.ClickException(error.detail) from None
 
 
@@ -201,7 +254,9 @@ _token = click.option(
 @main.command()
 @_url
 @_token
-@click.option("--user", "users", multiple=True, required=True, help="The user; may be repeated.")
+@click.option("--user", "users", multiple=True, help="To this user; may be repeated.")
+@click.option("--topic", help="To who listens to this topic.")
+@click.option("--broadcast", is_flag=True, help="To everyone.")
 @click.option("--event", help="What kind of notification it is, such as order.shipped.")
 @click.option("--ttl", type=Duration(), help="How long it is worth delivering; 0s is live only.")
 @click.option("--idempotency-key", help="Makes a retry safe: one key, one notification.")
@@ -210,18 +265,25 @@ def publish(
     url: str,
     token: str,
     users: tuple[str, ...],
+    topic: str | None,
+    broadcast: bool,  # noqa: FBT001 - click passes what the options name
     event: str | None,
     ttl: float | None,
     idempotency_key: str | None,
     data: str,
 ) -> None:
     """Publish one notification. DATA is JSON; anything else is sent as a string."""
+    if [bool(users), topic is not None, broadcast].count(True) != 1:
+        raise click.UsageError("name --user, --topic or --broadcast, one of them")
     try:
         value = json.loads(data)
     except ValueError:
         value = data
+    to: dict[str, Any] = {"user": users[0]} if len(users) == 1 else {"users": list(users)}
+    if not users:
+        to = {"broadcast": True} if topic is None else {"topic": topic}
     note = {
-        "to": {"user": users[0]} if len(users) == 1 else {"users": list(users)},
+        "to": to,
         "data": value,
         **({} if event is None else {"event": event}),
         **({} if ttl is None else {"ttl": ttl}),
@@ -254,9 +316,17 @@ def _detail(status: int, body: bytes) -> str:
 @_url
 @_token
 @click.option("--device", default="default", show_default=True, help="Whose cursor to use.")
+@click.option("--topic", "topics", multiple=True, help="Listen to a topic too; may be repeated.")
 @click.option("--ack/--no-ack", default=True, show_default=True, help="Acknowledge what comes.")
 @click.option("--count", type=click.IntRange(1), help="End after so many notifications.")
-def listen(url: str, token: str, device: str, ack: bool, count: int | None) -> None:  # noqa: FBT001
+def listen(
+    url: str,
+    token: str,
+    device: str,
+    topics: tuple[str, ...],
+    ack: bool,  # noqa: FBT001 - click passes what the options name
+    count: int | None,
+) -> None:
     """Print each message as a line of JSON, and acknowledge notifications.
 
     Reconnects by itself until the server says that it is useless.
@@ -264,7 +334,7 @@ def listen(url: str, token: str, device: str, ack: bool, count: int | None) -> N
     from pushsvc.listen import Refused, notifications  # noqa: PLC0415
 
     try:
-        for text in notifications(url, token, device, ack=ack, count=count):
+        for text in notifications(url, token, device, topics, ack=ack, count=count):
             click.echo(text)
     except Refused as error:
         raise click.ClickException(str(error)) from None

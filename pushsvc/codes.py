@@ -37,7 +37,7 @@ _REASONS = {
     Close.NORMAL: "",
     Close.GOING_AWAY: "the node is going away",
     Close.PROTOCOL_ERROR: "the frame breaks RFC 6455",
-    Close.UNSUPPORTED_DATA: "this subprotocol carries text frames only",
+    Close.UNSUPPORTED_DATA: "this subprotocol carries frames of the other kind",
     Close.INVALID_DATA: "text is not valid UTF-8",
     Close.POLICY: "too many fragments in one message",
     Close.TOO_BIG: "the message is larger than this node accepts",

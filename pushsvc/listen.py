@@ -4,7 +4,8 @@ import json
 import random
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -22,14 +23,15 @@ class Refused(Exception):
 
 
 def notifications(
-    url: str, token: str, device: str, *, ack: bool, count: int | None
+    url: str, token: str, device: str, topics: Iterable[str] = (), *, ack: bool, count: int | None
 ) -> Iterator[str]:
-    """The messages of a device's mailbox, as JSON texts.
+    """The messages of a device's mailbox, of the broadcast and of topics, as JSON texts.
 
     Args:
         url: of a node, http(s) or ws(s).
         token: the user's token.
         device: whose cursor is used.
+        topics: to subscribe to; after a reconnect they go on where they were.
         ack: whether notifications are acknowledged once the caller asks for the next message.
         count: how many notifications to wait for; None for no end.
 
@@ -38,19 +40,23 @@ def notifications(
     """
     wait = FIRST_WAIT
     left = count
+    last: dict[str, str | None] = dict.fromkeys(topics)
     while True:
         hint = 0.0
         try:
             with _open(url, token, device) as socket:
                 wait = FIRST_WAIT
+                if last:
+                    socket.send(json.dumps({"type": "subscribe", "topics": last, "ref": 0}))
                 for text in socket:
                     yield str(text)
                     message = json.loads(text)
+                    _learn(last, message)
                     if message["type"] == "reconnect":
                         hint = message["retry_after"]
                     if message["type"] == "notification":
-                        if ack:
-                            socket.send(json.dumps({"type": "ack", "id": message["id"]}))
+                        if ack and "id" in message and "topic" not in message:
+                            socket.send(json.dumps(_ack(message)))
                         left = None if left is None else left - 1
                     if left == 0:
                         return
@@ -58,6 +64,19 @@ def notifications(
             hint = hint or _pause(error)
         time.sleep(hint + random.random() * wait)  # noqa: S311 - full jitter, not a secret
         wait = min(wait * 2, LONGEST_WAIT)
+
+
+def _learn(last: dict[str, str | None], message: dict[str, Any]) -> None:
+    """Remember where to go on in each topic."""
+    if message["type"] == "reply" and "topics" in message:
+        last |= {name: at for name, at in message["topics"].items() if last[name] is None}
+    elif message["type"] == "notification" and "topic" in message and "id" in message:
+        last[message["topic"]] = message["id"]
+
+
+def _ack(message: dict[str, Any]) -> dict[str, Any]:
+    where = {"broadcast": True} if "broadcast" in message else {}
+    return {"type": "ack", "id": message["id"], **where}
 
 
 def _pause(error: Exception) -> float:

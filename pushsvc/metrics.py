@@ -31,7 +31,17 @@ published = Counter(
     "pushsvc_published", "Notifications published, by outcome: accepted or the error's code",
     ["outcome"],
 )  # fmt: skip
+receipts = Counter("pushsvc_receipts", "Receipts given, by status", ["status"])
+webhooks = Counter(
+    "pushsvc_webhooks", "Attempts to send a receipt on, or the end of them, by outcome", ["outcome"]
+)
+webhook_seconds = Histogram(
+    "pushsvc_webhook_seconds", "Time that the webhook address takes to answer", buckets=_LATENCY
+)
 delivered = Counter("pushsvc_delivered", "Notifications handed to a socket for the first time")
+ephemeral_dropped = Counter(
+    "pushsvc_ephemeral_dropped", "Ephemeral messages dropped, by where there was no room", ["where"]
+)
 redelivered = Counter("pushsvc_redelivered", "Notifications handed to a socket again")
 acked = Counter("pushsvc_acks", "Acknowledgements that moved a cursor")
 gaps = Counter("pushsvc_gaps", "Gaps told to clients, by reason", ["reason"])

@@ -5,6 +5,7 @@ is read implicitly: neither ``os.environ`` nor a ``.env`` file, only the mapping
 is given. ``python -m pushsvc.settings > docs/settings.md`` writes the documentation.
 """
 
+import base64
 import difflib
 import re
 import sys
@@ -15,7 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, Secret, SecretStr, ValidationError
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    Secret,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import (
@@ -29,6 +39,9 @@ PREFIX = "PUSHSVC_"
 
 # HMAC with SHA-256 needs a key of at least the hash's size (RFC 7518, section 3.2).
 MIN_SECRET_BYTES = 32
+
+# Every user of a machine can read the arguments of its processes, so these have no flag.
+_SECRETS = ("jwt_secret", "webhook_secret")
 
 # Longer values are cut in error messages: a line in a log, not the whole pasted file.
 _SHOWN = 80
@@ -116,13 +129,13 @@ def _check_origin(origin: str) -> str:
     return f"{scheme}://{host}:{int(port)}"
 
 
-def _check_jwks_url(url: str) -> str:
+def _check_url(url: str) -> str:
     try:
         parts = urlsplit(url)
         good = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
     except ValueError:
         good = False
-    # urlsplit drops line ends and the client that fetches the keys knows no user:password@
+    # urlsplit drops line ends, and the HTTP client knows no user:password@
     if not good or "@" in parts.netloc or not re.fullmatch(r"[!-~]+", url):
         raise ValueError("is not an http:// or https:// URL without user and password")
     return url
@@ -131,6 +144,18 @@ def _check_jwks_url(url: str) -> str:
 def _check_secret(secret: SecretStr) -> SecretStr:
     if len(secret.get_secret_value().encode()) < MIN_SECRET_BYTES:
         raise ValueError(f"is shorter than {MIN_SECRET_BYTES} bytes")
+    return secret
+
+
+def _check_webhook_secret(secret: SecretStr) -> SecretStr:
+    # Read again by pushsvc.protocol.webhooks; the settings import nothing of ours.
+    text = secret.get_secret_value()
+    try:
+        key = base64.b64decode(text.removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not text.startswith("whsec_") or not 24 <= len(key) <= 64:
+        raise ValueError("is not whsec_ and the base64 of 24 to 64 random bytes")
     return secret
 
 
@@ -241,7 +266,7 @@ class Settings(BaseSettings):
     jwt_public_key_file: Path | None = Field(
         default=None, description="PEM file with the public key that verifies tokens."
     )
-    jwt_jwks_url: Annotated[str, AfterValidator(_check_jwks_url)] | None = Field(
+    jwt_jwks_url: Annotated[str, AfterValidator(_check_url)] | None = Field(
         default=None,
         description="HTTP or HTTPS URL of the JSON Web Key Set whose keys verify tokens.",
     )
@@ -359,6 +384,17 @@ class Settings(BaseSettings):
     request_timeout_seconds: _Seconds = Field(
         default=10, description="Seconds in which a request's headers, then its body, must arrive."
     )
+    webhook_url: Annotated[str, AfterValidator(_check_url)] | None = Field(
+        default=None,
+        description="HTTP or HTTPS URL that receipts are sent on to; set the secret as well.",
+    )
+    webhook_secret: Annotated[SecretStr, AfterValidator(_check_webhook_secret)] | None = Field(
+        default=None,
+        description=(
+            "Secret that signs them (Standard Webhooks): `whsec_` and the base64 of 24 to 64"
+            " random bytes."
+        ),
+    )
     log_format: Literal["console", "json"] | None = Field(
         default=None,
         description="Log format; empty means `console` when stderr is a terminal, else `json`.",
@@ -366,6 +402,17 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log level that is written."
     )
+
+    @field_validator("webhook_secret")
+    @classmethod
+    def _check_webhook(cls, secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+        # Without a URL here that one was refused, which is told first.
+        if "webhook_url" in info.data and (info.data["webhook_url"] is None) != (secret is None):
+            raise ValueError(
+                f"is {'empty' if secret is None else 'set'} and {PREFIX}WEBHOOK_URL is"
+                f" {'set' if secret is None else 'empty'}: set both or neither"
+            )
+        return secret
 
     @classmethod
     def settings_customise_sources(
@@ -489,7 +536,7 @@ def _sentence(field: str, error: ErrorDetails) -> str:
         case _:
             problem = f"is refused: {' '.join(error['msg'].split())}"
     # A URL with a password that is malformed cannot be relied on to be masked.
-    if field in {"jwt_secret", "redis_url"} or "@" in str(error["input"]):
+    if field in {*_SECRETS, "redis_url", "webhook_url"} or "@" in str(error["input"]):
         return f"the value (not shown) {problem}"
     return f"{_cut(repr(error['input']))} {problem}"
 
@@ -557,7 +604,7 @@ def _row(name: str, field: FieldInfo) -> Row:
     return Row(
         field=name,
         variable=_variable(name),
-        flag=None if name == "jwt_secret" else _flag(name),
+        flag=None if name in _SECRETS else _flag(name),
         default=default,
         choices=_choices(field),
         bounds=None if smallest is None or largest is None else (smallest, largest),
@@ -571,8 +618,9 @@ _INTRODUCTION = """\
 Every setting is an environment variable; its command-line flag wins over the variable. An empty
 variable counts as not set. All settings are checked when a node starts: it exits with one line that
 names the variable if a value cannot be used, or if a variable starts with `PUSHSVC_` and is not in
-this table. `PUSHSVC_JWT_SECRET` has no flag, because every user of a machine can read the arguments
-of its processes; prefer `PUSHSVC_REDIS_URL` to its flag when the URL contains a password.
+this table. `PUSHSVC_JWT_SECRET` and `PUSHSVC_WEBHOOK_SECRET` have no flag, because every user of a
+machine can read the arguments of its processes; prefer `PUSHSVC_REDIS_URL` to its flag when the URL
+contains a password.
 
 In Kubernetes, a Service named `pushsvc` puts variables such as `PUSHSVC_PORT=tcp://10.0.0.1:8080`
 into the pods of its namespace: set `enableServiceLinks: false` on the pod.

@@ -24,6 +24,8 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from pushsvc import logs, metrics, run
 from pushsvc.settings import Settings, SettingsError
+from pushsvc.web.dev import Mint
+from pushsvc.worker import verifier_of, worker
 
 REPORT_EVERY: Final = 0.5
 SILENT_SECONDS: Final = 20.0
@@ -40,20 +42,27 @@ _spawn = multiprocessing.get_context("spawn")
 log = structlog.get_logger("pushsvc.supervisor")
 
 
-def serve(settings: Settings, started: run.Started = lambda *_: None) -> None:
+def serve(
+    settings: Settings, started: run.Started = lambda *_: None, mint: Mint | None = None
+) -> None:
     """Run the workers and the admin port until a signal.
+
+    Args:
+        settings: of the workers.
+        started: told the ports.
+        mint: makes tokens for whoever asks the admin port; for development only.
 
     Raises:
         SettingsError: a setting does not fit its surroundings.
     """
     # Wrong keys are told here, once, and not by each worker.
-    run.verifier_of(settings, _no_fetch)
+    verifier_of(settings, _no_fetch)
     # The workers keep their metrics in files here; this process only sums them up.
     directory = tempfile.mkdtemp(prefix="pushsvc-metrics-")
     os.environ[_METRICS_DIRECTORY] = directory
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_supervise(settings, started))
+            runner.run(_supervise(settings, started, mint))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
 
@@ -99,7 +108,7 @@ class _Slot:
             mark_process_dead(self.process.pid)  # type: ignore[no-untyped-call]
 
 
-async def _supervise(settings: Settings, started: run.Started) -> None:
+async def _supervise(settings: Settings, started: run.Started, mint: Mint | None) -> None:
     stop = run.until_signal()
     # Holding the port without listening settles its number for all workers.
     with run.hold_port(settings) as held:
@@ -117,7 +126,8 @@ async def _supervise(settings: Settings, started: run.Started) -> None:
                 "workers": workers,
             }
 
-        async with run.admin_server(run.bind_admin(settings), report, registry) as admin_port:
+        sockets = run.bind_admin(settings)
+        async with run.admin_server(sockets, report, registry, mint) as admin_port:
             slots.extend(_Slot(shared) for _ in range(settings.workers))
             try:
                 log.info("serving", port=port, admin_port=admin_port, workers=len(slots))
@@ -195,7 +205,7 @@ async def _serve(settings: Settings, pipe: Connection) -> None:
     stop = run.until_signal()
     # The pipe ends with the parent: a worker does not outlive it.
     asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
-    async with run.worker(settings, run.bind(settings, shared=True)) as running:
+    async with worker(settings, run.bind(settings, shared=True)) as running:
         run.settle_memory()
         metrics.ready.set(0)
         while not stop.is_set():

@@ -10,13 +10,14 @@ import functools
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, Protocol
 
 import jwt
 import msgspec
 
 from pushsvc.errors import InvalidToken, Unavailable
+from pushsvc.protocol.grants import NOTHING, Grants, from_claim, grants
 from pushsvc.protocol.names import NAME_RULE, is_name, require_name
 
 SCOPE_RECEIVE: Final = "push.receive"
@@ -62,6 +63,7 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
         scopes: the granted scopes, known here or not (``scope``, RFC 8693, section 4.2).
         issued: when the token was made (``iat``), in Unix seconds.
         token_id: the token's own id (``jti``).
+        grants: the topics that it opens on a socket (``topics``).
     """
 
     # gc=False: one of these lives as long as its connection and can never be part of a cycle.
@@ -71,6 +73,45 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
     scopes: frozenset[str] = frozenset()
     issued: int | None = None
     token_id: str | None = None
+    grants: Grants = NOTHING
+
+
+def shared(claims: Claims) -> Claims:
+    """Equal claims that share what the claims of many connections have in common."""
+    return Claims(
+        claims.user,
+        claims.expires,
+        _split_scopes(" ".join(sorted(claims.scopes))),
+        claims.issued,
+        claims.token_id,
+        grants(claims.grants.subscribe, claims.grants.publish),
+    )
+
+
+class TokenCheck(Protocol):
+    """Who can tell what a token says: a ``Verifier``, or the gate before it."""
+
+    async def verify(self, token: str) -> Claims:
+        """Verify a token, with I/O if that may help.
+
+        Raises:
+            InvalidToken: the token is not good here; the detail says what to change.
+            Unavailable: it cannot be told for now.
+        """
+
+    def verify_cached(self, token: str) -> Claims | None:
+        """Verify a token without I/O.
+
+        Returns:
+            None when only ``verify`` can tell.
+
+        Raises:
+            InvalidToken: the token is not good here; the detail says what to change.
+            Unavailable: it cannot be told for now.
+        """
+
+    async def aclose(self) -> None:
+        """Stop what runs in the background."""
 
 
 class KeySource(Protocol):
@@ -221,6 +262,7 @@ class Verifier:
             _split_scopes(scope),
             None if issued is None else int(issued),
             token_id,
+            from_claim(payload["topics"]) if "topics" in payload else NOTHING,
         )
 
 
@@ -230,6 +272,7 @@ def mint(
     user: str,
     audience: str,
     scopes: Iterable[str] = (),
+    topics: Mapping[str, Iterable[str]] | None = None,
     ttl: float,
     issuer: str | None = None,
     algorithm: str = "HS256",
@@ -242,6 +285,7 @@ def mint(
         user: the subject, a valid name.
         audience: what the node's configured audience is.
         scopes: scopes to grant.
+        topics: patterns of topics to grant, under ``subscribe`` and ``publish``; None for no claim.
         ttl: seconds from now until the token expires.
         issuer: what the node's configured issuer is, if it has one.
         algorithm: HS256, HS384 or HS512.
@@ -249,6 +293,7 @@ def mint(
 
     Raises:
         InvalidName: the user is not a valid name.
+        InvalidToken: a pattern is not one, or there are too many.
         ValueError: the algorithm is not a shared-secret one, or the secret is too short for it or
             looks like a public key.
     """
@@ -267,6 +312,9 @@ def mint(
     }
     if issuer is not None:
         payload["iss"] = issuer
+    if topics is not None:
+        payload["topics"] = {name: list(patterns) for name, patterns in topics.items()}
+        from_claim(payload["topics"])
     try:
         return jwt.encode(payload, secret, algorithm)
     except jwt.InvalidKeyError:

@@ -7,7 +7,7 @@ to send a copy, and a node whose lease has lapsed takes all of its registrations
 import asyncio
 import time
 from collections.abc import Collection, Iterable, Sequence
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import msgspec
 from redis.exceptions import RedisError
@@ -19,10 +19,14 @@ from pushsvc.feeds.lane import Lane
 from pushsvc.feeds.pipe import Command, Pipe
 from pushsvc.feeds.scripts import Scripts
 
+Item = TypeVar("Item")
+
 INBOX_PACKETS: Final = 10_000
 """Packets an inbox keeps; what is trimmed unread is read from the feeds."""
 PACKET_BYTES: Final = 256 * 1024
 """Bytes of bodies after which a packet is full."""
+BUSY: Final = 2_000
+"""Copies that wait, from which on what may be dropped is dropped."""
 BLOCK_SECONDS: Final = 2.0
 """How long a read of the inbox waits for a packet."""
 
@@ -32,8 +36,18 @@ class Copy(NamedTuple):
 
     feed: str
     id: int
+    """0 for what is ephemeral, and no entry."""
     previous: int
     body: bytes
+
+
+class Notice(NamedTuple):
+    """Something that listeners of a feed have to know, and that is no entry of it."""
+
+    kind: str
+    """``acked``, ``withdrawn`` or ``presence``."""
+    feed: str
+    values: list[str]
 
 
 class Beat(NamedTuple):
@@ -78,6 +92,19 @@ def unpack(packet: bytes) -> list[Copy]:
     ]
 
 
+_pack_notice = msgspec.msgpack.Encoder().encode
+_unpack_notice = msgspec.msgpack.Decoder(tuple[str, str, list[str]]).decode
+
+
+def unpack_notice(packet: bytes) -> Notice:
+    """The notice in a packet.
+
+    Raises:
+        msgspec.DecodeError: the bytes are not one.
+    """
+    return Notice(*_unpack_notice(packet))
+
+
 class Outbox:
     """Puts courier entries into inboxes, one packet a node while an earlier one is under way."""
 
@@ -85,15 +112,28 @@ class Outbox:
         self._lane = lane
         self._keys = keys
         self._waiting: dict[str, list[Copy]] = {}
+        self._notices: dict[str, list[Notice]] = {}
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether copies wait because an earlier packet is still under way, more than a few."""
+        return len(self._waiting) > 0 and sum(map(len, self._waiting.values())) > BUSY
 
     def post(self, node: str, entry: Copy) -> None:
         """Send a copy. It may get lost: the feed is what counts."""
-        waiting = self._waiting.get(node)
-        if waiting is None:
-            self._waiting[node] = [entry]
+        self._put(self._waiting, node, entry)
+
+    def notify(self, node: str, notice: Notice) -> None:
+        """Send a notice. It may get lost: whoever sends it must be able to live with that."""
+        self._put(self._notices, node, notice)
+
+    def _put(self, waiting: dict[str, list[Item]], node: str, item: Item) -> None:
+        there = waiting.get(node)
+        if there is None:
+            waiting[node] = [item]
         else:
-            waiting.append(entry)
+            there.append(item)
         if self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -104,10 +144,16 @@ class Outbox:
 
     async def _run(self) -> None:
         try:
-            while self._waiting:
+            while self._waiting or self._notices:
                 waiting, self._waiting = self._waiting, {}
+                notices, self._notices = self._notices, {}
                 commands = [
                     c for node, entries in waiting.items() for c in self._add(node, entries)
+                ]
+                commands += [
+                    self._xadd(node, "n", _pack_notice(notice))
+                    for node, several in notices.items()
+                    for notice in several
                 ]
                 try:
                     results = await self._lane.submit(commands)
@@ -120,19 +166,19 @@ class Outbox:
             self._task = None
 
     def _add(self, node: str, entries: list[Copy]) -> list[Command]:
-        key = self._keys.inbox(node)
         commands = []
         first = size = 0
         for i, entry in enumerate(entries):
             size += len(entry.body)
             if size > PACKET_BYTES or i == len(entries) - 1:
-                packet = pack(entries[first : i + 1])
-                # NOMKSTREAM: only a node makes its inbox, so none is left behind for a dead one.
-                commands.append(
-                    ("XADD", key, "NOMKSTREAM", "MAXLEN", "~", INBOX_PACKETS, "*", "p", packet)
-                )
+                commands.append(self._xadd(node, "p", pack(entries[first : i + 1])))
                 first, size = i + 1, 0
         return commands
+
+    def _xadd(self, node: str, kind: str, packet: bytes) -> Command:
+        # NOMKSTREAM: only a node makes its inbox, so none is left behind for a dead one.
+        key = self._keys.inbox(node)
+        return ("XADD", key, "NOMKSTREAM", "MAXLEN", "~", INBOX_PACKETS, "*", kind, packet)
 
 
 class Leases:
@@ -241,11 +287,12 @@ class Inbox:
                 raise result
         return int(length)
 
-    async def read(self) -> tuple[list[bytes], list[bytes]]:
+    async def read(self) -> list[tuple[bytes, bytes]]:
         """Wait for what is in the inbox.
 
         Returns:
-            The packets and the canaries that came, in order; both empty after ``BLOCK_SECONDS``.
+            What came, in order; nothing after ``BLOCK_SECONDS``. Each has a kind: ``p`` for a
+            packet of copies, ``n`` for a notice, ``c`` for a canary.
 
         Raises:
             StoreUnavailable: Redis cannot be reached or refuses.
@@ -259,10 +306,9 @@ class Inbox:
             raise StoreUnavailable(f"the inbox cannot be read: {error}") from error
         if isinstance(answer, Exception):
             raise StoreUnavailable(f"the inbox cannot be read: {answer}")
-        packets: list[bytes] = []
-        canaries: list[bytes] = []
+        came: list[tuple[bytes, bytes]] = []
         for _, entries in answer or ():
             for entry_id, (kind, value) in entries:
-                (packets if kind == b"p" else canaries).append(value)
+                came.append((kind, value))
                 self._last = entry_id
-        return packets, canaries
+        return came

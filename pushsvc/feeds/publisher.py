@@ -5,7 +5,9 @@ message is late by at most a sweep, and never lost.
 """
 
 import enum
-from collections.abc import Collection, Sequence
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -14,6 +16,12 @@ from pushsvc.errors import DurabilityNotReached, PushError
 from pushsvc.feeds.feed import Append, Appended, Feeds
 from pushsvc.feeds.nodes import Copy, Leases, Outbox, node_of
 from pushsvc.feeds.pipe import Command
+from pushsvc.feeds.receipts import Receipts
+
+HEARD_SECONDS: Final = 1.0
+"""How old the view of who listens may be for what is ephemeral."""
+MOST_HEARD: Final = 10_000
+"""Most feeds of which that is remembered."""
 
 
 class Durability(enum.StrEnum):
@@ -34,6 +42,7 @@ class Receipt:
     """A publish that was accepted."""
 
     id: int
+    """0 for what is ephemeral, and has none."""
     durability: Durability
     connections: int
     """Live connections that it was routed to."""
@@ -57,15 +66,53 @@ class Publisher:
         outbox: for the copies.
         leases: who is live.
         durability: what to wait for.
+        receipts: what owes publishers an answer.
     """
 
     def __init__(
-        self, feeds: Feeds, outbox: Outbox, leases: Leases, durability: Durability
+        self,
+        feeds: Feeds,
+        outbox: Outbox,
+        leases: Leases,
+        durability: Durability,
+        receipts: Receipts,
     ) -> None:
         self._feeds = feeds
         self._outbox = outbox
         self._leases = leases
         self._durability: Final = durability
+        self._receipts = receipts
+        # Who listens to a feed, as read a moment ago, for what is ephemeral.
+        self._heard: OrderedDict[str, tuple[float, Mapping[str, int]]] = OrderedDict()
+
+    async def pass_on(self, feed: str, body: bytes) -> Receipt:
+        """Send something ephemeral to who listens; under pressure it is dropped.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        listeners = await self._listening(feed)
+        if self._outbox.busy:
+            metrics.ephemeral_dropped.labels("outbox").inc()
+            return Receipt(0, Durability.NONE, 0)
+        for node in {node_of(each) for each in listeners}:
+            self._outbox.post(node, Copy(feed, 0, 0, body))
+        metrics.published.labels("accepted").inc()
+        return Receipt(0, Durability.NONE, sum(listeners.values()))
+
+    async def _listening(self, feed: str) -> Mapping[str, int]:
+        """Who listens to a feed on nodes that are live, as of the last second."""
+        now = time.monotonic()
+        at, listeners = self._heard.get(feed, (0.0, {}))
+        if now - at >= HEARD_SECONDS or not at:
+            listeners = await self._feeds.listening(feed)
+            dead = set(await self._leases.dead(listeners))
+            listeners = {each: n for each, n in listeners.items() if each not in dead}
+            self._heard[feed] = (now, listeners)
+            self._heard.move_to_end(feed)
+            if len(self._heard) > MOST_HEARD:
+                self._heard.popitem(last=False)
+        return listeners
 
     async def publish(self, appends: Sequence[Append]) -> list[Receipt | PushError]:
         """Publish messages, each to its feed, in order.
@@ -78,6 +125,9 @@ class Publisher:
                 idempotency keys is safe.
             Overloaded: none was appended.
         """
+        owed = [append for append in appends if append.receipt]
+        if owed:
+            await self._receipts.owe(owed)
         results, confirmed = await self._feeds.append(appends)
         unconfirmed = self._unconfirmed(confirmed)
         dead = await self._dead(results)
@@ -89,6 +139,8 @@ class Publisher:
                 outcome = result
             else:
                 connections = self._route(append, result, dead)
+                if result.receipts:
+                    self._receipts.soon(append.feed)
                 if append.ttl == 0:
                     outcome = Receipt(result.id, Durability.NONE, connections)
                 elif unconfirmed is None:
@@ -130,10 +182,10 @@ class Publisher:
         Returns:
             How many live connections listen.
         """
-        live = [each for each in appended.listeners if each not in dead]
+        live = {each: n for each, n in appended.listeners.items() if each not in dead}
         for node in {node_of(each) for each in live}:
             self._outbox.post(node, Copy(append.feed, appended.id, appended.previous, append.body))
         if len(live) < len(appended.listeners):
             gone = [each for each in appended.listeners if each in dead]
             self._feeds.clean([(append.feed, gone)])
-        return len(live)
+        return sum(live.values())

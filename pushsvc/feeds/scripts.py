@@ -1,19 +1,24 @@
-"""The Lua scripts: one file an operation, each run atomically on one feed."""
+"""The Lua scripts: one file an operation, each run atomically on one slot."""
 
 import hashlib
 from importlib.resources import files
 from typing import Final
 
-NAMES: Final = ("ack", "check", "join", "lease", "publish", "read")
+SHARED: Final = "lib.lua"
+"""The file that is put before each of the others."""
 
 
 class Scripts:
-    """The scripts' texts and the digests by which they are called."""
+    """The scripts' texts, and the digests by which they are called, by the names of their files."""
 
     def __init__(self) -> None:
         folder = files("pushsvc.feeds") / "lua"
-        shared = (folder / "lib.lua").read_text()
-        by_name = {name: shared + (folder / f"{name}.lua").read_text() for name in NAMES}
+        shared = (folder / SHARED).read_text()
+        by_name = {
+            file.name.removesuffix(".lua"): shared + file.read_text()
+            for file in folder.iterdir()
+            if file.name.endswith(".lua") and file.name != SHARED
+        }
         self.texts = tuple(by_name.values())
         # SHA-1 is how EVALSHA names a script, not a protection.
         self.digests = {

@@ -1,52 +1,114 @@
 """Acknowledgements on their way to Redis: one write a device while an earlier one is under way."""
 
 import asyncio
+from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple
 
 from pushsvc.errors import PushError, Unavailable
-from pushsvc.feeds.feed import Feeds
-from pushsvc.protocol import messages
-from pushsvc.protocol.ids import parse, render
-from pushsvc.protocol.messages import Ref
+from pushsvc.feeds.feed import Acknowledged, Acknowledgement, Feeds
+from pushsvc.feeds.nodes import Notice, Outbox, node_of
+from pushsvc.protocol.ids import render
 
 SLICE: Final = 512
 """Most positions that are written at once."""
 MOST_ASKED: Final = 10_000
 """Most acknowledgements that wait to be answered; further ones are written, and not answered."""
 
-_Device = tuple[str, str]
-"""A feed and one of its devices."""
+Answer = Callable[[int], None]
+"""Told the device's position, once it is written down."""
 
 
-class Asker(Protocol):
-    """Who waits for the answer to an acknowledgement."""
+class _Place(NamedTuple):
+    """A position of a device: in its mailbox, or in the broadcast."""
 
-    def send(self, payload: bytes) -> None:
-        """Send one message."""
+    feed: str
+    device: str
+    kind: str
+
+
+class _Position(NamedTuple):
+    id: int
+    connection: str
+
+
+def _merge(waiting: dict[_Place, _Position], place: _Place, position: _Position) -> None:
+    held = waiting.get(place)
+    if held is None or held.id < position.id:
+        waiting[place] = position
 
 
 class Acks:
-    """The positions that are not written down yet."""
+    """The positions that are not written down yet.
 
-    def __init__(self, feeds: Feeds) -> None:
+    Args:
+        feeds: where they are written.
+        outbox: for the nodes that hold other connections of a user.
+        receipts_due: told of mailboxes that may owe a receipt.
+    """
+
+    def __init__(self, feeds: Feeds, outbox: Outbox, receipts_due: Callable[[str], None]) -> None:
         self._feeds = feeds
-        self._dirty: dict[_Device, int] = {}
-        self._asked: list[tuple[_Device, int, Asker, Ref]] = []
+        self._outbox = outbox
+        self._receipts_due = receipts_due
+        self._dirty: dict[_Place, _Position] = {}
+        # Those that Redis refused: they must not hold up the others.
+        self._refused: dict[_Place, _Position] = {}
+        self._asked: list[tuple[_Place, int, Answer]] = []
         self._task: asyncio.Task[None] | None = None
         self._failing = False
 
-    def add(self, feed: str, device: str, entry_id: int, who: Asker, ref: Ref) -> None:
-        """Write a device's position down; answer ``ref`` when that is done."""
-        key = (feed, device)
-        self._dirty[key] = max(self._dirty.get(key, 0), entry_id)
-        if ref is not None and len(self._asked) < MOST_ASKED:
-            self._asked.append((key, entry_id, who, ref))
+    def add(
+        self,
+        feed: str,
+        device: str,
+        entry_id: int,
+        kind: str,
+        connection: str,
+        answer: Answer | None,
+    ) -> None:
+        """Write a device's position down, and tell it when that is done.
+
+        Args:
+            feed: the mailbox.
+            device: whose position it is.
+            entry_id: the position.
+            kind: as in ``Acknowledgement``.
+            connection: the connection that acknowledges; empty where it is none.
+            answer: whom to tell.
+        """
+        place = _Place(feed, device, kind)
+        # What Redis refused waits for the next call of ``flush``, and what comes later with it.
+        waiting = self._refused if place in self._refused else self._dirty
+        _merge(waiting, place, _Position(entry_id, connection))
+        if answer is not None and len(self._asked) < MOST_ASKED:
+            self._asked.append((place, entry_id, answer))
         if not self._failing:
-            self.flush()
+            self._start()
+
+    async def write(self, feed: str, device: str, entry_id: int, broadcast: bool) -> int:  # noqa: FBT001
+        """Write down what a client acknowledges that cannot say so on its connection.
+
+        Returns:
+            The device's position.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        kind = "broadcast" if broadcast else "stored"
+        (result,) = await self._feeds.ack([Acknowledgement(feed, device, entry_id, kind)])
+        acknowledged = Feeds.acknowledged(result)
+        self._tell(_Place(feed, device, kind), "", acknowledged)
+        return acknowledged.position
 
     def flush(self) -> None:
         """Write what is not written; what fails waits for the next call."""
+        for place, position in self._refused.items():
+            _merge(self._dirty, place, position)
+        self._refused.clear()
+        self._start()
+
+    def _start(self) -> None:
         if self._dirty and self._task is None:
             self._task = asyncio.get_running_loop().create_task(self._run())
 
@@ -65,29 +127,53 @@ class Acks:
                 slice_ = {key: self._dirty.pop(key) for key in list(islice(self._dirty, SLICE))}
                 try:
                     results = await self._feeds.ack(
-                        (feed, device, entry_id) for (feed, device), entry_id in slice_.items()
+                        Acknowledgement(place.feed, place.device, at.id, place.kind, at.connection)
+                        for place, at in slice_.items()
                     )
-                except Unavailable as error:
-                    results = [error] * len(slice_)
-                self._settle(slice_, results)
+                except Unavailable:
+                    self._failing = True
+                    for place, position in slice_.items():
+                        _merge(self._dirty, place, position)
+                else:
+                    self._settle(slice_, results)
         finally:
             self._task = None
 
-    def _settle(self, written: dict[_Device, int], results: list[Any]) -> None:
-        answers = dict(zip(written, results, strict=True))
-        for key, result in answers.items():
-            if isinstance(result, PushError):
-                self._failing = True
-                self._dirty[key] = max(self._dirty.get(key, 0), written[key])
+    def _settle(self, written: dict[_Place, _Position], results: Iterable[Any]) -> None:
+        positions: dict[_Place, int] = {}
+        for (place, position), result in zip(written.items(), results, strict=True):
+            try:
+                acknowledged = Feeds.acknowledged(result)
+            except PushError:
+                self._refused[place] = position
+                continue
+            positions[place] = acknowledged.position
+            if acknowledged.others or acknowledged.receipts:
+                self._tell(place, position.connection, acknowledged)
+        if not self._asked:
+            return
         waiting = []
         for asked in self._asked:
-            key, entry_id, who, ref = asked
-            position = answers.get(key)
+            place, entry_id, answer = asked
+            at = positions.get(place)
             # An acknowledgement of more, which came meanwhile, waits for its own write.
-            if isinstance(position, bytes) and (
-                parse(position) >= entry_id or key not in self._dirty
-            ):
-                who.send(messages.reply(ref, acked=render(parse(position))))
+            more = place in self._dirty or place in self._refused
+            if at is not None and (at >= entry_id or not more):
+                answer(at)
             else:
                 waiting.append(asked)
         self._asked = waiting
+
+    def _tell(self, place: _Place, connection: str, acknowledged: Acknowledged) -> None:
+        """Tell the other connections of the user what concerns them."""
+        feed, device, kind = place
+        others = acknowledged.others
+        same = {node_of(c) for c, d in others.items() if d == device and c != connection}
+        for node in same:
+            values = [device, render(acknowledged.position), kind]
+            self._outbox.notify(node, Notice("acked", feed, values))
+        for entry_id in acknowledged.settled:
+            for node in {node_of(c) for c, d in others.items() if d != device}:
+                self._outbox.notify(node, Notice("withdrawn", feed, [render(entry_id), "acked"]))
+        if acknowledged.receipts:
+            self._receipts_due(feed)

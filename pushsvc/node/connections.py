@@ -11,7 +11,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
 import msgspec
@@ -23,17 +23,21 @@ from pushsvc.logs import SampledLog
 from pushsvc.node.poller import READABLE, WRITABLE, new_poller
 from pushsvc.node.wheel import Wheel
 from pushsvc.protocol import frames
+from pushsvc.protocol.delivery import Cursor
 from pushsvc.protocol.messages import Ref
 from pushsvc.protocol.session import (
     Acked,
     Beat,
     Effect,
+    End,
     Policy,
     Redeliver,
     Renew,
+    Request,
     Send,
     Session,
 )
+from pushsvc.protocol.wire import TEXT, Wire
 
 READ_BYTES: Final = 16 * 1024
 """Most bytes read from one socket before the next has its turn."""
@@ -53,7 +57,7 @@ sampled = SampledLog(log)
 
 
 class Owner(Protocol):
-    """Who decides what connections are sent: the hub."""
+    """Who decides what connections are sent."""
 
     def drained(self, connection: "Connection") -> None:
         """The socket has room again."""
@@ -61,7 +65,7 @@ class Owner(Protocol):
     def acked(self, connection: "Connection", ack: Acked) -> None:
         """The client acknowledged."""
 
-    def redeliver(self, connection: "Connection") -> None:
+    def redeliver(self, connection: "Connection", cursor: Cursor) -> None:
         """The cursor was rewound."""
 
     def left(self, connection: "Connection") -> None:
@@ -70,22 +74,24 @@ class Owner(Protocol):
 
 Renewal = Callable[["Connection", str, Ref], None]
 """Verifies a new token for a connection, and answers its ref."""
+Serve = Callable[["Connection", Request], None]
+"""Does what a client asks for, and answers its ref."""
 
 
 class Connection(msgspec.Struct, gc=False, eq=False):
-    """One WebSocket.
+    """One WebSocket, or one event stream.
 
     Args:
         core: the core that it is part of.
         number: unique in this process.
-        feed: the mailbox that it listens to.
         session: its rules.
+        wire: how messages are written to it.
     """
 
     _core: "Connections"
     number: int
-    feed: str
     session: Session
+    wire: Wire = TEXT
     fd: int = -1
     wake: int = 0
     open: bool = False
@@ -122,14 +128,12 @@ class Connection(msgspec.Struct, gc=False, eq=False):
             self._core.abort(self, None)
             return
         if sent < len(data):
-            self.tail = data[sent:]
-            self.blocked_at = self._core.now
-            self._core.poller.want_write(self.fd, True)
+            self._core.keep(self, data[sent:])
 
     def send(self, payload: bytes) -> None:
         """Send one message."""
         if self.open:
-            self.write(frames.text(payload))
+            self.write(self.wire.message(payload))
 
     def perform(self, effects: list[Effect]) -> None:
         """Carry out what the session asks for, in order."""
@@ -153,6 +157,7 @@ class Connections:
         max_message: most bytes of a client's message.
         owner: who decides what connections are sent.
         renew: verifies a new token.
+        serve: does what clients ask for.
         clock: seconds on a monotonic clock.
     """
 
@@ -162,6 +167,7 @@ class Connections:
         max_message: int,
         owner: Owner,
         renew: Renewal,
+        serve: Serve,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.policy = policy
@@ -174,6 +180,7 @@ class Connections:
         self._max_message = max_message
         self._owner = owner
         self._renew = renew
+        self._serve = serve
         self._clock = clock
         # An idle reader is as good as a new one, so connections without one share it.
         self._idle_reader = frames.FrameReader(max_message=max_message)
@@ -190,10 +197,14 @@ class Connections:
     def __iter__(self) -> Iterator[Connection]:
         return (connection for connection in self._by_fd if connection is not None)
 
-    def new(self, feed: str, session: Session) -> Connection:
-        """A connection whose handshake is not answered yet."""
+    def number(self) -> int:
+        """A number that no connection of this process has had."""
         self._numbers += 1
-        return Connection(self, self._numbers, feed, session)
+        return self._numbers
+
+    def new(self, session: Session, wire: Wire) -> Connection:
+        """A connection whose handshake is not answered yet."""
+        return Connection(self, self.number(), session, wire)
 
     def adopt(self, connection: Connection, fd: int) -> None:
         """Hold a socket from now on.
@@ -215,6 +226,36 @@ class Connections:
         connection.session.seen = self.now - self.policy.heartbeat * random.random() / 2  # noqa: S311
         due = connection.session.next_due(self.policy)
         connection.wake = self._wheel.put(fd, 0, due)
+
+    def fan_out(self, connections: Iterable[Connection], frame: bytes) -> list[Connection]:
+        """Write one frame to many connections; those that have no room for it.
+
+        This is the innermost loop of the service: what is done here is done for every subscriber
+        of a topic, and costs next to the system call.
+        """
+        write, size = os.write, len(frame)
+        blocked = []
+        for connection in connections:
+            if connection.tail is not None:
+                blocked.append(connection)
+                continue
+            try:
+                sent = write(connection.fd, frame)
+                if sent == size:
+                    continue
+            except BlockingIOError:
+                sent = 0
+            except OSError:
+                self.abort(connection, None)
+                continue
+            self.keep(connection, frame[sent:])
+        return blocked
+
+    def keep(self, connection: Connection, tail: bytes) -> None:
+        """Keep what the kernel did not take until the peer has read what it did."""
+        connection.tail = tail
+        connection.blocked_at = self.now
+        self.poller.want_write(connection.fd, True)
 
     def watch(self, connection: Connection) -> None:
         """See to it that a connection is looked at when something of it is due."""
@@ -256,7 +297,7 @@ class Connections:
         if not connection.open:
             return
         self._leave(connection, code)
-        connection.write(frames.encode_close(code, reason))
+        connection.write(connection.wire.close(code, reason))
         if connection.fd < 0:
             return
         connection.wake = self._wheel.put(connection.fd, 0, self.now + LINGER)
@@ -338,6 +379,8 @@ class Connections:
         if refused is not None:
             self.perform(connection, [refused])
             return
+        if not connection.wire.answers:
+            return  # a request has been made, and is all that the peer has to say
         reader = connection.reader or self._idle_reader
         violation = None
         try:
@@ -381,8 +424,9 @@ class Connections:
                     connection.write(pong)
 
     def _message(self, connection: Connection, message: frames.Message) -> None:
-        if message.opcode == frames.TEXT:
-            effects = connection.session.receive(message.payload, self.policy, self.now)
+        wire = connection.wire
+        if message.opcode == wire.opcode:
+            effects = connection.session.receive(message.payload, self.policy, self.now, wire.read)
             self.perform(connection, effects)
         else:
             self.end(connection, Close.UNSUPPORTED_DATA, Close.UNSUPPORTED_DATA.reason)
@@ -398,13 +442,15 @@ class Connections:
                     metrics.client_errors.labels(effect.error).inc()
             elif isinstance(effect, Beat):
                 if connection.tail is None:
-                    connection.write(frames.PING)
+                    connection.write(connection.wire.beat)
             elif isinstance(effect, Redeliver):
-                self._owner.redeliver(connection)
+                self._owner.redeliver(connection, effect.cursor)
             elif isinstance(effect, Renew):
                 self._renew(connection, effect.token, effect.ref)
-            else:
+            elif isinstance(effect, End):
                 self.end(connection, effect.code, effect.code.reason)
+            else:
+                self._serve(connection, effect)
 
     # --- the end -------------------------------------------------------------------------------
 

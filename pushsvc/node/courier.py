@@ -11,7 +11,7 @@ import structlog
 from pushsvc import metrics
 from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds import nodes
-from pushsvc.feeds.nodes import Copy, Inbox
+from pushsvc.feeds.nodes import Copy, Inbox, Notice
 
 PAUSE: Final = 0.5
 """Most seconds between two tries to read the inbox, half of it at random."""
@@ -25,6 +25,7 @@ class Courier:
     Args:
         inbox: what it reads.
         deliver: takes entries in the order of the inbox.
+        notice: takes notices, in that order too.
         fresh: whether the node's lease is held; without it nothing is handed on, since the inbox
             may tell what was acknowledged elsewhere meanwhile.
         heard: told of each canary.
@@ -36,12 +37,14 @@ class Courier:
         inbox: Inbox,
         *,
         deliver: Callable[[Iterable[Copy]], None],
+        notice: Callable[[Notice], None],
         fresh: Callable[[], bool],
         heard: Callable[[bytes], None],
         broken: Callable[[], None],
     ) -> None:
         self._inbox = inbox
         self._deliver = deliver
+        self._notice = notice
         self._fresh = fresh
         self._heard = heard
         self._broken = broken
@@ -51,7 +54,7 @@ class Courier:
         failing = False
         while True:
             try:
-                packets, canaries = await self._inbox.read()
+                came = await self._inbox.read()
             except StoreUnavailable as error:
                 if not failing:
                     failing = True
@@ -62,21 +65,22 @@ class Courier:
                 failing = False
                 log.info("the inbox is read again")
                 self._broken()
-            for packet in packets:
-                if not self._fresh():
+            for kind, value in came:
+                if kind == b"c":
+                    self._heard(value)
+                elif not self._fresh():
                     metrics.courier_entries.labels("fenced").inc()
-                    continue
-                self._open(packet)
-                # A full inbox must not keep the loop from its sockets.
-                await asyncio.sleep(0)
-            for canary in canaries:
-                self._heard(canary)
+                else:
+                    self._open(kind, value)
+                    # A full inbox must not keep the loop from its sockets.
+                    await asyncio.sleep(0)
 
-    def _open(self, packet: bytes) -> None:
+    def _open(self, kind: bytes, packet: bytes) -> None:
         try:
-            entries = nodes.unpack(packet)
+            if kind == b"n":
+                self._notice(nodes.unpack_notice(packet))
+            else:
+                self._deliver(nodes.unpack(packet))
         except msgspec.DecodeError as error:
             metrics.courier_entries.labels("unreadable").inc()
             log.warning("a courier packet is not readable", error=str(error))
-            return
-        self._deliver(entries)

@@ -1,4 +1,4 @@
-"""From feeds to listeners: hands on what the courier brings, and reads the feed where that fails.
+"""From mailboxes and the broadcast to their listeners.
 
 A listener that is in step with its feed gets each new entry straight from the courier. One that is
 not, because it is slow, its window is full, or a copy was lost, is fed from the feed, one read at a
@@ -8,23 +8,28 @@ time. Nothing is awaited per listener.
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
 
 import structlog
 
 from pushsvc import metrics
 from pushsvc.errors import PushError, Unavailable
-from pushsvc.feeds.feed import Feeds, Full
-from pushsvc.feeds.nodes import Copy, Leases
+from pushsvc.feeds.feed import Feeds, Full, Join
+from pushsvc.feeds.nodes import Copy, Leases, Notice
 from pushsvc.node.acks import Acks
+from pushsvc.node.broadcast import Broadcast
+from pushsvc.node.feeder import Feeder, Listener
 from pushsvc.node.rota import Rota
-from pushsvc.protocol import frames, ids, messages
-from pushsvc.protocol.delivery import Backlog, Deliver, Step
-from pushsvc.protocol.session import Acked, Policy, Session
+from pushsvc.node.topics import Topics
+from pushsvc.protocol import ids, messages
+from pushsvc.protocol.delivery import Backlog, Cursor
+from pushsvc.protocol.feeds import BROADCAST, MAILBOX
+from pushsvc.protocol.messages import Ref
+from pushsvc.protocol.session import Acked, Policy
+from pushsvc.protocol.wire import Wire
 
-CHUNK: Final = 16 * 1024
-"""Bytes of small frames that are sent with one system call."""
 BATCH: Final = 256
 """Most listeners that join or are checked in one submission."""
 MOST_LEFT: Final = 10_000
@@ -32,28 +37,10 @@ MOST_LEFT: Final = 10_000
 SWEEP_NOW: Final = 5
 """Seconds over which an urgent sweep is spread."""
 
+NOWHERE: Final[Mapping[str, int]] = MappingProxyType({})
+"""The positions of a client that holds none."""
+
 log = structlog.get_logger("pushsvc.hub")
-
-
-class Listener(Protocol):
-    """A connection, as the hub sees it."""
-
-    number: int
-    feed: str
-    session: Session
-    open: bool
-
-    def writable(self) -> bool:
-        """Whether the next frame may be handed over."""
-
-    def write(self, data: bytes) -> None:
-        """Hand over frames."""
-
-    def send(self, payload: bytes) -> None:
-        """Send one message."""
-
-    def watch(self) -> None:
-        """Something of the session is due earlier than before."""
 
 
 class Hub:
@@ -63,6 +50,9 @@ class Hub:
         node: the id under which connections are registered.
         feeds: where they are registered and read from.
         leases: who is live, and Redis time.
+        acks: writes positions down.
+        feeder: feeds those that are not in step.
+        topics: what some listen to.
         policy: the rules of every session.
         sweep_seconds: the longest that a lost copy can delay an entry for a quiet user.
         clock: seconds on a monotonic clock.
@@ -73,6 +63,9 @@ class Hub:
         node: str,
         feeds: Feeds,
         leases: Leases,
+        acks: Acks,
+        feeder: Feeder,
+        topics: Topics,
         policy: Policy,
         *,
         sweep_seconds: float,
@@ -83,11 +76,13 @@ class Hub:
         self._leases = leases
         self._policy = policy
         self._clock = clock
-        self._acks = Acks(feeds)
+        self._acks = acks
+        self._feeder = feeder
+        self._broadcast = Broadcast(node, feeds, feeder, policy, lambda: self)
+        self._topics = topics
         # Most feeds have one listener, which then stands for itself.
         self._listeners: dict[str, Listener | list[Listener]] = {}
-        # Listeners whose read failed: tried again with the next tick.
-        self._stalled: set[Listener] = set()
+        self._count = 0
         # Registrations to remove, each with its feed: one that stayed would count as a connection
         # of the user for as long as this node lives.
         self._left: list[tuple[str, str]] = []
@@ -95,14 +90,27 @@ class Hub:
         self._former: list[str] = []
         self._rota = Rota(sweep_seconds, SWEEP_NOW, clock())
 
+    def __iter__(self) -> Iterator[Listener]:
+        """All listeners, those included whose handshake is under way."""
+        for here in self._listeners.values():
+            if isinstance(here, list):
+                yield from here
+            else:
+                yield here
+
     def connection_id(self, listener: Listener) -> str:
         """The id under which a listener is registered."""
         return f"{self.node}.{listener.number:x}"
 
     # --- coming and going ----------------------------------------------------------------------
 
-    async def join(self, listener: Listener) -> Backlog:
+    async def join(self, listener: Listener, held: Mapping[str, int] = NOWHERE) -> Backlog:
         """Register a listener and read what it is owed.
+
+        Args:
+            listener: who comes.
+            held: the positions that it says it holds, by feed; what it acknowledged counts where
+                that is further.
 
         The listener is known here before Redis knows of it: what is published in between is
         noticed, and read after the backlog.
@@ -111,60 +119,75 @@ class Hub:
             TooManyConnections: the user holds as many connections as it may.
             Unavailable: Redis cannot be reached.
         """
-        cursor = listener.session.cursor
-        cursor.reading = True
+        await self._broadcast.ready()
+        session = listener.session
+        cursor = session.cursor
+        cursor.reading = session.broadcast.reading = True
+        place = held.get(cursor.feed)
         self._add(listener)
         try:
             while True:
                 registered = self.connection_id(listener)
-                backlog = await self._join_with_room(listener)
+                backlog = await self._join_with_room(listener, place)
                 if registered == self.connection_id(listener):
                     break
                 # Meanwhile the node came back under a new id, and nothing is sent to the old one.
-                self._feeds.clean([(listener.feed, [registered])])
+                self._feeds.clean([(cursor.feed, [registered])])
         except BaseException:
             # The join may have happened all the same.
             self.left(listener)
             raise
-        cursor.begin(backlog)
+        cursor.begin(backlog.cursor, place)
+        session.broadcast.begin(backlog.broadcast, held.get(BROADCAST))
         return backlog
 
-    async def _join_with_room(self, listener: Listener) -> Backlog:
+    async def _join_with_room(self, listener: Listener, held: int | None) -> Backlog:
         try:
-            return await self._join_one(listener)
+            return await self._join_one(listener, held)
         except Full as full:
             dead = await self._leases.dead(full.listeners)
             if not dead:
                 raise
-            self._feeds.clean([(listener.feed, dead)])
-            return await self._join_one(listener)
+            self._feeds.clean([(listener.session.cursor.feed, dead)])
+            return await self._join_one(listener, held)
 
-    async def _join_one(self, listener: Listener) -> Backlog:
-        (result,) = await self._feeds.join([self._registration(listener, None)])
+    async def _join_one(self, listener: Listener, held: int | None) -> Backlog:
+        (result,) = await self._feeds.join([self._registration(listener, held, again=False)])
         return Feeds.joined(result)
 
-    def _registration(
-        self, listener: Listener, held: int | None
-    ) -> tuple[str, str, str, int | None]:
-        return listener.feed, self.connection_id(listener), listener.session.device, held
+    def _registration(self, listener: Listener, held: int | None, *, again: bool) -> Join:
+        session = listener.session
+        return Join(
+            session.cursor.feed,
+            self.connection_id(listener),
+            session.device,
+            held,
+            self._broadcast.head,
+            again,
+        )
 
     def start(self, listener: Listener, backlog: Backlog, first: bytes) -> None:
         """Send ``first`` and then the backlog, in one segment where it is small."""
-        self._feed(listener, backlog, "backlog", first)
+        session = listener.session
+        self._feeder.feed(listener, session.cursor, backlog, "backlog", first)
+        session.broadcast.reading = False
+        self._broadcast.started(listener)
 
     def left(self, listener: Listener) -> None:
         """Forget a listener."""
-        here = self._listeners.get(listener.feed)
+        self._count -= 1
+        feed = listener.session.cursor.feed
+        here = self._listeners.get(feed)
         if here is listener:
-            del self._listeners[listener.feed]
+            del self._listeners[feed]
         elif isinstance(here, list) and listener in here:
             here.remove(listener)
             if len(here) == 1:
-                self._listeners[listener.feed] = here[0]
-        self._stalled.discard(listener)
+                self._listeners[feed] = here[0]
+        self._topics.left(listener)
         if not self._left:
             asyncio.get_running_loop().call_soon(self._flush_left)
-        self._left.append((listener.feed, self.connection_id(listener)))
+        self._left.append((feed, self.connection_id(listener)))
 
     def _flush_left(self) -> None:
         left, self._left = self._left, []
@@ -184,13 +207,15 @@ class Hub:
         self._left = (self._left + failed)[-MOST_LEFT:]
 
     def _add(self, listener: Listener) -> None:
-        here = self._listeners.get(listener.feed)
+        feed = listener.session.cursor.feed
+        here = self._listeners.get(feed)
+        self._count += 1
         if here is None:
-            self._listeners[listener.feed] = listener
+            self._listeners[feed] = listener
         elif isinstance(here, list):
             here.append(listener)
         else:
-            self._listeners[listener.feed] = [here, listener]
+            self._listeners[feed] = [here, listener]
 
     def _of(self, feed: str) -> Sequence[Listener]:
         here = self._listeners.get(feed)
@@ -204,27 +229,22 @@ class Hub:
         """Hand new entries to their listeners."""
         now = self._clock()
         redis_time = self._leases.redis_time()
-        window = self._policy.window
         delivered = direct = late = 0
-        for feed, entry_id, previous, body in entries:
-            frame = b""
-            for listener in self._of(feed):
-                cursor = listener.session.cursor
-                if cursor.offer(entry_id, previous, window) and listener.writable():
-                    if not frame:
-                        frame = frames.text(messages.notification(entry_id, body, 1))
-                    idle = cursor.unacked is None
-                    cursor.take(entry_id, now)
-                    listener.write(frame)
-                    if idle:
-                        listener.watch()
-                    delivered += 1
-                else:
-                    late += 1
-                    self._catch_up(listener, "gap")
-            if frame:
+        for copy in entries:
+            if not copy.id:
+                self._pass_on(copy, redis_time)
+                continue
+            if copy.feed.startswith(MAILBOX):
+                sent, missed = self._deliver(copy, now)
+            elif copy.feed == BROADCAST:
+                sent, missed = self._broadcast.deliver(copy, now)
+            else:
+                sent, missed = self._topics.deliver(copy)
+            delivered += sent
+            late += missed
+            if sent:
                 direct += 1
-                age = redis_time - ids.milliseconds(entry_id) / 1000
+                age = redis_time - ids.milliseconds(copy.id) / 1000
                 metrics.deliver_seconds.observe(max(0.0, age))
         if delivered:
             metrics.delivered.inc(delivered)
@@ -232,80 +252,89 @@ class Hub:
         if late:
             metrics.courier_entries.labels("late").inc(late)
 
-    # --- from the feed -------------------------------------------------------------------------
-
-    def _catch_up(self, listener: Listener, cause: str) -> None:
-        """Read on where there is something to read and room to send it."""
-        if listener.writable() and listener.session.cursor.wants(self._policy.window):
-            self._read(listener, cause)
-
-    def _read(self, listener: Listener, cause: str) -> None:
-        session = listener.session
-        try:
-            future = self._feeds.read(listener.feed, session.device, session.cursor.sent)
-        except Unavailable:
-            self._stalled.add(listener)
-            return
-        session.cursor.reading = True
-        metrics.feed_reads.labels(cause).inc()
-        future.add_done_callback(functools.partial(self._was_read, listener, cause))
-
-    def _was_read(self, listener: Listener, cause: str, future: asyncio.Future[list[Any]]) -> None:
-        listener.session.cursor.reading = False
-        try:
-            backlog = Feeds.backlog(future.result()[0])
-        except PushError:
-            self._stalled.add(listener)
-            return
-        self._feed(listener, backlog, cause)
-
-    def _feed(self, listener: Listener, backlog: Backlog, cause: str, first: bytes = b"") -> None:
-        """Carry out what the cursor makes of an answer of the feed."""
-        now = self._clock()
-        cursor = listener.session.cursor
-        cursor.reading = False
-        if not listener.writable():
-            cursor.head = max(cursor.head, backlog.head)
-            return
-        chunk = [first] if first else []
-        size = len(first)
-        delivered = redelivered = 0
-        for step in cursor.plan(backlog, self._policy.window, now):
-            frame = frames.text(self._payload(step))
-            if isinstance(step, Deliver):
-                cursor.take(step.entry.id, now)
-                delivered += step.attempt == 1
-                redelivered += step.attempt > 1
+    def _deliver(self, copy: Copy, now: float) -> tuple[int, int]:
+        """Hand a mailbox's entry to its listeners; how many got it, and how many read it later."""
+        feed, entry_id, previous, body = copy
+        window = self._policy.window
+        frames: dict[Wire, bytes] = {}
+        delivered = late = 0
+        for listener in self._of(feed):
+            cursor = listener.session.cursor
+            if cursor.offer(entry_id, previous, window) and listener.writable():
+                wire = listener.wire
+                frame = frames.get(wire)
+                if frame is None:
+                    payload = messages.notification(entry_id, body, 1)
+                    frame = frames[wire] = wire.entry(feed, entry_id, payload)
+                idle = cursor.unacked is None
+                cursor.take(entry_id, now)
+                listener.write(frame)
+                if idle:
+                    listener.watch()
+                delivered += 1
             else:
-                metrics.gaps.labels(step.reason).inc()
-            chunk.append(frame)
-            size += len(frame)
-            if size >= CHUNK:
-                listener.write(b"".join(chunk))
-                chunk, size = [], 0
-                if not listener.writable():
-                    break
-        if chunk:
-            listener.write(b"".join(chunk))
-        if delivered:
-            metrics.delivered.inc(delivered)
-        if redelivered:
-            metrics.redelivered.inc(redelivered)
-        if cursor.unacked is not None:
-            listener.watch()
-        self._catch_up(listener, cause)
+                late += 1
+                self._feeder.catch_up(listener, cursor, "gap")
+        return delivered, late
 
-    @staticmethod
-    def _payload(step: Step) -> bytes:
-        if isinstance(step, Deliver):
-            return messages.notification(step.entry.id, step.entry.body or b"", step.attempt)
-        return messages.gap(step.after, step.reason)
+    def _pass_on(self, copy: Copy, redis_time: float) -> None:
+        """Hand over what is no entry of a feed, to whom there is room for it."""
+        payload = messages.ephemeral(redis_time, copy.body)
+        if copy.feed.startswith(MAILBOX):
+            listeners: Iterable[Listener] = self._of(copy.feed)
+        elif copy.feed == BROADCAST:
+            listeners = list(self)
+        else:
+            listeners = self._topics.in_step(copy.feed)
+        delivered = dropped = 0
+        frames: dict[Wire, bytes] = {}
+        for listener in listeners:
+            if not listener.writable():
+                dropped += 1
+                continue
+            wire = listener.wire
+            frame = frames.get(wire)
+            if frame is None:
+                frame = frames[wire] = wire.message(payload)
+            listener.write(frame)
+            delivered += 1
+        metrics.delivered.inc(delivered)
+        metrics.ephemeral_dropped.labels("connection").inc(dropped)
+
+    def notice(self, notice: Notice) -> None:
+        """Act on what listeners of a feed have to know."""
+        if notice.kind == "acked":
+            device, position, kind = notice.values
+            self._acked_elsewhere(notice.feed, device, ids.parse(position), kind)
+        elif notice.kind == "withdrawn":
+            entry_id, reason = notice.values
+            self._withdrawn(notice.feed, ids.parse(entry_id), reason)
+        elif notice.kind == "presence":
+            self._topics.presence_changed(notice.feed)
+
+    def _acked_elsewhere(self, feed: str, device: str, position: int, kind: str) -> None:
+        for listener in self._of(feed):
+            session = listener.session
+            if session.device == device:
+                cursor = session.broadcast if kind.startswith("broadcast") else session.cursor
+                if cursor.settle(position, self._clock()):
+                    self._feeder.catch_up(listener, cursor, "window")
+
+    def _withdrawn(self, feed: str, entry_id: int, reason: str) -> None:
+        for listener in self._of(feed):
+            if listener.open and listener.session.cursor.withdraw(entry_id):
+                listener.send(messages.withdrawn(entry_id, reason))
+                # It may have left room in the window.
+                self._feeder.catch_up(listener, listener.session.cursor, "window")
 
     # --- from the listeners --------------------------------------------------------------------
 
     def drained(self, listener: Listener) -> None:
         """The listener has room again."""
-        self._catch_up(listener, "slow")
+        session = listener.session
+        self._feeder.catch_up(listener, session.cursor, "slow")
+        self._feeder.catch_up(listener, session.broadcast, "slow")
+        self._topics.drained(listener)
 
     def acked(self, listener: Listener, ack: Acked) -> None:
         """Write the device's position down, and read on if the window was full."""
@@ -313,13 +342,24 @@ class Hub:
             age = self._leases.redis_time() - ids.milliseconds(ack.id) / 1000
             metrics.ack_seconds.observe(max(0.0, age))
             metrics.acked.inc()
-        self._acks.add(listener.feed, listener.session.device, ack.id, listener, ack.ref)
-        self._catch_up(listener, "window")
+        session = listener.session
+        answer = None
+        if ack.ref is not None:
+            answer = functools.partial(_answer, listener, ack.ref)
+        self._acks.add(
+            session.cursor.feed,
+            session.device,
+            ack.id,
+            "" if ack.cursor is session.cursor else "broadcast",
+            self.connection_id(listener),
+            answer,
+        )
+        self._feeder.catch_up(listener, ack.cursor, "window")
 
-    def redeliver(self, listener: Listener) -> None:
+    def redeliver(self, listener: Listener, cursor: Cursor) -> None:
         """The cursor was rewound: send again what is still not acknowledged."""
         if listener.writable():
-            self._read(listener, "redelivery")
+            self._feeder.read(listener, cursor, "redelivery")
 
     # --- time ----------------------------------------------------------------------------------
 
@@ -327,23 +367,24 @@ class Hub:
         """Try again what failed, and sweep; to be called once a second."""
         self._acks.flush()
         self._flush_left()
-        stalled, self._stalled = self._stalled, set()
-        for listener in stalled:
-            if listener.writable() and not listener.session.cursor.reading:
-                self._read(listener, "retry")
+        self._feeder.tick()
+        self._broadcast.tick(self._count)
+        self._topics.tick()
         self._sweep(self._rota.turn(lambda: list(self._listeners), self._clock()))
 
     def sweep_soon(self) -> None:
         """Copies may have been lost: look at every feed within seconds."""
         self._rota.hurry()
+        self._broadcast.check()
+        self._topics.sweep_soon()
 
     def _sweep(self, feeds: list[str]) -> None:
         for listeners in self._batches(feeds):
-            checks = [(each.feed, self.connection_id(each)) for each in listeners]
+            checks = [(each.session.cursor.feed, self.connection_id(each)) for each in listeners]
             try:
                 future = self._feeds.check(checks)
             except Unavailable:
-                self._rota.put_back([each.feed for each in listeners])
+                self._rota.put_back([each.session.cursor.feed for each in listeners])
             else:
                 future.add_done_callback(functools.partial(self._checked, listeners))
 
@@ -357,7 +398,7 @@ class Hub:
         try:
             heads = future.result()
         except PushError:
-            self._rota.put_back([each.feed for each in listeners])
+            self._rota.put_back([each.session.cursor.feed for each in listeners])
             return
         unregistered = []
         late = 0
@@ -375,7 +416,7 @@ class Hub:
             late += 1
             cursor.head = max(cursor.head, newest)
             if newest < cursor.sent or cursor.wants(self._policy.window):
-                self._read(listener, "sweep")
+                self._feeder.read(listener, cursor, "sweep")
         metrics.sweeps.labels("in step").inc(len(listeners) - late - len(unregistered))
         metrics.sweeps.labels("late").inc(late)
         metrics.sweeps.labels("unregistered").inc(len(unregistered))
@@ -390,6 +431,7 @@ class Hub:
         self._former.append(self.node)
         self._left.clear()  # their lease has taken them along
         self.node = node
+        self._topics.node = self._broadcast.node = node
 
     async def rejoin(self, node: str) -> None:
         """Register every connection under a new node id, and close every gap.
@@ -400,11 +442,18 @@ class Hub:
         if node != self.node:
             self.rename(node)
         former = len(self._former)
-        for listeners in self._batches(list(self._listeners)):
+        # Now, so that the former registration of who leaves meanwhile is removed as well.
+        batches = list(self._batches(list(self._listeners)))
+        try:
+            await self._broadcast.register()
+        except PushError as error:
+            raise Unavailable("the broadcast could not be registered again") from error
+        await self._topics.register()
+        for listeners in batches:
             if self._former:
                 # First, and in the same lane: they count as connections of the user.
                 self._feeds.clean(
-                    (each.feed, [f"{node}.{each.number:x}" for node in self._former])
+                    (each.session.cursor.feed, [f"{node}.{each.number:x}" for node in self._former])
                     for each in listeners
                 )
             future = self._join_again(listeners)
@@ -420,7 +469,10 @@ class Hub:
         listeners = [each for each in listeners if each.open]
         try:
             future = self._feeds.join(
-                [self._registration(each, each.session.cursor.sent) for each in listeners]
+                [
+                    self._registration(each, each.session.cursor.sent, again=True)
+                    for each in listeners
+                ]
             )
         except Unavailable:
             return None
@@ -433,14 +485,18 @@ class Hub:
         error = future.exception()
         results = [error] * len(listeners) if error is not None else future.result()
         for listener, result in zip(listeners, results, strict=True):
-            listener.session.cursor.reading = False
+            cursor = listener.session.cursor
             try:
                 backlog = Feeds.joined(result)
             except PushError:
-                self._stalled.add(listener)
+                self._feeder.read(listener, cursor, "retry")
             else:
-                self._feed(listener, backlog, "rejoin")
+                self._feeder.feed(listener, cursor, backlog, "rejoin")
 
     async def aclose(self) -> None:
         """Write down what was acknowledged."""
         await self._acks.aclose()
+
+
+def _answer(listener: Listener, ref: Ref, position: int) -> None:
+    listener.send(messages.reply(ref, acked=ids.render(position)))

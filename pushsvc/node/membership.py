@@ -123,6 +123,7 @@ class Membership:
         courier = Courier(
             inbox,
             deliver=self._hub.deliver,
+            notice=self._hub.notice,
             fresh=self.fresh,
             heard=self._heard,
             broken=self._hub.sweep_soon,

@@ -4,7 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from pushsvc.auth.tokens import Claims, Verifier
+from pushsvc.auth.revocations import token_key
+from pushsvc.auth.tokens import Claims, TokenCheck
 from pushsvc.errors import PushError
 from pushsvc.node.connections import Connection
 from pushsvc.protocol.messages import Ref
@@ -21,7 +22,7 @@ class Renewals:
     """
 
     def __init__(
-        self, verifier: Verifier, policy: Policy, clock: Callable[[], float] = time.monotonic
+        self, verifier: TokenCheck, policy: Policy, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._verifier = verifier
         self._policy = policy
@@ -51,7 +52,11 @@ class Renewals:
 
     def _accept(self, connection: Connection, claims: Claims, ref: Ref) -> None:
         expires = deadline(claims.expires, self._clock())
-        effects = connection.session.renewed(claims.user, expires, claims.expires, ref)
+        session = connection.session
+        if claims.user == session.user:
+            session.issued = claims.issued or 0
+            session.token_key = token_key(claims.token_id)
+        effects = session.renewed(claims.user, expires, claims.expires, claims.grants, ref)
         connection.perform(effects)
         connection.watch()
 

@@ -23,6 +23,8 @@ class Entry(NamedTuple):
 
     id: int
     body: bytes | None
+    withdrawn: str = ""
+    """Why it was withdrawn, if it was: ``recalled``, or ``acked`` by another device."""
 
 
 class Backlog(NamedTuple):
@@ -39,6 +41,8 @@ class Backlog(NamedTuple):
     gap: str
     """Why entries after ``start`` are missing: ``trimmed``, ``reset`` or empty."""
     entries: Sequence[Entry]
+    broadcast: int = ids.START
+    """The device's position in the broadcast, in the answer to a join."""
 
 
 class Deliver(NamedTuple):
@@ -55,11 +59,24 @@ class Gap(NamedTuple):
     reason: str
 
 
-Step = Deliver | Gap
+class Withdrawn(NamedTuple):
+    """Tell the client that an entry, which it may hold, is withdrawn."""
+
+    id: int
+    reason: str
+
+
+Step = Deliver | Gap | Withdrawn
 
 
 class Cursor(msgspec.Struct, gc=False, eq=False):
     """One connection's cursor in one feed.
+
+    Args:
+        feed: the feed.
+        device: whose acknowledged position the feed keeps; empty where it keeps none.
+        acks: whether entries are acknowledged. Where they are not, one that was handed to the
+            socket is done.
 
     ``window``, an argument of several methods, is the most entries that may be sent and not
     acknowledged: the flow control of the feed. ``now`` is in seconds on a monotonic clock.
@@ -68,6 +85,9 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
     every connection of a worker at each full collection.
     """
 
+    feed: str
+    device: str = ""
+    acks: bool = True
     acked: int = ids.START
     sent: int = ids.START
     head: int = ids.START
@@ -78,6 +98,8 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
     """When the oldest unacknowledged entry was sent, or an acknowledgement last moved on."""
     reading: bool = False
     """A read of the feed is under way: what the courier brings meanwhile only moves the head."""
+    over: bool = False
+    """Nobody wants the feed here any more; a read may still be under way."""
 
     @property
     def outstanding(self) -> int:
@@ -100,6 +122,8 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
     def take(self, entry_id: int, now: float) -> None:
         """The entry was handed to the socket."""
         self.sent = entry_id
+        if not self.acks:
+            return
         if not self.unacked:
             self.unacked = [entry_id]
             self.progress = now
@@ -117,9 +141,40 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
         self._settle(entry_id, now)
         return True
 
-    def begin(self, backlog: Backlog) -> None:
-        """Take the device's place in the feed, before the first plan of a connection."""
-        self.sent = self.acked = backlog.cursor
+    def settle(self, entry_id: int, now: float) -> bool:
+        """Learn that another connection of the device acknowledged up to an entry.
+
+        Returns:
+            Whether the position moved.
+        """
+        if entry_id <= self.acked:
+            return False
+        self._settle(entry_id, now)
+        return True
+
+    def withdraw(self, entry_id: int) -> bool:
+        """Learn that an entry was withdrawn.
+
+        Returns:
+            Whether the client may hold it, and must be told.
+        """
+        if not self.acked < entry_id <= self.sent:
+            return False
+        if self.unacked and entry_id in self.unacked:
+            self.unacked = [i for i in self.unacked if i != entry_id] or None
+            if self.unacked is None:
+                self.attempt = 1
+        return True
+
+    def begin(self, position: int, held: int | None = None) -> None:
+        """Take a place in the feed, before the first plan of a connection.
+
+        Args:
+            position: what was acknowledged.
+            held: what the client says that it holds beyond that.
+        """
+        self.acked = position
+        self.sent = position if held is None else max(position, held)
 
     def plan(self, backlog: Backlog, window: int, now: float) -> Iterator[Step]:
         """What to do with an answer of the feed, step by step.
@@ -139,14 +194,18 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
         for entry in backlog.entries:
             if entry.id <= self.sent:
                 continue
+            if entry.withdrawn:
+                yield Withdrawn(entry.id, entry.withdrawn)
+                continue
             again = entry.id in before
             if not again and not self._room(window):
                 # What was sent since the rewind and is gone needs no further read.
                 self.sent = max(self.sent, *(self.unacked or ()))
                 return
             if entry.body is None:
-                # Who was sent an entry before its time to live passed does not miss it.
-                if not again:
+                # Who was sent an entry before its time to live passed does not miss it, and nobody
+                # is owed one that needs no acknowledgement.
+                if not again and self.acks:
                     missing = missing or "trimmed"
                 continue
             if missing:

@@ -1,132 +1,22 @@
-"""The shapes on the wire: what clients and publishers send, and what they are sent.
-
-Everything is JSON that any client can read (I-JSON, RFC 7493): duplicate names, lone surrogates and
-numbers beyond a double are refused at the edge, so what is stored can be forwarded as it is.
-"""
+"""The messages on a connection: what clients send, and what they are sent."""
 
 import functools
-import json
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Any, Final, Never, TypeVar
+from typing import Any, Final, Literal
 
 import msgspec
 
-from pushsvc.errors import InvalidJSON, InvalidRequest, PayloadTooLarge, PushError
+from pushsvc.errors import InvalidRequest, PushError
 from pushsvc.protocol import ids
+from pushsvc.protocol.encoding import Read, decode, encode, shape
 from pushsvc.protocol.names import require_name
 
 SUBPROTOCOL: Final = "pushsvc.v1.json"
-MAX_USERS: Final = 1000
-"""Most users that one notification may name."""
-MAX_DEPTH: Final = 64
-"""Most arrays and objects within one another."""
-MAX_TTL: Final = 10 * 365 * 86400
-
-_encode = msgspec.json.Encoder().encode
-Shape = TypeVar("Shape")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    fields = dict(pairs)
-    if len(fields) != len(pairs):
-        raise InvalidJSON("an object has the same name twice: send each name once")
-    return fields
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if number in (float("inf"), float("-inf")):
-        raise InvalidJSON("a number is larger than a double can hold: send it as a string")
-    return number
-
-
-def _constant(name: str) -> Never:
-    raise InvalidJSON(f"{name} is not JSON: send a number, a string or null")
-
-
-def _integer(text: str) -> int:
-    _finite(text)
-    return int(text)
-
-
-_decoder = json.JSONDecoder(
-    object_pairs_hook=_unique, parse_float=_finite, parse_constant=_constant
-)
-# Looks at each integer, which only those need that have as many digits as the largest double.
-_careful_decoder = json.JSONDecoder(
-    object_pairs_hook=_unique,
-    parse_float=_finite,
-    parse_int=_integer,
-    parse_constant=_constant,
-)
-_has_long_number = re.compile(rb"\d{309}").search
-
-
-def decode(data: bytes) -> Any:
-    """Parse JSON strictly.
-
-    Raises:
-        InvalidJSON: the bytes are not UTF-8, not JSON, too deep, or not I-JSON.
-    """
-    value = _decode(data)
-    if b"\\u" in data:
-        encode(value)  # only an escape can be half of a surrogate pair: what cannot be sent back
-    return value
-
-
-def _decode(data: bytes) -> Any:
-    try:
-        decoder = _careful_decoder if _has_long_number(data) else _decoder
-        return decoder.decode(data.decode())
-    except UnicodeDecodeError:
-        raise InvalidJSON("the text is not UTF-8: encode JSON as UTF-8") from None
-    except RecursionError:
-        raise InvalidJSON(f"nested deeper than {MAX_DEPTH} levels: flatten the data") from None
-    except ValueError as error:
-        raise InvalidJSON(f"not JSON: {str(error)[:200]}") from None
-
-
-def encode(value: Any) -> bytes:
-    """Write compact JSON.
-
-    Raises:
-        InvalidJSON: a string holds a lone surrogate, or the value is nested too deep.
-    """
-    try:
-        return _encode(value)
-    except UnicodeEncodeError:
-        raise InvalidJSON(
-            "a string holds half of a surrogate pair: send whole characters"
-        ) from None
-    except RecursionError:
-        raise InvalidJSON(f"nested deeper than {MAX_DEPTH} levels: flatten the data") from None
-
-
-def shape(value: Any, kind: type[Shape]) -> Shape:
-    """Check a parsed value against a documented shape.
-
-    Raises:
-        InvalidRequest: a field is missing, unknown or of another type; the detail says which.
-    """
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise InvalidRequest(_plain(str(error))) from None
-
-
-def _plain(text: str) -> str:
-    """An error of msgspec in the words of the wire: ``$.to.user`` is ``to.user``."""
-    return (text[0].lower() + text[1:]).replace("`$.", "`").replace(" - at `$`", "")[:300]
-
-
-def _depth_within(value: Any, levels: int) -> bool:
-    if isinstance(value, dict):
-        return levels > 0 and all(_depth_within(item, levels - 1) for item in value.values())
-    if isinstance(value, list):
-        return levels > 0 and all(_depth_within(item, levels - 1) for item in value)
-    return True
-
+MSGPACK_SUBPROTOCOL: Final = "pushsvc.v1.msgpack"
+MAX_SUBSCRIPTIONS: Final = 256
+"""Most topics that one message may name, and that one connection may listen to."""
 
 # --- what a client sends on its socket ---------------------------------------------------------
 
@@ -137,6 +27,65 @@ class Ack(msgspec.Struct, tag="ack", forbid_unknown_fields=True):
     """Everything up to this notification is done, for this device."""
 
     id: str
+    broadcast: bool = False
+    ref: Ref = None
+
+
+class Subscribe(msgspec.Struct, tag="subscribe", forbid_unknown_fields=True):
+    """Listen to a topic, or to several, each from a position or from now on."""
+
+    topic: str | None = None
+    since: str | None = None
+    topics: dict[str, str | None] | None = None
+    ref: Ref = None
+
+    def positions(self) -> dict[str, int | None]:
+        """The topics, each with the position to go on from.
+
+        Raises:
+            InvalidRequest: it names both one topic and several, none, or too many.
+            InvalidName: a topic is none.
+        """
+        if (self.topic is None) == (self.topics is None):
+            raise InvalidRequest('a subscription needs exactly one of "topic" and "topics"')
+        if self.topic is not None:
+            topics = {self.topic: self.since}
+        else:
+            if self.since is not None:
+                raise InvalidRequest('with "topics" each position stands beside its topic')
+            topics = self.topics or {}
+        if not 1 <= len(topics) <= MAX_SUBSCRIPTIONS:
+            raise InvalidRequest(f'"topics" needs 1 to {MAX_SUBSCRIPTIONS} topics: split them')
+        return {
+            require_name(topic, "topic"): None if since is None else ids.parse_untrusted(since)
+            for topic, since in topics.items()
+        }
+
+
+class Unsubscribe(msgspec.Struct, tag="unsubscribe", forbid_unknown_fields=True):
+    """Do not listen to a topic any more."""
+
+    topic: str
+    ref: Ref = None
+
+
+class Publish(msgspec.Struct, tag="publish", forbid_unknown_fields=True):
+    """A message to a topic; the fields are those of a notification."""
+
+    topic: str
+    data: Any
+    event: str | None = None
+    ttl: int | float | None = None
+    collapse_key: str | None = None
+    ephemeral: bool = False
+    encoding: Literal["base64"] | None = None
+    ref: Ref = None
+
+
+class Presence(msgspec.Struct, tag="presence", forbid_unknown_fields=True):
+    """Who listens to a topic? Changes are told from then on."""
+
+    topic: str
     ref: Ref = None
 
 
@@ -153,7 +102,7 @@ class Ping(msgspec.Struct, tag="ping", forbid_unknown_fields=True):
     ref: Ref = None
 
 
-ClientMessage = Ack | Refresh | Ping
+ClientMessage = Ack | Subscribe | Unsubscribe | Publish | Presence | Refresh | Ping
 
 
 # Half of all that clients send, as encoders write it. Parsing it would cost more than the rest of
@@ -161,26 +110,26 @@ ClientMessage = Ack | Refresh | Ping
 _usual_ack = re.compile(rb'\{"type": ?"ack", ?"id": ?"([0-9-]{1,40})"\}').fullmatch
 
 
-def client_message(payload: bytes) -> ClientMessage:
+def client_message(payload: bytes, read: Read = decode) -> ClientMessage:
     """Read one message of a client.
 
     Raises:
-        InvalidRequest: it is not JSON, of no known type, or not of that type's shape.
+        InvalidRequest: it cannot be parsed, is of no known type, or not of that type's shape.
     """
-    ack = _usual_ack(payload)
+    ack = _usual_ack(payload) if read is decode else None
     if ack is not None:
         return Ack(ack[1].decode())
-    value = decode(payload)
+    value = read(payload)
     if not isinstance(value, dict):
         raise InvalidRequest('a message is a JSON object with a "type"')
     return shape(value, ClientMessage)  # type: ignore[arg-type]  # a union is no `type`
 
 
-def ref_of(payload: bytes) -> Ref:
+def ref_of(payload: bytes, read: Read = decode) -> Ref:
     """The ``ref`` of a message that could not be used, so that its error can carry it."""
     try:
-        value = decode(payload)
-    except InvalidJSON:
+        value = read(payload)
+    except InvalidRequest:
         return None
     ref = value.get("ref") if isinstance(value, dict) else None
     return ref if isinstance(ref, int | str) and not isinstance(ref, bool) else None
@@ -193,7 +142,7 @@ def welcome(
     *, connection: str, user: str, device: str, heartbeat: float, window: int, expires_at: int
 ) -> bytes:
     """The first message of a connection; times are in seconds."""
-    return _encode(
+    return encode(
         {
             "type": "welcome",
             "connection": connection,
@@ -213,7 +162,7 @@ def _second(since_epoch: int) -> str:
 
 
 def notification(entry_id: int, body: bytes, attempt: int) -> bytes:
-    """One notification; ``body`` is what ``notification_body`` made of it when it was published."""
+    """One notification; ``body`` is what ``body_of`` made of it when it was published."""
     published = ids.milliseconds(entry_id)
     stamp = _second(published // 1000)
     again = f'"attempt":{attempt},' if attempt > 1 else ""
@@ -223,13 +172,33 @@ def notification(entry_id: int, body: bytes, attempt: int) -> bytes:
     ).encode() + body
 
 
-ENVELOPE: Final = 160
-"""Most bytes that ``notification`` adds to a body."""
+def ephemeral(now: float, body: bytes) -> bytes:
+    """A message that is no entry of a feed, and has no id; ``now`` in seconds since the epoch."""
+    stamp = _second(int(now))
+    fraction = int(now * 1000) % 1000
+    return (
+        f'{{"type":"notification","time":"{stamp}.{fraction:03d}Z","ephemeral":true,'
+    ).encode() + body
 
 
-def gap(after: int, reason: str) -> bytes:
-    """Entries after ``after`` are gone before they were acknowledged."""
-    return _encode({"type": "gap", "after": ids.render(after), "reason": reason})
+def gap(after: int, reason: str, **feed: Any) -> bytes:
+    """Entries after ``after`` are gone; ``feed`` says of which feed, if not of the mailbox."""
+    return encode({"type": "gap", **feed, "after": ids.render(after), "reason": reason})
+
+
+def withdrawn(entry_id: int, reason: str) -> bytes:
+    """A notification that the device may hold is withdrawn: ``recalled`` or ``acked`` elsewhere."""
+    return encode({"type": "withdrawn", "id": ids.render(entry_id), "reason": reason})
+
+
+def presence(topic: str, joined: Sequence[str], left: Sequence[str]) -> bytes:
+    """Who came to a topic and who left it."""
+    return encode({"type": "presence", "topic": topic, "joined": list(joined), "left": list(left)})
+
+
+def closed(code: int, reason: str) -> bytes:
+    """The last message of a stream that has no close frame."""
+    return encode({"type": "closed", "code": code, "reason": reason})
 
 
 def reply(ref: Ref, **fields: Any) -> bytes:
@@ -252,75 +221,9 @@ def error(problem: PushError, ref: Ref = None) -> bytes:
 
 def reconnect(retry_after: float) -> bytes:
     """The node drains: come back after ``retry_after`` seconds."""
-    return _encode({"type": "reconnect", "retry_after": round(retry_after, 3)})
+    return encode({"type": "reconnect", "retry_after": round(retry_after, 3)})
 
 
 def pong(ref: Ref) -> bytes:
     """The answer to a client's ``ping``."""
     return encode({"type": "pong"} if ref is None else {"type": "pong", "ref": ref})
-
-
-# --- what a publisher sends --------------------------------------------------------------------
-
-
-class To(msgspec.Struct, forbid_unknown_fields=True):
-    """Whom a notification is for: exactly one of the fields."""
-
-    user: str | None = None
-    users: list[str] | None = None
-
-
-class Notification(msgspec.Struct, forbid_unknown_fields=True):
-    """A notification as a publisher writes it; ``ttl`` is in seconds, 0 is live only."""
-
-    to: To
-    data: Any
-    event: str | None = None
-    ttl: int | float | None = None
-
-    def users(self) -> list[str]:
-        """The users it is for.
-
-        Raises:
-            InvalidRequest: there is no target, or more than one kind of target.
-            InvalidName: a user id is not one.
-        """
-        if (self.to.user is None) == (self.to.users is None):
-            raise InvalidRequest('"to" needs exactly one of "user" and "users"')
-        users = [self.to.user] if self.to.users is None else self.to.users
-        if not 1 <= len(users) <= MAX_USERS:
-            raise InvalidRequest(f'"users" needs 1 to {MAX_USERS} user ids: split the list')
-        if len(set(users)) < len(users):
-            raise InvalidRequest('"users" names a user twice: name each once')
-        return [require_name(user, "user id") for user in users]
-
-
-def notification_from(value: Any, max_message: int) -> tuple[Notification, bytes]:
-    """Check a parsed notification and encode what of it is stored.
-
-    Args:
-        value: the parsed JSON.
-        max_message: most bytes of the message that clients will be sent.
-
-    Returns:
-        The notification and its body, the end of the JSON object that clients are sent.
-
-    Raises:
-        InvalidRequest: it has not the documented shape.
-        PayloadTooLarge: the message for the clients would be over the limit.
-    """
-    note = shape(value, Notification)
-    if note.event is not None:
-        require_name(note.event, "event")
-    if note.ttl is not None and not 0 <= note.ttl <= MAX_TTL:
-        raise InvalidRequest(f'"ttl" is a number of seconds from 0 to {MAX_TTL}')
-    if not _depth_within(note.data, MAX_DEPTH):
-        raise InvalidJSON(f"nested deeper than {MAX_DEPTH} levels: flatten the data")
-    fields = {"data": note.data} if note.event is None else {"event": note.event, "data": note.data}
-    body = encode(fields)[1:]
-    if len(body) + ENVELOPE > max_message:
-        raise PayloadTooLarge(
-            f"the notification takes {len(body) + ENVELOPE} bytes, at most {max_message} are "
-            "delivered: send less data, or a link to it"
-        )
-    return note, body

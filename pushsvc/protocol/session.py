@@ -5,16 +5,18 @@ A session knows nothing of sockets. Whoever holds it performs the effects that `
 """
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
 from pushsvc.codes import Close
-from pushsvc.errors import InvalidRequest, PushError, RateLimited
-from pushsvc.protocol import ids, messages
+from pushsvc.errors import Forbidden, InvalidRequest, PushError, RateLimited
+from pushsvc.protocol import encoding, ids, messages
 from pushsvc.protocol.delivery import Cursor
+from pushsvc.protocol.grants import NOTHING, Grants
 from pushsvc.protocol.limits import Rate, spend
 from pushsvc.protocol.messages import Ref
+from pushsvc.protocol.names import require_name
 
 EXPIRY_NOTICE: Final = 60.0
 """Seconds before a token's expiry at which its connection is told."""
@@ -53,6 +55,7 @@ class Send:
 class Acked:
     """The device's position: write it down if it moved, then answer ``ref``."""
 
+    cursor: Cursor
     id: int
     ref: Ref
     moved: bool
@@ -79,6 +82,41 @@ class Beat:
 class Redeliver:
     """Read on from what was acknowledged: the cursor was rewound."""
 
+    cursor: Cursor
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribe:
+    """Listen to topics, each from a position or from now on, then answer ``ref``."""
+
+    topics: dict[str, int | None]
+    many: bool
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """Do not listen to a topic any more, then answer ``ref``."""
+
+    topic: str
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """Publish to a topic, then answer ``ref``."""
+
+    message: messages.Publish
+    ref: Ref
+
+
+@dataclass(frozen=True, slots=True)
+class Present:
+    """Say who listens to a topic, and from now on who comes and goes."""
+
+    topic: str
+    ref: Ref
+
 
 @dataclass(frozen=True, slots=True)
 class End:
@@ -87,7 +125,9 @@ class End:
     code: Close
 
 
-Effect = Send | Acked | Renew | Beat | Redeliver | End
+Request = Subscribe | Unsubscribe | Publish | Present
+"""What a client asks for."""
+Effect = Send | Acked | Renew | Beat | Redeliver | Request | End
 
 
 class Session(msgspec.Struct, gc=False, eq=False):
@@ -98,6 +138,12 @@ class Session(msgspec.Struct, gc=False, eq=False):
         device: the device, from the request.
         expires: when the token expires, seconds on the session's monotonic clock.
         seen: now, on that clock.
+        cursor: its place in the mailbox.
+        broadcast: its place in the broadcast.
+        grants: the topics that the token opens.
+        issued: when the token was made, seconds since the epoch; 0 where it does not say.
+        token_key: stands for the token's id.
+        answers: whether the peer can answer a sign of life.
     """
 
     user: str
@@ -105,10 +151,17 @@ class Session(msgspec.Struct, gc=False, eq=False):
     expires: float
     seen: float
     """When the peer was last heard of."""
+    cursor: Cursor
+    broadcast: Cursor
+    grants: Grants = NOTHING
+    issued: int = 0
+    token_key: int = 0
+    answers: bool = True
     asked: float = 0.0
     """When it was last asked for a sign of life."""
-    cursor: Cursor = msgspec.field(default_factory=Cursor)
     warned: bool = False
+    topics: dict[str, Cursor | None] | None = None
+    """The topics that it listens to: its own place in each, None while it is in step."""
     # Token buckets; 0.0 is an unused one.
     _messages: float = 0.0
     _bytes: float = 0.0
@@ -128,12 +181,14 @@ class Session(msgspec.Struct, gc=False, eq=False):
         self._control, wait = spend(self._control, now, 1, policy.control)
         return End(Close.RATE_LIMITED) if wait else None
 
-    def receive(self, payload: bytes, policy: Policy, now: float) -> list[Effect]:
-        """Act on one message of the client."""
+    def receive(
+        self, payload: bytes, policy: Policy, now: float, read: encoding.Read = encoding.decode
+    ) -> list[Effect]:
+        """Act on one message of the client, which ``read`` parses."""
         try:
-            message = messages.client_message(payload)
+            message = messages.client_message(payload, read)
         except InvalidRequest as error:
-            return self.fail(error, messages.ref_of(payload), policy, now)
+            return self.fail(error, messages.ref_of(payload, read), policy, now)
         try:
             return self._act(message, policy, now)
         except PushError as error:
@@ -142,17 +197,52 @@ class Session(msgspec.Struct, gc=False, eq=False):
     def _act(self, message: messages.ClientMessage, policy: Policy, now: float) -> list[Effect]:
         if isinstance(message, messages.Ack):
             self._spend_control(policy, now)
-            entry_id = ids.parse_untrusted(message.id)
-            moved = self.cursor.ack(entry_id, now)
-            if moved or message.ref is not None:
-                return [Acked(self.cursor.acked, message.ref, moved)]
-            return []
+            return self._ack(message, now)
         if isinstance(message, messages.Ping):
             self._spend_control(policy, now)
             return [Send(messages.pong(message.ref))]
         self._messages, wait = spend(self._messages, now, 1, policy.messages)
         self._limited(wait, policy.messages)
-        return [Renew(message.token, message.ref)]
+        if isinstance(message, messages.Refresh):
+            return [Renew(message.token, message.ref)]
+        if isinstance(message, messages.Subscribe):
+            return [self._subscribe(message)]
+        topic = require_name(message.topic, "topic")
+        if isinstance(message, messages.Unsubscribe):
+            return [Unsubscribe(topic, message.ref)]
+        if isinstance(message, messages.Publish):
+            if not self.grants.may_publish(topic):
+                raise Forbidden("the token's topics.publish does not cover this topic")
+            return [Publish(message, message.ref)]
+        self._may_subscribe(topic)
+        return [Present(topic, message.ref)]
+
+    def _ack(self, message: messages.Ack, now: float) -> list[Effect]:
+        """Move the position that holds the id, the mailbox's first."""
+        entry_id = ids.parse_untrusted(message.id)
+        cursors = (self.broadcast,) if message.broadcast else (self.cursor, self.broadcast)
+        for cursor in cursors:
+            if cursor.ack(entry_id, now):
+                return [Acked(cursor, cursor.acked, message.ref, moved=True)]
+        if message.ref is None:
+            return []
+        return [Acked(cursors[0], cursors[0].acked, message.ref, moved=False)]
+
+    def _subscribe(self, message: messages.Subscribe) -> Effect:
+        topics = message.positions()
+        for topic in topics:
+            self._may_subscribe(topic)
+        held = self.topics or {}
+        if len(held) + sum(topic not in held for topic in topics) > messages.MAX_SUBSCRIPTIONS:
+            raise InvalidRequest(
+                f"a connection listens to at most {messages.MAX_SUBSCRIPTIONS} topics: "
+                "unsubscribe from some first"
+            )
+        return Subscribe(topics, message.topics is not None, message.ref)
+
+    def _may_subscribe(self, topic: str) -> None:
+        if not self.grants.may_subscribe(topic):
+            raise Forbidden("the token's topics.subscribe does not cover this topic")
 
     def _spend_control(self, policy: Policy, now: float) -> None:
         self._control, wait = spend(self._control, now, 1, policy.control)
@@ -174,21 +264,31 @@ class Session(msgspec.Struct, gc=False, eq=False):
             return [told, End(error.close or Close.PROTOCOL_VIOLATION)]
         return [told]
 
-    def renewed(self, user: str, expires: float, expires_at: int, ref: Ref) -> list[Effect]:
+    def renewed(
+        self, user: str, expires: float, expires_at: int, grants: Grants, ref: Ref
+    ) -> list[Effect]:
         """Take a verified token for the rest of the connection.
 
         Args:
             user: the token's user id.
             expires: when it expires, seconds on the session's clock.
             expires_at: the same in seconds since the epoch, for the answer.
+            grants: the topics that it opens; others are left.
             ref: of the client's ``refresh``.
         """
         if user != self.user:
             return [End(Close.TOKEN_REFUSED)]
         self.expires = expires
         self.warned = False
-        fields: dict[str, Any] = {"expires_at": expires_at}
-        return [] if ref is None else [Send(messages.reply(ref, **fields))]
+        self.grants = grants
+        effects: list[Effect] = []
+        for topic in self.topics or ():
+            if not grants.may_subscribe(topic):
+                refused = Forbidden(f"the new token's topics.subscribe does not cover {topic}")
+                effects += [Unsubscribe(topic, None), Send(messages.error(refused), refused.code)]
+        if ref is not None:
+            effects.append(Send(messages.reply(ref, expires_at=expires_at)))
+        return effects
 
     # --- time ----------------------------------------------------------------------------------
 
@@ -199,7 +299,7 @@ class Session(msgspec.Struct, gc=False, eq=False):
         effects: list[Effect] = []
         if now >= self._silent_at(policy):
             # Who was not asked is not silent, however late this is.
-            if self.asked > self.seen:
+            if self.asked > self.seen and self.answers:
                 return [End(Close.NO_HEARTBEAT)]
             self.asked = now
             effects.append(Beat())
@@ -207,12 +307,12 @@ class Session(msgspec.Struct, gc=False, eq=False):
             self.warned = True
             notice = _Expiring(self.expires - now)
             effects.append(Send(messages.error(notice), notice.code))
-        cursor = self.cursor
-        if cursor.overdue(now, policy.ack_timeout) and not cursor.reading:
-            if cursor.attempt >= policy.ack_attempts:
-                return [*effects, End(Close.ACKS_OVERDUE)]
-            cursor.rewind(now)
-            effects.append(Redeliver())
+        for cursor in (self.cursor, self.broadcast):
+            if cursor.overdue(now, policy.ack_timeout) and not cursor.reading:
+                if cursor.attempt >= policy.ack_attempts:
+                    return [*effects, End(Close.ACKS_OVERDUE)]
+                cursor.rewind(now)
+                effects.append(Redeliver(cursor))
         return effects
 
     def _silent_at(self, policy: Policy) -> float:
@@ -223,8 +323,9 @@ class Session(msgspec.Struct, gc=False, eq=False):
         """When ``due`` is to be asked next, seconds on the session's clock."""
         expiry = self.expires if self.warned else self.expires - EXPIRY_NOTICE
         when = min(self._silent_at(policy), expiry)
-        if self.cursor.unacked is not None:
-            when = min(when, self.cursor.progress + policy.ack_timeout)
+        for cursor in (self.cursor, self.broadcast):
+            if cursor.unacked is not None:
+                when = min(when, cursor.progress + policy.ack_timeout)
         return when
 
 

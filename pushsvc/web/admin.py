@@ -8,6 +8,7 @@ import tornado.web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 
+from pushsvc.web import dev
 from pushsvc.web.base import Handler, NotFoundHandler
 
 Report = Callable[[], dict[str, Any]]
@@ -74,10 +75,20 @@ class ConsoleHandler(Handler):
         self.finish((files("pushsvc.web") / "console.html").read_bytes())
 
 
-def application(report: Report, registry: CollectorRegistry) -> tornado.web.Application:
-    """The application of the admin port."""
+def application(
+    report: Report, registry: CollectorRegistry, mint: dev.Mint | None = None
+) -> tornado.web.Application:
+    """The application of the admin port.
+
+    Args:
+        report: what the process says of itself.
+        registry: the metrics.
+        mint: makes tokens for who asks, in development only.
+    """
+    for_development = [] if mint is None else [(dev.PATH, dev.TokenHandler, {"mint": mint})]
     return tornado.web.Application(
         [
+            *for_development,
             (r"/livez", LiveHandler),
             (r"/readyz", ReadyHandler, {"report": report}),
             (r"/metrics", MetricsHandler, {"registry": registry}),

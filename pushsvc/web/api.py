@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import time
 import weakref
+from dataclasses import dataclass
 from typing import Any
 
 import tornado.web
@@ -12,9 +13,24 @@ from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerRequ
 from tornado.iostream import IOStream, StreamClosedError
 
 from pushsvc import metrics
+from pushsvc.web import topics, users
 from pushsvc.web.base import NotFoundHandler
+from pushsvc.web.cors import Origins
+from pushsvc.web.documents import AsyncAPIHandler, DocsHandler, OpenAPIHandler
+from pushsvc.web.poll import PollHandler
 from pushsvc.web.publish import BatchHandler, PublishHandler
-from pushsvc.web.socket import PATH, Admission, Entrance, Handshakes, OtherMethods
+from pushsvc.web.receipts import ReceiptsHandler
+from pushsvc.web.revocations import DisconnectHandler, RevocationsHandler
+from pushsvc.web.socket import (
+    PATH,
+    STREAM_PATH,
+    Admission,
+    Entrance,
+    Handshakes,
+    OtherMethods,
+    StreamPreflight,
+)
+from pushsvc.web.tickets import TicketsHandler
 
 MAX_HEADERS = 16 * 1024
 """Bytes of a request's headers."""
@@ -29,25 +45,57 @@ NO_ROOM = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Routes:
+    """What the handlers of each kind are made with."""
+
+    publish: dict[str, Any]
+    users: dict[str, Any]
+    topics: dict[str, Any]
+    ack: dict[str, Any]
+    gate: dict[str, Any]
+    poll: dict[str, Any]
+    receipts: dict[str, Any]
+
+    def rules(self) -> list[Any]:
+        """The paths of the public port."""
+        return [
+            (PATH, OtherMethods),
+            (STREAM_PATH, StreamPreflight),
+            (r"/v1/poll", PollHandler, self.poll),
+            (users.ACK, users.AckHandler, self.ack),
+            (r"/v1/notifications", PublishHandler, self.publish),
+            (r"/v1/notifications/batch", BatchHandler, self.publish),
+            (users.NOTIFICATIONS, users.NotificationsHandler, self.users),
+            (users.NOTIFICATION, users.RecallHandler, self.users),
+            (users.PRESENCE, users.PresenceHandler, self.users),
+            (topics.PRESENCE, topics.TopicPresenceHandler, self.topics),
+            (r"/v1/receipts", ReceiptsHandler, self.receipts),
+            (r"/v1/tickets", TicketsHandler, self.gate),
+            (r"/v1/revocations", RevocationsHandler, self.gate),
+            (r"/v1/users/([^/]+)/disconnect", DisconnectHandler, self.gate),
+            (r"/openapi\.json", OpenAPIHandler),
+            (r"/asyncapi\.json", AsyncAPIHandler),
+            (r"/docs", DocsHandler),
+        ]
+
+
 class Application(tornado.web.Application):
-    """The paths of the public port."""
+    """The application of the public port."""
 
     def __init__(
-        self, *, handshakes: Handshakes, publish: dict[str, Any], admission: Admission
+        self, handshakes: Handshakes, routes: Routes, *, admission: Admission, origins: Origins
     ) -> None:
         self._handshakes = handshakes
         self.fresh: dict[IOStream, float] = {}
         # A request whose client has gone is forgotten with its last reference.
         self._under_way: weakref.WeakSet[HTTPServerRequest] = weakref.WeakSet()
         super().__init__(
-            [
-                (PATH, OtherMethods),
-                (r"/v1/notifications", PublishHandler, publish),
-                (r"/v1/notifications/batch", BatchHandler, publish),
-            ],
+            routes.rules(),
             default_handler_class=NotFoundHandler,
             log_function=lambda handler: self._under_way.discard(handler.request),
             admission=admission,
+            origins=origins,
         )
 
     def start_request(

@@ -10,10 +10,10 @@ import tornado.web
 from tornado.httputil import HTTPHeaders, HTTPServerRequest
 
 from pushsvc import errors, metrics
-from pushsvc.auth.tokens import Claims, Verifier
+from pushsvc.auth.tokens import Claims, TokenCheck
 from pushsvc.errors import PushError
 from pushsvc.logs import SampledLog
-from pushsvc.protocol import messages
+from pushsvc.protocol import encoding
 
 log = SampledLog(structlog.get_logger("pushsvc.web"))
 
@@ -51,7 +51,7 @@ class Handler(tornado.web.RequestHandler):
         """Answer with JSON."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
-        self.finish(messages.encode(value) + b"\n")  # for who reads it in a terminal
+        self.finish(encoding.encode(value) + b"\n")  # for who reads it in a terminal
 
     def refuse(self, error: PushError) -> None:
         """Answer with a problem."""
@@ -110,7 +110,7 @@ def problem(error: PushError, allow: str = "GET") -> tuple[int, dict[str, str], 
         }  # fmt: skip
     if error.retry_after is not None:
         headers["Retry-After"] = str(math.ceil(error.retry_after))
-    return error.status, headers, messages.encode(error.problem())
+    return error.status, headers, encoding.encode(error.problem())
 
 
 class NotFoundHandler(Handler):
@@ -125,7 +125,10 @@ class NotFoundHandler(Handler):
 class BodyHandler(Handler):
     """Base of handlers that read a body: bounded in size and time before it is read."""
 
-    def initialize(self, verifier: Verifier, max_body: int, timeout: float) -> None:
+    bodiless: ClassVar[bool] = False
+    """Whether a request may come without any body, as a GET may."""
+
+    def initialize(self, verifier: TokenCheck, max_body: int, timeout: float) -> None:
         """Take what the application passes.
 
         Args:
@@ -147,7 +150,8 @@ class BodyHandler(Handler):
             await self.admit()
         except PushError as error:
             length = self._length()
-            if length is None or not 0 < length <= MAX_DROPPED:
+            served = str(self.request.method) in self.allow
+            if not served or length is None or length > MAX_DROPPED:
                 raise
             # Answered now, the connection would be closed with input unread, and the reset that
             # follows overtakes the answer.
@@ -178,6 +182,8 @@ class BodyHandler(Handler):
     def _length(self) -> int | None:
         """The Content-Length; None where the request has none."""
         length = self.request.headers.get("Content-Length", "")
+        if not length and "Transfer-Encoding" not in self.request.headers:
+            return 0 if self.bodiless or self.request.method == "GET" else None
         # What has more digits is too large by any measure, and slow to read as a number.
         return int(length[:15]) if length.isascii() and length.isdigit() else None
 
@@ -234,7 +240,7 @@ def bearer(headers: HTTPHeaders) -> str | None:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-async def authorize(request: HTTPServerRequest, verifier: Verifier) -> Claims:
+async def authorize(request: HTTPServerRequest, verifier: TokenCheck) -> Claims:
     """Verify the token of a request.
 
     Raises:

@@ -1,19 +1,23 @@
-"""The publish API: ``POST /v1/notifications`` and ``POST /v1/notifications/batch``."""
+"""The publish API: ``POST /v1/notifications`` and ``POST /v1/notifications/batch``.
+
+A backend, whose token has the scope, reaches everyone. A client reaches the topics that its token
+names, as on a socket.
+"""
 
 import hashlib
 import re
 import time
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
-from pushsvc.auth.tokens import SCOPE_PUBLISH, Verifier
+from pushsvc.auth.tokens import SCOPE_PUBLISH, Claims, TokenCheck
 from pushsvc.errors import Forbidden, InvalidRequest, PushError, RateLimited
 from pushsvc.feeds.feed import Append, Feeds
-from pushsvc.feeds.keys import mailbox
 from pushsvc.feeds.publisher import Publisher, Receipt
-from pushsvc.protocol import ids, messages
+from pushsvc.protocol import cloudevents, encoding, feeds, ids, notifications
 from pushsvc.protocol.limits import Rate, spend
-from pushsvc.web.base import BodyHandler
+from pushsvc.web.cors import CrossOriginBodyHandler
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -29,8 +33,10 @@ _bare = re.compile(r"[!#-\[\]-~]+").fullmatch
 class PublishRates:
     """How fast each publisher may send requests; a rate of 0 does not limit."""
 
-    def __init__(self, per_second: float) -> None:
-        self._rate = Rate(per_second, max(1.0, 2 * per_second)) if per_second > 0 else None
+    def __init__(self, per_second: float, burst: float | None = None) -> None:
+        if burst is None:
+            burst = max(1.0, 2 * per_second)
+        self._rate = Rate(per_second, burst) if per_second > 0 else None
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
     def spend(self, publisher: str, now: float) -> None:
@@ -52,48 +58,113 @@ class PublishRates:
             )
 
 
-class PublishHandler(BodyHandler):
-    """Publishes one notification, to one user or to many."""
+class PublishHandler(CrossOriginBodyHandler):
+    """Publishes one notification."""
 
     route: ClassVar[str] = "publish"
-    allow: ClassVar[str] = "POST"
+    allow: ClassVar[str] = "POST, OPTIONS"
 
     def initialize(  # type: ignore[override]  # Tornado passes what the application names
         self,
         *,
         publisher: Publisher,
-        feeds: Feeds,
+        store: Feeds,
         rates: PublishRates,
+        client_rates: PublishRates,
         max_message: int,
-        verifier: Verifier,
+        verifier: TokenCheck,
         max_body: int,
         timeout: float,
     ) -> None:
         """Take what the application passes."""
         super().initialize(verifier, max_body, timeout)
         self._publisher = publisher
-        self._feeds = feeds
+        self._feeds = store
         self._rates = rates
+        self._client_rates = client_rates
         self._max_message = max_message
 
     async def admit(self) -> None:
         """Refuse, by raising an error, what the headers alone condemn."""
         await super().admit()
-        if SCOPE_PUBLISH not in self.claims.scopes:
-            raise Forbidden(f"publishing needs a token with the scope {SCOPE_PUBLISH}")
-        self._rates.spend(self.claims.user, time.monotonic())
+        if self.request.method == "OPTIONS":
+            return
+        claims = self.claims
+        if SCOPE_PUBLISH in claims.scopes:
+            self._rates.spend(claims.user, time.monotonic())
+        elif claims.grants.publish:
+            self._client_rates.spend(claims.user, time.monotonic())
+        else:
+            raise Forbidden(
+                f"publishing needs a token with the scope {SCOPE_PUBLISH}, or with topics.publish"
+            )
 
     async def post(self) -> None:
         """Publish."""
         body = self.body()
+        headers = {name.lower(): value for name, value in self.request.headers.items()}
+        mode = cloudevents.kind(headers.get("content-type", ""), headers)
+        if mode is not None:
+            if "idempotency-key" in headers:
+                raise InvalidRequest(
+                    "an event is known by its source and id: send no Idempotency-Key beside them"
+                )
+            await self._post_events(cloudevents.read(mode, headers, body), mode)
+            return
         self.media_type(JSON)
         once = self._once()
-        note = _Item(messages.decode(body), self._max_message, once)
+        digest = None if once is None else once.of(None)
+        item = self._item(encoding.decode(body), digest, alone=True)
         await self._claim(once, body)
-        (result,) = await self._publish([note])
+        (result,) = await self._publish([item])
         if isinstance(result, PushError):
             raise result
         self.write_json(202, result)
+
+    async def _post_events(
+        self, events: Sequence[cloudevents.Publish], mode: cloudevents.Mode
+    ) -> None:
+        """Publish CloudEvents; one that comes again is known by its source and id.
+
+        An event bus looks at the status only: if one event fails, the request does, and may be
+        repeated as it is.
+        """
+        items = [
+            self._item(event.notification, Once(self.claims.user, event.key).of(None), alone=True)
+            for event in events
+        ]
+        _check_size(items)
+        results = await self._publish(items)
+        for result in results:
+            if isinstance(result, PushError):
+                raise result
+        if mode is cloudevents.Mode.BATCH:
+            self._answer_many(results)
+        else:
+            self.write_json(202, results[0])
+
+    def _answer_many(self, results: Sequence[dict[str, Any] | PushError]) -> None:
+        told = [r.problem() if isinstance(r, PushError) else r for r in results]
+        self.write_json(202, {"results": told})
+
+    def _item(self, value: Any, digest: str | None, *, alone: bool) -> "_Item":
+        """One notification of a request, checked.
+
+        Args:
+            value: the parsed JSON, or why it could not be parsed.
+            digest: what stands for its idempotency key.
+            alone: whether it is the only one, whose error is that of the request.
+        """
+        item = _Item()
+        try:
+            if isinstance(value, PushError):
+                raise value
+            item.fill(value, self.claims, self._max_message, digest)
+        except PushError as error:
+            if alone:
+                raise
+            item.error = error
+        return item
 
     def _once(self) -> "Once | None":
         """What stands for the request's idempotency key, if it has one."""
@@ -107,15 +178,23 @@ class PublishHandler(BodyHandler):
 
     async def _publish(self, items: list["_Item"]) -> list[dict[str, Any] | PushError]:
         """Publish the good ones of some notifications; an answer for each, in order."""
-        appends = [append for item in items for append in item.appends]
-        receipts = await self._publisher.publish(appends) if appends else []
-        answers: list[dict[str, Any] | PushError] = []
-        first = 0
-        for item in items:
-            last = first + len(item.appends)
-            answers.append(item.answer(receipts[first:last]))
-            first = last
-        return answers
+        appends = [append for item in items for append in item.appends if not append.ephemeral]
+        receipts = iter(await self._publisher.publish(appends) if appends else [])
+        return [
+            item.answer(
+                [
+                    await self._pass_on(append) if append.ephemeral else next(receipts)
+                    for append in item.appends
+                ]
+            )
+            for item in items
+        ]
+
+    async def _pass_on(self, append: Append) -> Receipt | PushError:
+        try:
+            return await self._publisher.pass_on(append.feed, append.body)
+        except PushError as error:
+            return error
 
 
 class BatchHandler(PublishHandler):
@@ -127,7 +206,7 @@ class BatchHandler(PublishHandler):
         """Publish."""
         body = self.body()
         if self.media_type(JSON, NDJSON) == JSON:
-            values = _notifications(messages.decode(body))
+            values = _notifications(encoding.decode(body))
         else:
             values = [_parsed(line) for line in body.split(b"\n") if line.strip()]
         if not 1 <= len(values) <= MAX_BATCH:
@@ -135,18 +214,21 @@ class BatchHandler(PublishHandler):
                 f"a batch has 1 to {MAX_BATCH} notifications, not {len(values)}: split it"
             )
         once = self._once()
-        items = [_Item(value, self._max_message, once, i) for i, value in enumerate(values)]
-        total = sum(len(item.appends) for item in items)
-        if total > MAX_BATCH:
-            raise InvalidRequest(
-                f"a batch reaches at most {MAX_BATCH} users, each counted as often as it is named, "
-                f"not {total}: split it"
-            )
+        items = [
+            self._item(value, None if once is None else once.of(i), alone=False)
+            for i, value in enumerate(values)
+        ]
+        _check_size(items)
         await self._claim(once, body)
-        results = await self._publish(items)
-        self.write_json(
-            202,
-            {"results": [r.problem() if isinstance(r, PushError) else r for r in results]},
+        self._answer_many(await self._publish(items))
+
+
+def _check_size(items: Sequence["_Item"]) -> None:
+    total = sum(len(item.appends) for item in items)
+    if total > MAX_BATCH:
+        raise InvalidRequest(
+            f"a batch reaches at most {MAX_BATCH} users, each counted as often as it is named, "
+            f"not {total}: split it"
         )
 
 
@@ -164,29 +246,52 @@ class Once:
 class _Item:
     """One notification of a request: what to append, or why not."""
 
-    def __init__(
-        self, value: Any, max_message: int, once: Once | None, index: int | None = None
-    ) -> None:
+    def __init__(self) -> None:
         self.appends: list[Append] = []
-        self._error: PushError | None = None
+        self.error: PushError | None = None
         self._many = False
-        try:
-            if isinstance(value, PushError):
-                raise value
-            note, body = messages.notification_from(value, max_message)
-            users = note.users()
-        except PushError as error:
-            if index is None:
-                raise
-            self._error = error
-            return
-        self._many = note.to.users is not None
-        digest = None if once is None else once.of(index)
-        self.appends = [Append(mailbox(user), body, note.ttl, digest) for user in users]
 
-    def answer(self, receipts: list[Receipt | PushError]) -> dict[str, Any] | PushError:
-        if self._error is not None:
-            return self._error
+    def fill(self, value: Any, claims: Claims, max_message: int, digest: str | None) -> None:
+        """Take what a notification asks for.
+
+        Raises:
+            InvalidRequest: it has not the documented shape.
+            Forbidden: it is for whom the token does not cover.
+            PayloadTooLarge: the message for the clients would be over the limit.
+        """
+        backend = SCOPE_PUBLISH in claims.scopes
+        sender = "" if backend else claims.user
+        note, body = notifications.notification_from(value, max_message, sender)
+        if not backend and (note.to.topic is None or not claims.grants.may_publish(note.to.topic)):
+            raise Forbidden(
+                f"a token without the scope {SCOPE_PUBLISH} publishes to the topics that its "
+                "topics.publish covers"
+            )
+        self._many = note.to.users is not None
+        if note.to.topic is not None:
+            targets = [feeds.topic(note.to.topic)]
+        elif note.to.broadcast:
+            targets = [feeds.BROADCAST]
+        else:
+            targets = [feeds.mailbox(user) for user in note.users()]
+        self.appends = [
+            Append(
+                feed,
+                body,
+                note.ttl,
+                digest,
+                collapse_key=note.collapse_key or "",
+                any_device=note.deliver == "any-device",
+                receipt=claims.user if note.receipt else "",
+                ephemeral=note.ephemeral,
+            )
+            for feed in targets
+        ]
+
+    def answer(self, receipts: Sequence[Receipt | PushError]) -> dict[str, Any] | PushError:
+        """What the publisher is told of it."""
+        if self.error is not None:
+            return self.error
         if not self._many:
             (receipt,) = receipts
             return receipt if isinstance(receipt, PushError) else _told(receipt)
@@ -197,7 +302,7 @@ class _Item:
 
 def _told(receipt: Receipt) -> dict[str, Any]:
     return {
-        "id": ids.render(receipt.id),
+        **({"id": ids.render(receipt.id)} if receipt.id else {}),
         "durability": receipt.durability.value,
         "connections": receipt.connections,
     }
@@ -215,7 +320,7 @@ def _notifications(value: Any) -> list[Any]:
 
 def _parsed(line: bytes) -> Any:
     try:
-        return messages.decode(line)
+        return encoding.decode(line)
     except PushError as error:
         return error
 

@@ -1,13 +1,14 @@
-"""``GET /v1/ws``: the handshake, after which the socket belongs to the connection core."""
+"""``GET /v1/ws`` and ``/v1/stream``: the handshakes, after which the core has the socket."""
 
 import asyncio
 import contextlib
+import functools
 import os
-import time
-from collections.abc import Awaitable, Callable, Collection
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, ClassVar, Final, cast
-from urllib.parse import parse_qs
 
 import structlog
 from tornado.httputil import (
@@ -20,20 +21,34 @@ from tornado.httputil import (
 from tornado.iostream import IOStream, StreamClosedError
 
 from pushsvc import errors, metrics
-from pushsvc.auth.tokens import Verifier
+from pushsvc.auth.gate import Gate
+from pushsvc.codes import Close
 from pushsvc.errors import PushError
-from pushsvc.feeds.keys import mailbox
 from pushsvc.logs import SampledLog
 from pushsvc.node.connections import Connection, Connections
 from pushsvc.node.hub import Hub
-from pushsvc.node.renewals import deadline
+from pushsvc.node.topics import Topics
 from pushsvc.protocol import frames, messages
 from pushsvc.protocol.delivery import Backlog
+from pushsvc.protocol.feeds import topic
 from pushsvc.protocol.names import require_name
-from pushsvc.protocol.session import Session
+from pushsvc.protocol.session import Subscribe
+from pushsvc.protocol.wire import BY_SUBPROTOCOL, TEXT, EventStream, Wire
 from pushsvc.web.base import Handler, bearer, problem
+from pushsvc.web.cors import CrossOriginHandler, Origins, cross_origin
+from pushsvc.web.listening import (
+    admitted,
+    allow_topics,
+    arguments_of,
+    held_by,
+    listening,
+    session_of,
+)
 
 PATH: Final = "/v1/ws"
+STREAM_PATH: Final = "/v1/stream"
+RETRY_MS: Final = (1000, 5000)
+"""After how many milliseconds an event stream comes back that was cut off, at random."""
 BEARER_SUBPROTOCOL: Final = "bearer."
 """How a browser, which can set no header, offers its token."""
 
@@ -72,67 +87,52 @@ class Admission:
             raise errors.Overloaded("this node holds all it can: retry", retry_after=5.0)
 
 
-class Origins:
-    """Which pages may connect.
+@dataclass(slots=True)
+class Opening:
+    """What a request for a connection asks for."""
 
-    Args:
-        allowed: origins, or ``*`` for all; a page served under the same host as the node is always
-            allowed.
-    """
-
-    def __init__(self, allowed: Collection[str]) -> None:
-        self._all = "*" in allowed
-        self._allowed = frozenset(origin.lower() for origin in allowed)
-
-    def check(self, headers: HTTPHeaders) -> None:
-        """Refuse a browser page of another origin (RFC 6455, section 10.2).
-
-        Raises:
-            OriginRefused: the page may not connect.
-        """
-        origin = headers.get("Origin")
-        if origin is None:
-            return
-        origin = origin.lower()
-        if origin != "null":
-            if self._all or origin in self._allowed:
-                return
-            # An origin is scheme://host[:port], nothing that needs parsing.
-            host = headers.get("Host", "").lower()
-            if host and origin.partition("://")[2] == host:
-                return
-        raise errors.OriginRefused(
-            "pages of this origin may not connect: add it to PUSHSVC_ALLOWED_ORIGINS"
-        )
+    device: str
+    token: str | None
+    ticket: str | None
+    wire: Wire
+    head: bytes
+    """The answer that accepts it, up to the first message."""
+    held: dict[str, int] = field(default_factory=dict)
+    """The positions that the client says it holds, as ``parse_position`` reads them."""
+    topics: Sequence[str] = ()
 
 
 class Handshakes:
     """The handshake: who, from where, and is there room?
 
     It needs the headers only, and most of the cost of a request is what follows them. So the socket
-    leaves Tornado as soon as they are read, and is answered from here.
+    leaves Tornado as soon as they are read, and is answered from here. A WebSocket and an event
+    stream differ in how they ask and how they are written to, and in nothing else.
 
     Args:
-        verifier: of tokens.
+        gate: who may come in.
         origins: of pages that may connect.
         admission: whether there is room.
         connections: what an accepted socket becomes part of.
         hub: what an accepted connection listens to.
+        topics: what it may listen to besides.
     """
 
     def __init__(
         self,
-        verifier: Verifier,
+        gate: Gate,
         origins: Origins,
         admission: Admission,
         connections: Connections,
         hub: Hub,
+        topics: Topics,
     ) -> None:
-        self._verifier = verifier
+        self._gate = gate
         self._origins = origins
         self._admission = admission
         self._connections = connections
         self._hub = hub
+        self._topics = topics
         self._under_way: set[asyncio.Task[None]] = set()
 
     def begin(self, start_line: RequestStartLine, headers: HTTPHeaders, stream: IOStream) -> None:
@@ -152,69 +152,145 @@ class Handshakes:
     async def _handle(
         self, start_line: RequestStartLine, headers: HTTPHeaders, fd: int, early: bytes
     ) -> None:
-        """Answer with 101 and the first messages, or with a problem."""
+        """Answer with the first messages, or with a problem."""
         outcome = "lost"
         try:
-            key, subprotocol, token, device = self._read(start_line, headers)
-            connection, backlog, expires_at = await self._admit(token, device)
-            first = switching(key, subprotocol) + self._welcome(connection, expires_at)
+            opening = self._read(start_line, headers)
+            connection, backlog, expires_at = await self._admit(opening)
+            _begin_at(connection, opening)
+            first = opening.head + self._welcome(connection, expires_at)
             self._connections.adopt(connection, fd)
             fd = -1
             self._hub.start(connection, backlog, first)
+            if opening.topics:
+                self._subscribe(connection, opening)
             if early:
                 self._connections.received(connection, early)
             outcome = "accepted"
         except PushError as error:
             outcome = error.code
             log.warning("handshake refused", code=error.code)
-            _refuse(fd, error)
+            _refuse(fd, error, cross_origin(self._origins, headers))
         finally:
             metrics.handshakes.labels(outcome).inc()
             if fd >= 0:
                 os.close(fd)
 
-    def _read(
-        self, start_line: RequestStartLine, headers: HTTPHeaders
-    ) -> tuple[str, str | None, str, str]:
-        """The key, the subprotocol, the token and the device that a request names."""
+    def _read(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Opening:
+        path, _, query = start_line.path.partition("?")
+        arguments = arguments_of(query)
+        if path == STREAM_PATH:
+            self._origins.check(headers)
+            return stream_opening(headers, arguments, cross_origin(self._origins, headers))
         key = websocket_key(start_line.version, headers)
         self._origins.check(headers)
         subprotocol, token = _offered(headers)
-        token = token or bearer(headers)
-        if not token:
-            raise errors.InvalidToken(
-                "send a token: Authorization: Bearer <token>, or the subprotocol bearer.<token>"
-            )
-        query = parse_qs(start_line.path.partition("?")[2], keep_blank_values=True)
-        device = require_name(query.get("device", ["default"])[-1], "device")
-        return key, subprotocol, token, device
+        wire = TEXT if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
+        return Opening(
+            require_name(arguments.get("device", ["default"])[-1], "device"),
+            token or bearer(headers),
+            arguments.get("ticket", [None])[-1],
+            wire,
+            switching(key, subprotocol),
+        )
 
-    async def _admit(self, token: str, device: str) -> tuple[Connection, Backlog, int]:
+    async def _admit(self, opening: Opening) -> tuple[Connection, Backlog, int]:
         """A registered connection, what it is owed, and when its token expires."""
         admission = self._admission
         admission.check()
         admission.in_flight += 1
         try:
-            claims = self._verifier.verify_cached(token) or await self._verifier.verify(token)
-            now = time.monotonic()
-            session = Session(claims.user, device, expires=deadline(claims.expires, now), seen=now)
-            connection = self._connections.new(mailbox(claims.user), session)
-            return connection, await self._hub.join(connection), claims.expires
+            claims = await admitted(self._gate, opening.token, opening.ticket)
+            allow_topics(claims, opening.topics)
+            session = session_of(claims, opening.device, answers=opening.wire.answers)
+            connection = self._connections.new(session, opening.wire)
+            held = held_by(claims.user, opening.held)
+            backlog = await self._hub.join(connection, held)
+            try:
+                self._gate.check(claims)
+            except PushError:
+                self._hub.left(connection)
+                raise
+            return connection, backlog, claims.expires
         finally:
             admission.in_flight -= 1
 
     def _welcome(self, connection: Connection, expires_at: int) -> bytes:
         policy = self._connections.policy
-        return frames.text(
+        session = connection.session
+        return connection.wire.message(
             messages.welcome(
                 connection=self._hub.connection_id(connection),
-                user=connection.session.user,
-                device=connection.session.device,
+                user=session.user,
+                device=session.device,
                 heartbeat=policy.heartbeat,
                 window=policy.window,
                 expires_at=expires_at,
             )
         )
+
+    def _subscribe(self, connection: Connection, opening: Opening) -> None:
+        positions = {name: opening.held.get(topic(name)) for name in opening.topics}
+        self._topics.subscribe(
+            connection,
+            Subscribe(positions, many=True, ref=None),
+            functools.partial(_subscribed, connection, opening.topics),
+        )
+
+
+def _begin_at(connection: Connection, opening: Opening) -> None:
+    """Tell the peer's place with the first message: it may be cut off before the second."""
+    session = connection.session
+    for cursor in (session.cursor, session.broadcast):
+        connection.wire.at(cursor.feed, cursor.sent)
+    for name in opening.topics:
+        if topic(name) in opening.held:
+            connection.wire.at(topic(name), opening.held[topic(name)])
+
+
+def _subscribed(connection: Connection, topics: Sequence[str]) -> None:
+    """Tell a stream its place in its topics; one that has them not must ask again."""
+    if not connection.open:
+        return
+    if any(name not in (connection.session.topics or ()) for name in topics):
+        connection.end(Close.GOING_AWAY)
+    elif isinstance(connection.wire, EventStream):
+        connection.write(connection.wire.place())
+
+
+def stream_opening(
+    headers: HTTPHeaders, arguments: dict[str, list[str]], cors: dict[str, str]
+) -> Opening:
+    """What a request for an event stream asks for.
+
+    Raises:
+        InvalidRequest: the device, a topic or a position is none.
+    """
+    asked = listening(headers, arguments)
+    lines = [
+        "HTTP/1.1 200 OK",
+        "Server: pushsvc",
+        "Content-Type: text/event-stream",
+        "Cache-Control: no-store",
+        # The stream ends with the connection; a proxy must not keep events back to fill a buffer.
+        "Connection: close",
+        "X-Accel-Buffering: no",
+        *(f"{name}: {value}" for name, value in cors.items()),
+        "",
+        # Who was cut off together shall not come back together.
+        f"retry: {random.randint(*RETRY_MS)}",  # noqa: S311 - not a secret
+        "\n",
+    ]
+    head = "\r\n".join(lines[:-2]) + "\r\n" + lines[-2] + "\n\n"
+    return Opening(
+        asked.device,
+        bearer(headers),
+        asked.ticket,
+        EventStream(),
+        head.encode(),
+        asked.held,
+        asked.topics,
+    )
 
 
 class Entrance(HTTPMessageDelegate):
@@ -246,7 +322,7 @@ class Entrance(HTTPMessageDelegate):
         """Decide."""
         self._arrived()
         request = cast("RequestStartLine", start_line)
-        if request.method == "GET" and request.path.partition("?")[0] == PATH:
+        if request.method == "GET" and request.path.partition("?")[0] in (PATH, STREAM_PATH):
             # May be done here and nowhere later, by Tornado's rules.
             self._handshakes.begin(request, headers, self._connection.detach())
             return None
@@ -278,6 +354,13 @@ class OtherMethods(Handler):
         raise errors.MethodNotAllowed("connect with a WebSocket client: a handshake is a GET")
 
 
+class StreamPreflight(CrossOriginHandler):
+    """Everything but GET where the event streams are."""
+
+    route: ClassVar[str] = "stream"
+    allow: ClassVar[str] = "GET, OPTIONS"
+
+
 def take_socket(stream: IOStream) -> tuple[int, bytes] | None:
     """Take a socket out of Tornado, by public means only.
 
@@ -299,11 +382,11 @@ def take_socket(stream: IOStream) -> tuple[int, bytes] | None:
     return fd, early
 
 
-def _refuse(fd: int, error: PushError) -> None:
+def _refuse(fd: int, error: PushError, cors: dict[str, str]) -> None:
     """Answer with a problem, and say that the connection ends."""
     status, headers, body = problem(error)
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Server: pushsvc"]
-    headers = {**headers, "Content-Length": str(len(body))}
+    headers = {**headers, **cors, "Content-Length": str(len(body))}
     headers["Connection"] = ", ".join(filter(None, [headers.get("Connection"), "close"]))
     lines += [f"{name}: {value}" for name, value in headers.items()]
     # A fresh socket takes this whole; to a peer that is gone nothing can be said.
@@ -345,17 +428,16 @@ def _offered(headers: HTTPHeaders) -> tuple[str | None, str | None]:
     header = headers.get("Sec-WebSocket-Protocol")
     if header is None:
         return None, None
-    token = None
-    spoken = False
+    token = spoken = None
     for item in header.split(","):
         name = item.strip()
         if name.startswith(BEARER_SUBPROTOCOL):
             token = name[len(BEARER_SUBPROTOCOL) :]
-        elif name == messages.SUBPROTOCOL:
-            spoken = True
-    if not spoken:
-        raise errors.InvalidRequest(f"offer the subprotocol {messages.SUBPROTOCOL}")
-    return messages.SUBPROTOCOL, token
+        elif name in BY_SUBPROTOCOL and spoken is None:
+            spoken = name  # the client's first choice (RFC 6455, section 4.1)
+    if spoken is None:
+        raise errors.InvalidRequest(f"offer a subprotocol: {' or '.join(BY_SUBPROTOCOL)}")
+    return spoken, token
 
 
 def switching(key: str, subprotocol: str | None) -> bytes:

@@ -21,9 +21,12 @@ from tornado.netutil import bind_sockets
 
 from pushsvc.node.connections import Connection, Connections
 from pushsvc.protocol import frames
+from pushsvc.protocol.delivery import Cursor
+from pushsvc.protocol.feeds import BROADCAST, mailbox
 from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.messages import Ref
-from pushsvc.protocol.session import Acked, Policy, Session
+from pushsvc.protocol.session import Acked, Policy, Request, Session
+from pushsvc.protocol.wire import TEXT
 from pushsvc.run import until_signal
 from pushsvc.web.base import Handler
 from pushsvc.web.socket import switching, take_socket, websocket_key
@@ -56,7 +59,7 @@ class Nobody:
     def acked(self, connection: Connection, ack: Acked) -> None:
         """Nothing is acknowledged."""
 
-    def redeliver(self, connection: Connection) -> None:
+    def redeliver(self, connection: Connection, cursor: Cursor) -> None:
         """Nothing was delivered."""
 
     def left(self, connection: Connection) -> None:
@@ -67,12 +70,16 @@ class EchoConnections(Connections):
     """A core that sends every message back, text as text and binary as binary."""
 
     def __init__(self) -> None:
-        super().__init__(_POLICY, MAX_MESSAGE, Nobody(), self._no_renewal)
+        super().__init__(_POLICY, MAX_MESSAGE, Nobody(), self._no_renewal, self._no_request)
         self.max_tail = 4 * MAX_MESSAGE  # a client may send on while it does not read
 
     @staticmethod
     def _no_renewal(connection: Connection, token: str, ref: Ref) -> None:
         """No message is a ``refresh`` here."""
+
+    @staticmethod
+    def _no_request(connection: Connection, request: Request) -> None:
+        """No message asks for anything."""
 
     def _message(self, connection: Connection, message: frames.Message) -> None:
         connection.write(frames.encode(message.opcode, message.payload))
@@ -91,8 +98,9 @@ class EchoHandler(Handler):
             return
         fd, early = taken
         now = time.monotonic()
-        session = Session("autobahn", "autobahn", expires=now + _DAY, seen=now)
-        connection = self._connections.new("autobahn", session)
+        cursors = Cursor(mailbox("autobahn"), "autobahn"), Cursor(BROADCAST)
+        session = Session("autobahn", "autobahn", now + _DAY, now, *cursors)
+        connection = self._connections.new(session, TEXT)
         self._connections.adopt(connection, fd)
         connection.write(switching(key, None))
         if early:

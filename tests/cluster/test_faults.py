@@ -14,12 +14,13 @@ import redis
 from pushsvc.embedded import EmbeddedServer
 from pushsvc.feeds.connect import connector
 from pushsvc.feeds.feed import Append, Appended, Bounds, Feeds
-from pushsvc.feeds.keys import Keys, mailbox
+from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
 from pushsvc.feeds.nodes import Copy, pack
 from pushsvc.feeds.scripts import Scripts
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import UNKNOWN
+from pushsvc.protocol.feeds import mailbox
 from tests.cluster.load import Load
 from tests.support.nodes import Node, nodes, wait_until
 from tests.support.phone import Phone

@@ -7,13 +7,14 @@ full, and who dies when.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import pytest
 import uvloop
@@ -34,18 +35,22 @@ from pushsvc.errors import StoreUnavailable, TooManyConnections, Unavailable
 from pushsvc.feeds import feed as feed_module
 from pushsvc.feeds.connect import connector
 from pushsvc.feeds.feed import Append, Appended, Bounds, Feeds
-from pushsvc.feeds.keys import Keys, mailbox
+from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
-from pushsvc.feeds.nodes import Copy, Leases, Outbox, node_of, pack, unpack
+from pushsvc.feeds.nodes import Copy, Leases, Notice, Outbox, node_of, pack, unpack
 from pushsvc.feeds.pipe import Command, Pipe, Result
 from pushsvc.feeds.publisher import Durability, Publisher, Receipt
+from pushsvc.feeds.receipts import Receipts
 from pushsvc.feeds.scripts import Scripts
+from pushsvc.node import feeder as feeder_module
 from pushsvc.node import hub as hub_module
-from pushsvc.node.hub import Hub
 from pushsvc.node.membership import new_node_id
 from pushsvc.protocol import frames, ids
+from pushsvc.protocol.feeds import BROADCAST, mailbox
 from pushsvc.protocol.limits import Rate
-from pushsvc.protocol.session import Acked, End, Policy, Redeliver, Send, Session
+from pushsvc.protocol.session import Acked, End, Policy, Redeliver, Send
+from pushsvc.protocol.wire import TEXT
+from tests.support.hubs import parts, session_of
 
 Item = TypeVar("Item")
 EXAMPLES: Final = int(os.environ.get("MODEL_EXAMPLES", "120"))
@@ -143,8 +148,8 @@ class Socket:
         self.model = model
         self.node = node
         self.number = number
-        self.feed = FEED
-        self.session = Session(USER, device.name, expires=EVER, seen=model.now)
+        self.session = session_of(USER, device.name, expires=EVER, seen=model.now)
+        self.wire = TEXT
         self.device = device
         self.open = False
         self.closed: Close | None = None
@@ -219,7 +224,7 @@ class Socket:
             elif isinstance(effect, Send):
                 self.send(effect.payload)
             elif isinstance(effect, Redeliver):
-                self.node.hub.redeliver(self)
+                self.node.hub.redeliver(self, effect.cursor)
             elif isinstance(effect, End):
                 self.end(effect.code)
             else:
@@ -284,11 +289,12 @@ class VirtualNode:
         )
         # What it knows of the others is as of its own last renewal.
         self.leases = Leases(model.store.lane, model.keys, model.store.scripts, LEASE)
-        self.hub = Hub(
-            new_node_id(), self.feeds, self.leases, model.policy,
+        self.parts = parts(
+            new_node_id(), self.feeds, self.leases, model.outbox, model.policy,
             sweep_seconds=60, clock=lambda: model.now,
         )  # fmt: skip
-        self.inbox: list[Copy] = []
+        self.hub = self.parts.hub
+        self.inbox: list[Copy | Notice] = []
         self.held = False
         self.lapsed = False
         self.registered = True
@@ -368,7 +374,12 @@ class VirtualNode:
         """Hand the next copies to the hub as one packet; without a lease, drop them."""
         packet, self.inbox = self.inbox[:count], self.inbox[count:]
         if packet and not self.lapsed:
-            self.hub.deliver(unpack(pack(packet)))
+            for kind, items in itertools.groupby(packet, type):
+                if kind is Notice:
+                    for item in items:
+                        self.hub.notice(cast(Notice, item))
+                else:
+                    self.hub.deliver(unpack(pack(cast(list[Copy], list(items)))))
 
     def die(self) -> None:
         self.lane.cut = True
@@ -386,6 +397,12 @@ class VirtualOutbox(Outbox):
         self._nodes = nodes
 
     def post(self, node: str, entry: Copy) -> None:
+        self._put_in(node, entry)
+
+    def notify(self, node: str, notice: Notice) -> None:
+        self._put_in(node, notice)
+
+    def _put_in(self, node: str, entry: Copy | Notice) -> None:
         for each in self._nodes():
             if each.id == node:
                 each.inbox.append(entry)
@@ -449,8 +466,12 @@ class Model(RuleBasedStateMachine):
         lane, scripts = self.store.lane, self.store.scripts
         self.feeds = Feeds(self.keys, scripts, self.bounds, publishing=lane, sessions=lane)
         self.leases = Leases(lane, self.keys, scripts, LEASE)
-        outbox = VirtualOutbox(lambda: self.nodes)
-        self.publisher = Publisher(self.feeds, outbox, self.leases, Durability.MEMORY)
+        self.outbox = VirtualOutbox(lambda: self.nodes)
+        # Nothing asks for a receipt.
+        receipts = cast(Receipts, None)
+        self.publisher = Publisher(
+            self.feeds, self.outbox, self.leases, Durability.MEMORY, receipts
+        )
         self.run(self._start_nodes())
 
     async def _start_nodes(self) -> None:
@@ -781,7 +802,7 @@ class Model(RuleBasedStateMachine):
         await self._registered_are(set())
         for node in self.nodes:
             assert not node.hub._listeners
-            assert not node.hub._stalled
+            assert not node.parts.reader._stalled
 
     def _all_was_seen(self, names: set[str]) -> None:
         for device in self.devices:
@@ -808,7 +829,8 @@ class Model(RuleBasedStateMachine):
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         keys = self.keys
-        names = (keys.log(FEED), keys.listeners(FEED), keys.cursors(FEED), keys.nodes)
+        names = [keys.nodes, keys.acks(FEED), keys.listeners(BROADCAST), keys.cursors(BROADCAST)]
+        names += [keys.log(FEED), keys.listeners(FEED), keys.cursors(FEED)]
         await self.store.lane.submit([("DEL", name) for name in names])
 
 
@@ -816,7 +838,7 @@ def test_every_interleaving_keeps_the_promises(
     valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Small limits, so that few entries reach them.
-    monkeypatch.setattr(hub_module, "CHUNK", 500)
+    monkeypatch.setattr(feeder_module, "CHUNK", 500)
     monkeypatch.setattr(hub_module, "BATCH", 2)
     monkeypatch.setattr(feed_module, "READ_COUNT", 4)
     store = Store(valkey.url)

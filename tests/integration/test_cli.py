@@ -176,6 +176,23 @@ def test_what_is_published_is_listened_to_and_acked(node: Node, user: str) -> No
         assert line_of(listener)["data"] == "next"  # the others were acked
 
 
+def test_topics_and_the_broadcast_are_listened_to_where_they_were_left(
+    node: Node, user: str
+) -> None:
+    auth = token(user, topics={"subscribe": ["cli.**"]})
+    arguments = ("--url", node.url, "--token", auth, "--topic", "cli.news")
+    with running(*listen(*arguments)) as listener:
+        line_of(listener)
+        assert line_of(listener)["topics"].keys() == {"cli.news"}
+        assert publish(node, "--topic", "cli.news", "1").returncode == 0
+        note = line_of(listener)
+        assert (note["topic"], note["data"]) == ("cli.news", 1)
+        assert publish(node, "--broadcast", "2").returncode == 0
+        note = line_of(listener)
+        assert (note["broadcast"], note["data"]) == (True, 2)
+    assert publish(node, "--topic", "cli.news", "--broadcast", "3").returncode == 2
+
+
 def test_listening_without_ack_leaves_the_mailbox_as_it_is(node: Node, user: str) -> None:
     sent = node.publish(user, "again")
     for _ in range(2):

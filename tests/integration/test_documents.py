@@ -63,20 +63,38 @@ async def test_messages_have_the_fields_that_are_shown(node: Node) -> None:
     shown: dict[tuple[str, bool], dict[str, Any]] = {}
     for message in messages_in(block(PROTOCOL, "json", '{"type":"welcome"')):
         shown.setdefault((message["type"], "attempt" in message), message)
-    async with Phone(node) as phone:
+    topics = {"subscribe": ["chat.*", "scores.*"], "publish": ["chat.*"]}
+    async with Phone(node, auth=token("u1", topics=topics)) as phone:
         assert phone.welcome.keys() == shown["welcome", False].keys()
         await asyncio.to_thread(node.publish, "u1", {"order": 17}, event="order.shipped")
         note = await phone.notification()
         assert list(note) == list(shown["notification", False])
         for message in messages_in(block(PROTOCOL, "json", '{"type":"ack"')):
-            sent = message | ({"token": token("u1")} if "token" in message else {})
+            sent = message | ({"token": token("u1", topics=topics)} if "token" in message else {})
             sent |= {"id": note["id"]} if "id" in message else {}
             await phone.send(**sent)
-        replies = [await phone.receive() for _ in range(3)]
-        by_ref = {reply["ref"]: reply for reply in replies}
+        by_ref: dict[int, dict[str, Any]] = {}
+        others: list[dict[str, Any]] = []
+        while len(by_ref) < 8 or len(others) < 2:
+            message = await phone.receive()
+            if "ref" in message:
+                by_ref[message["ref"]] = message
+            elif message["type"] == "notification":
+                others.append(message)
         assert by_ref[1] == shown["reply", False] | {"acked": note["id"]}
+        assert by_ref[2].keys() == {"type", "ref", "topic", "last"}
+        assert by_ref[3].keys() == {"type", "ref", "topics"}
+        assert by_ref[3]["topics"].keys() == {"chat.r1", "chat.r2"}
+        assert by_ref[4] == {"type": "reply", "ref": 4, "topic": "scores.nba"}
         assert by_ref[5].keys() == {"type", "ref", "expires_at"}
         assert by_ref[6] == shown["pong", False]
+        assert by_ref[7].keys() == {"type", "ref", "id", "durability", "connections"}
+        assert by_ref[8].keys() == {"type", "ref", "topic", "users", "count"}
+        shown_others = messages_in(block(PROTOCOL, "json", '{"type":"welcome"'))
+        for kind, has in (("id", "from"), ("ephemeral", "from")):
+            (theirs,) = [each for each in others if kind in each]
+            (ours,) = [each for each in shown_others if kind in each and has in each]
+            assert set(theirs) - {"event"} == set(ours) - {"event"}
         await phone.send(type="nope", ref=1)
         assert set(await phone.receive()) <= set(shown["error", False])
 

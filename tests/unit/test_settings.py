@@ -319,8 +319,42 @@ def test_every_row_is_complete() -> None:
             assert "ytes" in row.help
 
 
-def test_the_secret_has_no_flag_because_arguments_are_public() -> None:
-    assert [row.field for row in rows() if row.flag is None] == ["jwt_secret"]
+def test_the_secrets_have_no_flag_because_arguments_are_public() -> None:
+    assert [row.field for row in rows() if row.flag is None] == ["jwt_secret", "webhook_secret"]
+
+
+def test_receipts_are_sent_on_with_an_address_and_a_secret_or_not_at_all() -> None:
+    url, secret = "https://example.com/hooks?key=1", "whsec_" + "A" * 32
+    settings = load({"PUSHSVC_WEBHOOK_URL": url, "PUSHSVC_WEBHOOK_SECRET": secret}, {})
+    assert settings.webhook_url == url
+    assert settings.webhook_secret is not None
+    assert secret not in repr(settings)
+    assert refusal({"PUSHSVC_WEBHOOK_URL": url}) == (
+        "PUSHSVC_WEBHOOK_SECRET: the value (not shown) is empty and PUSHSVC_WEBHOOK_URL is set: "
+        "set both or neither"
+    )
+    assert refusal({"PUSHSVC_WEBHOOK_SECRET": secret}) == (
+        "PUSHSVC_WEBHOOK_SECRET: the value (not shown) is set and PUSHSVC_WEBHOOK_URL is empty: "
+        "set both or neither"
+    )
+
+
+@pytest.mark.parametrize("url", ["ftp://a/b", "https://", "https://u:p@a/b", "http://a b", "/x"])
+def test_a_webhook_address_is_an_http_url_and_is_not_repeated(url: str) -> None:
+    line = refusal({"PUSHSVC_WEBHOOK_URL": url, "PUSHSVC_WEBHOOK_SECRET": "whsec_" + "A" * 32})
+    assert line == (
+        "PUSHSVC_WEBHOOK_URL: the value (not shown) is not an http:// or https:// URL without "
+        "user and password"
+    )
+
+
+@pytest.mark.parametrize("secret", ["x" * 40, "whsec_", "whsec_" + "A" * 31, "whsec_" + "A" * 88])
+def test_a_webhook_secret_is_of_the_documented_form_and_not_repeated(secret: str) -> None:
+    line = refusal({"PUSHSVC_WEBHOOK_URL": "https://a/b", "PUSHSVC_WEBHOOK_SECRET": secret})
+    assert line == (
+        "PUSHSVC_WEBHOOK_SECRET: the value (not shown) is not whsec_ and the base64 of 24 to 64 "
+        "random bytes"
+    )
 
 
 def test_rows_list_the_choices_and_bounds_that_are_enforced() -> None:

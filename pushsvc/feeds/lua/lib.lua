@@ -4,6 +4,10 @@
 local HEAD, STORED, TRIMMED, EVICTED = '~head', '~stored', '~trimmed', '~evicted'
 -- The first id that was published to this data set.
 local FIRST = '~first'
+-- Before a device: its position in the broadcast.
+local BROADCAST = '~b:'
+-- Before a device: where it began, which it has not acknowledged itself.
+local BEGAN = '~s:'
 
 local function now_ms()
   local time = redis.call('TIME')
@@ -21,10 +25,63 @@ local function less(a, b)
   return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
 end
 
--- What follows `position` in a feed, at most `count` entries and about `bytes` bytes.
--- Returns {cursor, head, start, upto, gap, id, body, id, body, ...}: everything after `start`
--- up to `upto` is accounted for; a false body stands for an entry whose time to live has passed.
-local function backlog(log, cursors, cursor, held, count, bytes)
+-- The fields of a hash of marks that begin with `kind` and a colon, as {id, value, id, value, ...}.
+-- `a` marks what any one device may settle, `w` what was withdrawn and why, `r` what is owed a receipt.
+local function marked(marks, kind)
+  local found = {}
+  if redis.call('EXISTS', marks) == 1 then
+    local fields = redis.call('HGETALL', marks)
+    for i = 1, #fields, 2 do
+      if string.sub(fields[i], 1, 2) == kind .. ':' then
+        found[#found + 1] = string.sub(fields[i], 3)
+        found[#found + 1] = fields[i + 1]
+      end
+    end
+  end
+  return found
+end
+
+-- The newest id that any device has acknowledged.
+local function furthest(cursors)
+  local newest = '0-0'
+  local fields = redis.call('HGETALL', cursors)
+  for i = 1, #fields, 2 do
+    if string.sub(fields[i], 1, 1) ~= '~' and less(newest, fields[i + 1]) then
+      newest = fields[i + 1]
+    end
+  end
+  return newest
+end
+
+-- An entry leaves its mailbox. If it is owed a receipt and nobody has acknowledged it, then that is
+-- how it ended: later acks of what followed it do not mean it.
+-- Returns 1 if it is owed a receipt, and 0 if not.
+local function ended(cursors, marks, id, how)
+  local mark = redis.call('HGET', marks, 'r:' .. id)
+  if not mark then
+    return 0
+  end
+  if string.find(mark, '^%S+ %d+$') and less(furthest(cursors), id) then
+    local at = string.format('%.0f', now_ms())
+    redis.call('HSET', marks, 'r:' .. id, mark .. ' ' .. how .. ' ' .. at)
+  end
+  return 1
+end
+
+-- Take an entry out of a mailbox; the mark tells those that may hold it.
+local function withdraw(log, marks, id, reason)
+  local removed = redis.call('XDEL', log, id)
+  redis.call('HDEL', marks, 'a:' .. id)
+  redis.call('HSET', marks, 'w:' .. id, reason)
+  return removed
+end
+
+-- What follows a position in a feed, at most `count` entries and about `bytes` bytes.
+-- `marks` is nil for feeds from which nothing is withdrawn.
+-- Returns {cursor, head, start, upto, gap, extra, id, body, id, body, ...}: everything after `start`
+-- up to `upto` is accounted for; a false body stands for an entry whose time to live has passed, a
+-- number for one that was withdrawn.
+local function backlog(log, cursors, marks, cursor, held, count, bytes, extra)
   local meta = redis.call('HMGET', cursors, HEAD, STORED, TRIMMED, FIRST)
   local head, stored, trimmed, first = meta[1] or '0-0', meta[2], meta[3], meta[4]
   local start, gap = cursor, ''
@@ -54,20 +111,34 @@ local function backlog(log, cursors, cursor, held, count, bytes)
   local now = now_ms()
   local upto = head
   local size = 0
-  local answer = {cursor, head, start, upto, gap}
+  local found = {}
   for i, entry in ipairs(entries) do
     local id, expires, body = entry[1], tonumber(entry[2][2]), entry[2][4]
-    answer[#answer + 1] = id
     if expires <= now then
-      answer[#answer + 1] = false
+      body = false
     else
-      answer[#answer + 1] = body
       size = size + #body
     end
+    found[i] = {id, body}
     if size >= bytes or i == count then
-      answer[4] = id
+      upto = id
       break
     end
+  end
+  local withdrawn = marks and marked(marks, 'w') or {}
+  if #withdrawn > 0 then
+    for i = 1, #withdrawn, 2 do
+      local id = withdrawn[i]
+      if less(start, id) and not less(upto, id) then
+        found[#found + 1] = {id, withdrawn[i + 1] == 'acked' and 2 or 1}
+      end
+    end
+    table.sort(found, function(a, b) return less(a[1], b[1]) end)
+  end
+  local answer = {cursor, head, start, upto, gap, extra}
+  for _, each in ipairs(found) do
+    answer[#answer + 1] = each[1]
+    answer[#answer + 1] = each[2]
   end
   return answer
 end

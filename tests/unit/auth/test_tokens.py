@@ -25,6 +25,7 @@ from pushsvc.auth.tokens import (
 )
 from pushsvc.codes import Close
 from pushsvc.errors import InvalidName, InvalidToken, Unavailable
+from pushsvc.protocol.grants import Grants
 
 SECRET = "correct horse battery staple, and then some more of it to be long"
 ISSUER = "https://issuer.example"
@@ -394,6 +395,26 @@ def test_a_jti_that_is_not_a_string_is_refused(jti: object) -> None:
     refuse(token(jti=jti), "the jti claim")
 
 
+@pytest.mark.parametrize(
+    "topics", [None, 1, "a.*", ["a.*"], {"subscribe": "a"}, {"x": []}, {"publish": ["a*"]}]
+)
+def test_a_topics_claim_of_another_shape_is_refused(topics: object) -> None:
+    refuse(token(topics=topics), "the topics claim")
+
+
+def test_a_token_opens_the_topics_that_it_names_and_without_the_claim_none() -> None:
+    grants = accept(token(topics={"subscribe": ["scores.*"]})).grants
+    assert grants.may_subscribe("scores.nba")
+    assert not grants.may_publish("scores.nba")
+    assert not accept(token()).grants.may_subscribe("scores.nba")
+
+
+def test_connections_with_the_same_topics_share_one_object() -> None:
+    topics = {"subscribe": ["scores.*"], "publish": ["chat.**"]}
+    one, other = (accept(token(topics=topics, sub=user)) for user in ("ann", "bob"))
+    assert one.grants is other.grants
+
+
 # The refusal itself
 
 
@@ -466,7 +487,11 @@ def test_arbitrary_headers_are_refused_or_accepted_and_nothing_else(header: dict
     assert not header.keys() & {"crit", "jku"}
 
 
-@given(st.dictionaries(st.sampled_from(["sub", "aud", "exp", "nbf", "iat", "scope", "jti"]), JSON))
+@given(
+    st.dictionaries(
+        st.sampled_from(["sub", "aud", "exp", "nbf", "iat", "scope", "jti", "topics"]), JSON
+    )
+)
 def test_arbitrary_signed_claims_are_refused_or_accepted_and_nothing_else(
     payload: dict[str, Any],
 ) -> None:
@@ -507,6 +532,18 @@ def test_a_minted_token_is_good(algorithm: str) -> None:
     assert claims == Claims(
         "ann", NOW + 60, frozenset({SCOPE_RECEIVE, SCOPE_PUBLISH}), NOW, claims.token_id
     )
+
+
+def test_a_token_is_minted_with_topics_and_not_with_bad_ones() -> None:
+    wanted = {"subscribe": ("a.*", "b"), "publish": iter(["c.**"])}
+    text = mint(
+        secret=SECRET, user="ann", audience="push", ttl=60, issuer=ISSUER, now=NOW, topics=wanted
+    )
+    assert accept(text).grants == Grants(("a.*", "b"), ("c.**",))
+    bad: list[dict[str, list[str]]] = [{"subscribe": ["a*"]}, {"read": ["a"]}]
+    for topics in bad:
+        with pytest.raises(InvalidToken, match="the topics claim"):
+            mint(secret=SECRET, user="ann", audience="push", ttl=60, topics=topics)
 
 
 def test_no_two_minted_tokens_are_the_same() -> None:

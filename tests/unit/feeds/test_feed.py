@@ -3,58 +3,26 @@
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
 
 import pytest
-import redis
 
 from pushsvc.embedded import EmbeddedServer
 from pushsvc.errors import IdempotencyConflict
-from pushsvc.feeds.connect import connector
-from pushsvc.feeds.feed import MAX_DEVICES, Append, Appended, Bounds, Feeds, Full
-from pushsvc.feeds.keys import Keys, mailbox
-from pushsvc.feeds.lane import Lane
-from pushsvc.feeds.scripts import Scripts
+from pushsvc.feeds.feed import MAX_DEVICES, Append, Appended, Bounds, Full
 from pushsvc.protocol import ids
-from pushsvc.protocol.delivery import UNKNOWN, Backlog
+from pushsvc.protocol.delivery import UNKNOWN, Backlog, Entry
+from pushsvc.protocol.feeds import BROADCAST, mailbox, topic
+from tests.support.store import FEED, Store
 
-FEED = mailbox("u1")
+TOPIC = topic("scores.nba")
 BOUNDS = Bounds(entries=10, retention=3600, connections=4)
-
-
-class Store:
-    """Feeds, and a look behind them."""
-
-    def __init__(self, url: str, prefix: str, bounds: Bounds) -> None:
-        scripts = Scripts()
-        self.lane = Lane("test", connector(url)(5), scripts)
-        self.keys = Keys(prefix)
-        self.feeds = Feeds(self.keys, scripts, bounds, publishing=self.lane, sessions=self.lane)
-        self.redis = redis.Redis.from_url(url, decode_responses=True)
-
-    async def publish(self, body: str = "x", **fields: Any) -> int:
-        (result,), _ = await self.feeds.append([Append(FEED, body.encode(), **fields)])
-        assert isinstance(result, Appended), result
-        return result.id
-
-    async def join(self, connection: str, device: str, held: int | None = None) -> Backlog:
-        (result,) = await self.feeds.join([(FEED, connection, device, held)])
-        return Feeds.joined(result)
-
-    async def read(self, device: str, held: int) -> Backlog:
-        return Feeds.backlog((await self.feeds.read(FEED, device, held))[0])
-
-    async def ack(self, device: str, entry_id: int) -> int:
-        (cursor,) = await self.feeds.ack([(FEED, device, entry_id)])
-        return ids.parse(cursor)
 
 
 @pytest.fixture
 async def store(valkey: EmbeddedServer, prefix: str) -> AsyncIterator[Store]:
     store = Store(valkey.url, prefix, BOUNDS)
     yield store
-    await store.lane.aclose()
-    store.redis.close()
+    await store.aclose()
 
 
 def held(backlog: Backlog) -> list[int]:
@@ -76,7 +44,7 @@ async def test_a_join_registers_and_reads_in_one_step(store: Store) -> None:
     assert [entry.body for entry in backlog.entries] == [b"0", b"1", b"2"]
     (result,), _ = await store.feeds.append([Append(FEED, b"y")])
     assert isinstance(result, Appended)
-    assert result.listeners == ["n1.1"]
+    assert result.listeners == {"n1.1": 1}
 
 
 async def test_what_was_acked_is_not_read_again(store: Store) -> None:
@@ -175,8 +143,7 @@ async def test_what_passed_its_retention_is_removed_and_told(
             await asyncio.sleep(0.01)
     backlog = await store.join("n1.2", "phone")
     assert (backlog.gap, backlog.upto, held(backlog)) == ("trimmed", old, [])
-    await store.lane.aclose()
-    store.redis.close()
+    await store.aclose()
 
 
 async def test_a_long_backlog_comes_in_parts_that_join_up(
@@ -192,8 +159,7 @@ async def test_a_long_backlog_comes_in_parts_that_join_up(
             break
         backlog = await store.read("phone", backlog.upto)
     assert got == sent
-    await store.lane.aclose()
-    store.redis.close()
+    await store.aclose()
 
 
 async def test_large_entries_end_a_read_early(store: Store) -> None:
@@ -265,7 +231,7 @@ async def test_every_key_has_a_time_to_live(store: Store, prefix: str) -> None:
     await store.ack("phone", sent)
     await store.feeds.claim("k", "f")
     keys = list(store.redis.scan_iter(f"{prefix}*"))
-    assert len(keys) == 5
+    assert len(keys) == 6
     assert {key: store.redis.pttl(key) for key in keys if store.redis.pttl(key) <= 0} == {}
 
 
@@ -282,3 +248,260 @@ async def test_all_keys_of_a_feed_live_in_one_cluster_slot(store: Store) -> None
         feed = mailbox(user)
         names = [keys.log(feed), keys.listeners(feed), keys.cursors(feed), keys.once(feed, "d")]
         assert {name[name.index("{") : name.index("}") + 1] for name in names} == {f"{{{feed}}}"}
+
+
+# --- what takes the place of something older -----------------------------------------------------
+
+
+async def test_a_newer_message_takes_the_place_of_an_older_one_with_its_key(store: Store) -> None:
+    await store.publish("1:0", collapse_key="score")
+    other = await store.publish("hello")
+    third = await store.publish("2:0", collapse_key="score")
+    fourth = await store.publish("sunny", collapse_key="weather")
+    backlog = await store.join("n1.1", "phone")
+    assert (backlog.gap, backlog.entries) == (
+        "", [Entry(other, b"hello"), Entry(third, b"2:0"), Entry(fourth, b"sunny")],
+    )  # fmt: skip
+
+
+async def test_who_was_sent_what_was_replaced_misses_nothing(store: Store) -> None:
+    await store.join("n1.1", "phone")
+    older = await store.publish("old", collapse_key="k")
+    newer = await store.publish("new", collapse_key="k")
+    backlog = await store.read("phone", older)
+    assert (backlog.gap, held(backlog)) == ("", [newer])
+    assert await store.ack("phone", older) == older
+
+
+async def test_keys_of_different_feeds_do_not_meet(store: Store) -> None:
+    mine = await store.publish(collapse_key="k")
+    await store.publish(feed=mailbox("u2"), collapse_key="k")
+    await store.publish(feed=TOPIC, collapse_key="k")
+    assert held(await store.join("n1.1", "phone")) == [mine]
+
+
+async def test_a_message_that_replaces_the_only_one_is_no_gap(store: Store) -> None:
+    for body in "abc":
+        newest = await store.publish(body, collapse_key="k")
+    backlog = await store.join("n1.1", "phone")
+    assert (backlog.gap, held(backlog)) == ("", [newest])
+
+
+# --- topics --------------------------------------------------------------------------------------
+
+
+async def test_who_subscribes_is_sent_the_latest_of_each_key_and_nothing_else(store: Store) -> None:
+    for body, key in (("a1", "a"), ("b1", "b"), ("plain", ""), ("a2", "a")):
+        await store.publish(body, TOPIC, collapse_key=key)
+    backlog = await store.subscribe(TOPIC)
+    assert [entry.body for entry in backlog.entries] == [b"b1", b"a2"]
+    assert (backlog.cursor, backlog.start, backlog.gap) == (ids.START, ids.START, "")
+    assert backlog.upto == backlog.head == backlog.entries[-1].id
+
+
+async def test_the_state_holds_nothing_whose_time_to_live_has_passed(store: Store) -> None:
+    await store.publish("short", TOPIC, collapse_key="a", ttl=0.001)
+    await store.publish("long", TOPIC, collapse_key="b")
+    async with asyncio.timeout(5):
+        while [e.body for e in (await store.subscribe(TOPIC)).entries] != [b"long"]:
+            await asyncio.sleep(0.005)
+
+
+async def test_the_state_is_bounded_and_keeps_the_newest(store: Store) -> None:
+    for number in range(BOUNDS.entries + 1):
+        await store.publish(f"v{number}", TOPIC, collapse_key=f"k{number}")
+    await store.publish("last", TOPIC, collapse_key="k10")
+    state = [entry.body for entry in (await store.subscribe(TOPIC)).entries]
+    assert state == [*(b"v%d" % n for n in range(2, 10)), b"last"]
+
+
+async def test_the_state_survives_what_is_trimmed_from_the_log(store: Store) -> None:
+    await store.publish("state", TOPIC, collapse_key="k")
+    for _ in range(BOUNDS.entries):
+        await store.publish("event", TOPIC)
+    assert [e.body for e in (await store.subscribe(TOPIC)).entries] == [b"state"]
+
+
+async def test_a_topic_that_never_was_is_empty(store: Store) -> None:
+    assert await store.subscribe(TOPIC) == Backlog(0, 0, 0, 0, "", [])
+
+
+async def test_a_subscription_from_a_position_is_sent_what_follows_it(store: Store) -> None:
+    sent = [await store.publish(str(n), TOPIC) for n in range(4)]
+    backlog = await store.subscribe(TOPIC, since=sent[1])
+    assert (backlog.gap, backlog.start, held(backlog)) == ("", sent[1], sent[2:])
+    assert held(await store.subscribe(TOPIC, since=sent[3])) == []
+
+
+async def test_a_position_before_what_is_kept_is_a_gap(store: Store) -> None:
+    sent = [await store.publish(str(n), TOPIC) for n in range(BOUNDS.entries + 3)]
+    backlog = await store.subscribe(TOPIC, since=sent[0])
+    assert (backlog.gap, held(backlog)) == ("trimmed", sent[3:])
+    assert (await store.subscribe(TOPIC, since=sent[2])).gap == ""
+
+
+async def test_a_position_that_the_topic_never_had_is_a_reset(store: Store) -> None:
+    assert (await store.subscribe(TOPIC, since=7 << 64)).gap == "reset"
+    sent = [await store.publish(str(n), TOPIC) for n in range(2)]
+    for since in (sent[1] + 1, 7 << 64):
+        backlog = await store.subscribe(TOPIC, since=since)
+        assert backlog.gap == "reset"
+    ahead = await store.subscribe(TOPIC, since=sent[1] + 1)
+    assert (ahead.start, held(ahead)) == (ids.START, sent)
+
+
+async def test_nodes_listen_to_topics_and_say_for_how_many(store: Store) -> None:
+    await store.subscribe(TOPIC, "n1", 3)
+    await store.subscribe(TOPIC, "n2", 1)
+    assert (await store.append(feed=TOPIC)).listeners == {"n1": 3, "n2": 1}
+    store.feeds.recount([(TOPIC, "n1", 7)])
+    assert await store.feeds.listening(TOPIC) == {"n1": 7, "n2": 1}
+    await store.feeds.leave([(TOPIC, ["n1"])])
+    assert await store.feeds.listening(TOPIC) == {"n2": 1}
+
+
+async def test_a_topic_is_read_on_from_a_position_and_nobody_acknowledges(store: Store) -> None:
+    sent = [await store.publish(str(n), TOPIC) for n in range(4)]
+    backlog = await store.read("", sent[1], TOPIC)
+    assert (backlog.gap, backlog.start, backlog.upto) == ("", sent[1], sent[3])
+    assert backlog.entries == [Entry(sent[2], b"2"), Entry(sent[3], b"3")]
+    for _ in range(BOUNDS.entries):
+        await store.publish(feed=TOPIC)
+    assert (await store.read("", sent[1], TOPIC)).gap == "trimmed"
+    assert (await store.read("", 1 << 120, TOPIC)).gap == "reset"
+
+
+async def test_every_key_of_a_topic_has_a_time_to_live(store: Store, prefix: str) -> None:
+    await store.subscribe(TOPIC)
+    await store.publish(feed=TOPIC, collapse_key="k")
+    keys = list(store.redis.scan_iter(f"{prefix}*"))
+    assert len(keys) == 4
+    assert {key: store.redis.pttl(key) for key in keys if store.redis.pttl(key) <= 0} == {}
+
+
+# --- what one device settles for all, and what is recalled ---------------------------------------
+
+
+async def test_what_any_device_may_settle_is_settled_by_the_first_ack(store: Store) -> None:
+    await store.join("n1.1", "phone")
+    await store.join("n2.1", "laptop")
+    for_all = await store.publish("all")
+    for_any = await store.publish("any", any_device=True)
+    done = await store.acknowledge("phone", for_any, connection="n1.1")
+    assert done.position == for_any
+    assert done.settled == [for_any]
+    assert done.others == {"n1.1": "phone", "n2.1": "laptop"}
+    laptop = await store.join("n2.2", "laptop")
+    assert laptop.entries == [Entry(for_all, b"all"), Entry(for_any, None, "acked")]
+    assert not (await store.acknowledge("laptop", for_any, connection="n2.1")).settled
+
+
+async def test_an_ack_of_more_settles_what_came_before(store: Store) -> None:
+    await store.join("n1.1", "phone")
+    first, second = [await store.publish(any_device=True) for _ in range(2)]
+    third = await store.publish()
+    assert (await store.acknowledge("phone", second)).settled == [first, second]
+    assert not (await store.acknowledge("phone", third)).settled
+
+
+async def test_what_was_trimmed_is_not_settled(store: Store) -> None:
+    await store.join("n1.1", "phone")
+    await store.publish(any_device=True)
+    for _ in range(BOUNDS.entries):
+        last = await store.publish()
+    assert not (await store.acknowledge("phone", last)).settled
+    assert store.redis.hkeys(store.keys.marks(FEED)) == []
+
+
+async def test_a_new_device_is_not_handed_what_was_settled(store: Store) -> None:
+    await store.join("n1.1", "phone")
+    await store.join("n1.2", "laptop")
+    first, second = await store.publish(any_device=True), await store.publish()
+    await store.ack("phone", first)
+    assert held(await store.join("n1.3", "watch")) == [second]
+    assert held(await store.read("laptop", ids.START)) == [second]
+
+
+async def test_a_recalled_entry_is_named_to_who_has_not_acknowledged_it(store: Store) -> None:
+    await store.join("n1.1", "phone")
+    first, second, third = [await store.publish(str(n)) for n in range(3)]
+    await store.join("n1.2", "laptop")
+    await store.ack("laptop", second)
+    assert await store.withdraw(second)
+    assert (await store.join("n1.3", "phone")).entries == [
+        Entry(first, b"0"), Entry(second, None, "recalled"), Entry(third, b"2"),
+    ]  # fmt: skip
+    assert held(await store.join("n1.4", "laptop")) == [third]
+    backlog = await store.read("phone", second)
+    assert (backlog.gap, backlog.entries) == ("", [Entry(third, b"2")])
+
+
+async def test_what_is_not_kept_cannot_be_withdrawn_and_a_second_time_is_like_the_first(
+    store: Store,
+) -> None:
+    live = await store.publish(ttl=0)
+    kept = await store.publish()
+    assert not await store.withdraw(live)
+    assert await store.withdraw(kept)
+    assert await store.withdraw(kept)
+
+
+# --- acknowledgements ----------------------------------------------------------------------------
+
+
+async def test_an_ack_by_request_names_what_is_kept_and_was_meant_for_the_device(
+    store: Store,
+) -> None:
+    sent = [await store.publish() for _ in range(2)]
+    live = await store.publish(ttl=0)
+    assert await store.ack("phone", sent[0], "stored") == ids.START, "it never connected"
+    await store.join("n1.1", "phone")
+    assert await store.ack("phone", live, "stored") == ids.START
+    assert await store.ack("phone", sent[1], "stored") == sent[1]
+    assert await store.ack("phone", sent[0], "stored") == sent[1]
+    assert await store.ack("phone", live) == live, "who was sent it may acknowledge it"
+
+
+async def test_other_connections_of_the_user_are_named_and_the_only_one_is_not(
+    store: Store,
+) -> None:
+    await store.join("n1.1", "phone")
+    first, second = await store.publish(), await store.publish()
+    assert (await store.acknowledge("phone", first, connection="n1.1")).others == {}
+    assert (await store.acknowledge("phone", second)).others == {"n1.1": "phone"}
+    await store.join("n2.1", "phone")
+    third = await store.publish()
+    assert (await store.acknowledge("phone", third, connection="n1.1")).others == {
+        "n1.1": "phone", "n2.1": "phone",
+    }  # fmt: skip
+    again = await store.acknowledge("phone", third, connection="n2.1")
+    assert again.others == {}, "nothing moved"
+
+
+async def test_an_ack_that_may_owe_a_receipt_says_so(store: Store) -> None:
+    await store.join("n1.1", "phone")
+    sent = await store.publish(receipt="shop")
+    assert (await store.acknowledge("phone", sent)).receipts
+
+
+async def test_a_device_has_a_place_in_the_broadcast_beside_its_mailbox(store: Store) -> None:
+    heard, newer = 5 << 64, 6 << 64
+    assert (await store.join("n1.1", "phone", broadcast=heard)).broadcast == heard
+    assert (await store.join("n1.1", "phone", broadcast=newer)).broadcast == heard
+    assert await store.ack("phone", newer, "broadcast") == newer
+    assert await store.ack("phone", heard, "broadcast") == newer
+    assert (await store.join("n1.1", "phone", broadcast=newer + 1)).broadcast == newer
+    assert (await store.join("n1.2", "laptop", broadcast=newer + 1)).broadcast == newer + 1
+    assert (await store.join("n1.1", "phone")).cursor == ids.START
+
+
+async def test_who_never_connected_has_no_place_in_the_broadcast(store: Store) -> None:
+    assert await store.ack("phone", 5 << 64, "broadcast") == ids.START
+
+
+async def test_the_broadcast_tells_other_connections_too(store: Store) -> None:
+    await store.join("n1.1", "phone")
+    await store.join("n2.1", "phone")
+    done = await store.acknowledge("phone", 5 << 64, "broadcast", "n1.1")
+    assert done.others == {"n1.1": "phone", "n2.1": "phone"}
+    assert await store.publish(feed=BROADCAST)

@@ -23,9 +23,12 @@ from pushsvc.node import connections
 from pushsvc.node.connections import LINGER, MAX_TAIL, Connection, Connections
 from pushsvc.node.poller import EpollPoller, Poller, SelectorPoller
 from pushsvc.protocol import frames, ids
+from pushsvc.protocol.delivery import Cursor
 from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.messages import Ref
-from pushsvc.protocol.session import Acked, Policy, Session
+from pushsvc.protocol.session import Acked, Policy, Request
+from pushsvc.protocol.wire import TEXT
+from tests.support.hubs import session_of
 
 PATIENCE: Final = 10.0
 HEARTBEAT: Final = 25
@@ -70,7 +73,8 @@ class Owner:
         self.told.append(("acked", connection.number, ids.render(ack.id), ack.ref))
         self.on_acked(connection)
 
-    def redeliver(self, connection: Connection) -> None:
+    def redeliver(self, connection: Connection, cursor: Cursor) -> None:
+        assert cursor is connection.session.cursor
         self.told.append(("redeliver", connection.number))
 
     def left(self, connection: Connection) -> None:
@@ -78,6 +82,9 @@ class Owner:
 
     def renew(self, connection: Connection, token: str, ref: Ref) -> None:
         self.told.append(("renew", connection.number, token, ref))
+
+    def serve(self, connection: Connection, request: Request) -> None:
+        self.told.append(("serve", connection.number, request))
 
 
 class Peer:
@@ -155,7 +162,9 @@ class Bench:
     def __init__(self, policy: Policy = POLICY) -> None:
         self.clock = Clock()
         self.owner = Owner()
-        self.core = Connections(policy, MAX_MESSAGE, self.owner, self.owner.renew, self.clock)
+        self.core = Connections(
+            policy, MAX_MESSAGE, self.owner, self.owner.renew, self.owner.serve, self.clock
+        )
         self._peers: list[Peer] = []
 
     def connect(
@@ -178,8 +187,8 @@ class Bench:
         here.setblocking(False)
         peer = Peer(there)
         self._peers.append(peer)
-        session = Session("u1", "phone", expires=self.clock.now + expires, seen=self.clock.now)
-        connection = self.core.new("feed", session)
+        session = session_of("u1", "phone", expires=self.clock.now + expires, seen=self.clock.now)
+        connection = self.core.new(session, TEXT)
         self.core.adopt(connection, here.detach())
         return connection, peer
 
@@ -617,8 +626,8 @@ async def test_a_second_close_and_all_else_after_the_first_is_ignored(bench: Ben
 
 
 async def test_nothing_is_written_before_the_handshake_or_after_the_end(bench: Bench) -> None:
-    session = Session("u1", "phone", expires=1e6, seen=bench.clock.now)
-    connection = bench.core.new("feed", session)
+    session = session_of("u1", "phone", expires=1e6, seen=bench.clock.now)
+    connection = bench.core.new(session, TEXT)
     connection.write(b"x")
     connection.send(b"x")
     connection.end(Close.GOING_AWAY)

@@ -6,8 +6,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pushsvc.protocol.delivery import UNKNOWN, Backlog, Cursor, Deliver, Entry, Gap
+from pushsvc.protocol.delivery import UNKNOWN, Backlog, Cursor, Deliver, Entry, Gap, Step, Withdrawn
+from pushsvc.protocol.feeds import mailbox
 
+FEED = mailbox("u1")
 WINDOW = 3
 READ = 2
 TIMEOUT = 30.0
@@ -55,7 +57,7 @@ class Delivery(RuleBasedStateMachine):
         for _ in range(before):
             self.feed.publish(stored=True)
         self.now = 0.0
-        self.cursor = Cursor()
+        self.cursor = Cursor(FEED, "phone")
         self.writable = True
         self.couriers: list[tuple[int, int]] = []
         self.reading: Backlog | None = None
@@ -65,7 +67,7 @@ class Delivery(RuleBasedStateMachine):
         self.excused: set[int] = set()
         self.published: set[int] = set(self.feed.entries)
         backlog = self.feed.read(0)
-        self.cursor.begin(backlog)
+        self.cursor.begin(backlog.cursor)
         self.carry_out(backlog)
 
     # --- the node ---------------------------------------------------------------------------------
@@ -76,6 +78,7 @@ class Delivery(RuleBasedStateMachine):
                 break
             if isinstance(step, Deliver):
                 self.cursor.take(step.entry.id, self.now)
+            assert not isinstance(step, Withdrawn), "nothing was withdrawn"
             self.hear(step)
 
     def hear(self, step: Deliver | Gap) -> None:
@@ -215,8 +218,8 @@ TestDelivery = Delivery.TestCase
 
 
 def test_entries_lost_by_redis_are_told_and_the_rest_is_delivered_again() -> None:
-    cursor = Cursor()
-    cursor.begin(Backlog(0, 50, 0, 50, "", []))
+    cursor = Cursor(FEED, "phone")
+    cursor.begin(0)
     cursor.sent = cursor.head = 50
     backlog = Backlog(20, 40, 20, 40, "reset", [Entry(30, b"30"), Entry(40, b"40")])
     steps = []
@@ -233,7 +236,7 @@ def test_entries_lost_by_redis_are_told_and_the_rest_is_delivered_again() -> Non
 
 
 def test_an_idle_cursor_holds_no_list() -> None:
-    cursor = Cursor()
+    cursor = Cursor(FEED, "phone")
     cursor.take(10, 0.0)
     assert cursor.unacked == [10]
     cursor.ack(10, 1.0)
@@ -241,7 +244,7 @@ def test_an_idle_cursor_holds_no_list() -> None:
 
 
 def test_a_redelivery_counts_its_attempts_and_progress_starts_anew() -> None:
-    cursor = Cursor()
+    cursor = Cursor(FEED, "phone")
     for entry_id in (10, 20):
         cursor.take(entry_id, 0.0)
     assert not cursor.overdue(29.9, 30)
@@ -260,7 +263,7 @@ def test_a_redelivery_counts_its_attempts_and_progress_starts_anew() -> None:
 
 
 def test_an_ack_that_comes_after_the_rewind_still_counts() -> None:
-    cursor = Cursor()
+    cursor = Cursor(FEED, "phone")
     cursor.take(10, 0.0)
     cursor.rewind(30.0)
     assert cursor.ack(10, 30.5)
@@ -268,7 +271,7 @@ def test_an_ack_that_comes_after_the_rewind_still_counts() -> None:
 
 
 def test_live_only_entries_that_were_never_acked_do_not_block_for_ever() -> None:
-    cursor = Cursor()
+    cursor = Cursor(FEED, "phone")
     cursor.take(10, 0.0)
     cursor.rewind(30.0)
     assert list(cursor.plan(Backlog(0, 10, 0, 10, "", []), 64, 31.0)) == []
@@ -277,7 +280,7 @@ def test_live_only_entries_that_were_never_acked_do_not_block_for_ever() -> None
 
 
 def test_a_read_that_began_before_a_rewind_is_not_used() -> None:
-    cursor = Cursor()
+    cursor = Cursor(FEED, "phone")
     for entry_id in (10, 20):
         cursor.take(entry_id, 0.0)
     cursor.rewind(30.0)
@@ -285,3 +288,154 @@ def test_a_read_that_began_before_a_rewind_is_not_used() -> None:
     assert list(cursor.plan(late, 64, 31.0)) == []
     assert cursor.sent == 0
     assert cursor.wants(64)
+
+
+def carried_out(cursor: Cursor, backlog: Backlog, window: int = 64, now: float = 0.0) -> list[Step]:
+    """The steps of an answer, carried out."""
+    steps = []
+    for step in cursor.plan(backlog, window, now):
+        if isinstance(step, Deliver):
+            cursor.take(step.entry.id, now)
+        steps.append(step)
+    return steps
+
+
+# --- what other devices and connections did ------------------------------------------------------
+
+
+def test_what_another_connection_of_the_device_acknowledged_is_done() -> None:
+    cursor = Cursor(FEED, "phone")
+    for entry_id in (10, 20, 30):
+        cursor.take(entry_id, 0.0)
+    assert cursor.settle(20, 5.0)
+    assert (cursor.acked, cursor.sent, cursor.unacked) == (20, 30, [30])
+    assert not cursor.overdue(34.9, 30)
+    assert not cursor.settle(20, 6.0)
+    assert not cursor.settle(10, 6.0)
+    assert cursor.acked == 20
+
+
+def test_what_is_settled_before_it_was_sent_is_not_sent() -> None:
+    cursor = Cursor(FEED, "phone")
+    cursor.take(10, 0.0)
+    assert cursor.settle(20, 1.0)
+    assert (cursor.acked, cursor.sent, cursor.unacked) == (20, 20, None)
+    late = Backlog(20, 30, 10, 30, "", [Entry(20, b""), Entry(30, b"")])
+    assert carried_out(cursor, late) == [Deliver(Entry(30, b""), 1)]
+
+
+def test_a_withdrawal_makes_room_in_the_window_and_is_told_to_who_may_hold_the_entry() -> None:
+    cursor = Cursor(FEED, "phone")
+    for entry_id in (10, 20, 30):
+        cursor.take(entry_id, 0.0)
+    cursor.ack(10, 0.0)
+    cursor.head = 40
+    assert not cursor.wants(2)
+    assert cursor.withdraw(20)
+    assert cursor.unacked == [30]
+    assert cursor.wants(2)
+    assert cursor.withdraw(30)
+    assert cursor.unacked is None
+
+
+def test_what_follows_a_withdrawal_of_all_that_was_sent_has_all_its_attempts() -> None:
+    cursor = Cursor(FEED, "phone")
+    cursor.take(10, 0.0)
+    cursor.rewind(30.0)
+    assert carried_out(cursor, Backlog(0, 10, 0, 10, "", [Entry(10, b"")]), now=30.0)
+    assert cursor.withdraw(10)
+    cursor.take(20, 40.0)
+    assert cursor.attempt == 1
+    assert not cursor.overdue(69.0, 30)
+
+
+def test_a_withdrawal_of_what_was_acknowledged_or_never_sent_is_not_told() -> None:
+    cursor = Cursor(FEED, "phone")
+    cursor.take(10, 0.0)
+    cursor.ack(10, 0.0)
+    assert not cursor.withdraw(10)
+    assert not cursor.withdraw(20)
+
+
+def test_what_the_client_says_it_holds_may_be_withdrawn() -> None:
+    cursor = Cursor(FEED, "phone")
+    cursor.begin(10, held=30)
+    assert (cursor.acked, cursor.sent) == (10, 30)
+    assert cursor.withdraw(20)
+
+
+def test_a_position_that_is_behind_what_was_acknowledged_counts_for_nothing() -> None:
+    cursor = Cursor(FEED, "phone")
+    cursor.begin(30, held=10)
+    assert (cursor.acked, cursor.sent) == (30, 30)
+
+
+def test_withdrawn_entries_are_told_in_their_place_and_need_no_room() -> None:
+    cursor = Cursor(FEED, "phone")
+    entries = [
+        Entry(10, b"a"), Entry(20, None, "recalled"), Entry(30, None, "acked"), Entry(40, b"b"),
+    ]  # fmt: skip
+    assert carried_out(cursor, Backlog(0, 40, 0, 40, "", entries), window=1) == [
+        Deliver(Entry(10, b"a"), 1),
+        Withdrawn(20, "recalled"),
+        Withdrawn(30, "acked"),
+    ]
+    assert cursor.unacked == [10]
+    cursor.ack(10, 0.0)
+    rest = Backlog(10, 40, cursor.sent, 40, "", [e for e in entries if e.id > cursor.sent])
+    assert carried_out(cursor, rest, window=1)[-1] == Deliver(Entry(40, b"b"), 1)
+    assert cursor.sent == 40
+
+
+def test_a_withdrawn_entry_does_not_hide_a_gap() -> None:
+    cursor = Cursor(FEED, "phone")
+    entries = [Entry(20, None, "recalled"), Entry(30, b"x")]
+    assert carried_out(cursor, Backlog(0, 30, 0, 30, "trimmed", entries)) == [
+        Withdrawn(20, "recalled"),
+        Gap(0, "trimmed"),
+        Deliver(Entry(30, b"x"), 1),
+    ]
+
+
+def test_what_was_withdrawn_since_it_was_sent_is_not_waited_for_any_more() -> None:
+    cursor = Cursor(FEED, "phone")
+    cursor.take(10, 0.0)
+    cursor.rewind(30.0)
+    assert carried_out(cursor, Backlog(0, 10, 0, 10, "", [Entry(10, None, "acked")])) == [
+        Withdrawn(10, "acked")
+    ]
+    assert cursor.unacked is None
+    assert cursor.sent == 10
+
+
+# --- feeds without acknowledgements ---------------------------------------------------------------
+
+
+def test_without_acknowledgements_there_is_no_window_and_nothing_is_overdue() -> None:
+    cursor = Cursor("t:a", acks=False)
+    entries = [Entry(i, b"") for i in (10, 20, 30)]
+    steps = carried_out(cursor, Backlog(0, 30, 0, 30, "", entries), window=1)
+    assert steps == [Deliver(entry, 1) for entry in entries]
+    assert (cursor.sent, cursor.unacked, cursor.outstanding) == (30, None, 0)
+    assert not cursor.overdue(1e9, 30)
+    assert cursor.offer(40, 30, 1)
+
+
+def test_without_acknowledgements_nobody_is_owed_what_expired() -> None:
+    cursor = Cursor("t:a", acks=False)
+    entries = [Entry(10, None), Entry(20, b"")]
+    assert carried_out(cursor, Backlog(0, 20, 0, 20, "", entries)) == [Deliver(Entry(20, b""), 1)]
+    with_acks = Cursor(FEED, "phone")
+    assert carried_out(with_acks, Backlog(0, 20, 0, 20, "", entries)) == [
+        Gap(0, "trimmed"),
+        Deliver(Entry(20, b""), 1),
+    ]
+
+
+def test_without_acknowledgements_a_gap_is_told_all_the_same() -> None:
+    cursor = Cursor("t:a", acks=False)
+    cursor.begin(0, held=10)
+    assert carried_out(cursor, Backlog(0, 40, 10, 40, "trimmed", [Entry(40, b"")])) == [
+        Gap(10, "trimmed"),
+        Deliver(Entry(40, b""), 1),
+    ]

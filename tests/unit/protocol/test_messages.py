@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsvc.errors import InvalidJSON, InvalidRequest, PayloadTooLarge, PushError, RateLimited
-from pushsvc.protocol import ids, messages
+from pushsvc.protocol import encoding, ids, messages, notifications
 
 values = st.recursive(
     st.none()
@@ -25,7 +25,7 @@ values = st.recursive(
 @given(values)
 def test_any_json_is_delivered_as_it_was_published(value: Any) -> None:
     text = json.dumps({"to": {"user": "u1"}, "data": value}).encode()
-    note, body = messages.notification_from(messages.decode(text), 1 << 20)
+    note, body = notifications.notification_from(encoding.decode(text), 1 << 20)
     assert note.users() == ["u1"]
     told = json.loads(messages.notification(ids.parse("1764000000123-4"), body, 1))
     assert told == {
@@ -116,15 +116,15 @@ def test_a_notification_of_another_shape_is_refused_with_what_to_change(
     note: Any, why: str
 ) -> None:
     with pytest.raises(InvalidRequest, match=why):
-        messages.notification_from(note, 65536)[0].users()
+        notifications.notification_from(note, 65536)[0].users()
 
 
 def test_a_notification_that_no_client_could_be_sent_is_refused() -> None:
     limit = 1000
-    for size in range(limit - messages.ENVELOPE - 40, limit):
+    for size in range(limit - notifications.ENVELOPE - 40, limit):
         note = {"to": {"user": "u"}, "data": "x" * size}
         try:
-            _, body = messages.notification_from(note, limit)
+            _, body = notifications.notification_from(note, limit)
         except PayloadTooLarge:
             continue
         longest = messages.notification(ids.parse(f"{10**14}-{10**18}"), body, 1000)

@@ -4,7 +4,8 @@ import pytest
 from tornado.httputil import HTTPHeaders
 
 from pushsvc.errors import InvalidRequest, OriginRefused
-from pushsvc.web.socket import Origins, _offered
+from pushsvc.web.cors import Origins
+from pushsvc.web.socket import _offered
 
 
 def headers(**values: str) -> HTTPHeaders:

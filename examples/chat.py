@@ -1,0 +1,148 @@
+"""Chat rooms: messages, who is typing, who has read what, and who is here.
+
+One topic is one room. What is said is kept, and replayed to whoever joins later (``since``).
+That someone is typing is ephemeral: nobody needs to hear of it later. How far someone has read is
+a message with a ``collapse_key``: it replaces the one before, so that a room keeps one for each.
+
+    python examples/chat.py               # a short conversation of two users
+    python examples/chat.py --user anna   # you: type lines; Enter alone says that you are typing
+    python examples/chat.py --user ben    # and somebody else, in another terminal
+"""
+
+import argparse
+import asyncio
+import secrets
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from common import Client, Message, connected, run, token_for
+
+
+class Member:
+    """One user in one room, and the screen that this user looks at."""
+
+    def __init__(self, name: str, room: str, client: Client) -> None:
+        self.name = name
+        self.topic = f"chat.{room}"
+        self.client = client
+        self.people: set[str] = set()
+        self.texts: dict[str, str] = {}
+        self.newest = ""
+
+    def show(self, line: str) -> None:
+        print(f"{self.name:>5} | {line}", flush=True)
+
+    async def join(self) -> None:
+        await self.client.ask("subscribe", topic=self.topic, since="0-0")
+        answer = await self.client.ask("presence", topic=self.topic)
+        self.people = set(answer["users"])
+        self.show(f"-- here: {', '.join(answer['users'])}")
+
+    async def say(self, text: str) -> None:
+        await self.client.ask("publish", topic=self.topic, event="said", data=text)
+
+    async def type(self) -> None:
+        await self.client.tell("publish", topic=self.topic, event="typing", data={}, ephemeral=True)
+
+    async def watch(self) -> None:
+        """Show what happens in the room."""
+        async for message in self.client:
+            if message["type"] == "error":
+                self.show(f"-- {message['detail']}")
+            elif message.get("topic") != self.topic:
+                pass  # a broadcast, or for another part of an app
+            elif message["type"] == "presence":
+                self.come_and_go(message)
+            elif message["type"] == "notification":
+                self.happened(message.get("event"), message)
+
+    def come_and_go(self, message: Message) -> None:
+        # An announcement may repeat what the answer in `join` said already.
+        for name in set(message["joined"]) - self.people:
+            self.show(f"-- {name} joined")
+        for name in self.people & set(message["left"]):
+            self.show(f"-- {name} left")
+        self.people = (self.people | set(message["joined"])) - set(message["left"])
+
+    def happened(self, event: str | None, message: Message) -> None:
+        who = message.get("from", "backend")
+        if event == "said":
+            # One's own words are shown when they come back: all see them in the same order.
+            self.show(f"{who}: {message['data']}")
+            self.texts[message["id"]] = message["data"]
+            if who != self.name:
+                self.newest = message["id"]
+        elif who == self.name:
+            pass  # one knows what one types and reads
+        elif event == "typing":
+            self.show(f"   ({who} is typing)")
+        elif event == "read":
+            text = self.texts.get(message["data"], "something older")
+            self.show(f"   ({who} has read: {text})")
+
+    async def tell_what_is_read(self) -> None:
+        """Now and then, and only the newest: everything before it is read too."""
+        told = ""
+        while True:
+            await asyncio.sleep(0.3)
+            if self.newest != told:
+                told = self.newest
+                await self.client.tell(
+                    "publish", topic=self.topic, event="read", data=told,
+                    collapse_key=f"read:{self.name}",
+                )  # fmt: skip
+
+
+@asynccontextmanager
+async def joined(name: str, room: str) -> AsyncIterator[Member]:
+    """A user in a room, until the end of the block."""
+    token = await token_for(name, topics="chat.*")
+    async with asyncio.TaskGroup() as tasks, connected(token) as client:
+        member = Member(name, room, client)
+        await member.join()
+        tasks.create_task(member.watch())  # ends with the connection
+        telling = tasks.create_task(member.tell_what_is_read())
+        yield member
+        telling.cancel()
+
+
+async def conversation(room: str) -> None:
+    """Anna and Ben talk; shown is what each of them sees."""
+    async with joined("anna", room) as anna:
+        async with joined("ben", room) as ben:
+            await asyncio.sleep(1)
+            await ben.type()
+            await asyncio.sleep(0.5)
+            await ben.say("Hello Anna!")
+            await asyncio.sleep(1)
+            await anna.type()
+            await asyncio.sleep(0.5)
+            await anna.say("Hi Ben. See you at eight?")
+            await asyncio.sleep(1)
+            await ben.say("Yes! I have to run.")
+            await asyncio.sleep(1)
+        while "ben" in anna.people:  # a moment: who comes straight back was never away
+            await asyncio.sleep(0.1)
+
+
+async def interactive(name: str, room: str) -> None:
+    """Say what is typed."""
+    lines = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    async with joined(name, room) as member:
+        async for line in lines:
+            text = line.decode().strip()
+            await (member.say(text) if text else member.type())
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--user", help="your name; without it, two users talk by themselves")
+    parser.add_argument("--room", default="lobby", help="default: lobby")
+    given = parser.parse_args()
+    if given.user:
+        run(interactive(given.user, given.room))
+    else:
+        run(conversation(f"demo-{secrets.token_hex(3)}"))

@@ -1,0 +1,237 @@
+"""What a mailbox holds, who has acknowledged it, who is there, and taking something back."""
+
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from pushsvc.errors import PushError
+from pushsvc.feeds.keys import Keys
+from pushsvc.feeds.lane import Lane
+from pushsvc.feeds.nodes import Leases, Notice, Outbox, node_of
+from pushsvc.feeds.scripts import Scripts
+from pushsvc.protocol import ids
+
+PAGE_BYTES: Final = 512 * 1024
+"""Bytes of bodies after which a page ends."""
+PAGE_LOOKS: Final = 1000
+"""Most entries that are looked at for a page, whether their time to live has passed or not; and
+most acks, past which the time of one is told as not known."""
+OWN: Final = "~"
+"""What the fields of the cursors begin with that are no devices."""
+STARTED: Final = "~s:"
+"""Before a device: where it began. It has not acknowledged what others did before it came."""
+
+
+class Acked(NamedTuple):
+    """A device that has acknowledged something, and when."""
+
+    device: str
+    time: int | None
+    """Milliseconds since the epoch; None where it is no longer known."""
+
+
+class Retained(NamedTuple):
+    """A notification that is kept."""
+
+    id: int
+    expires: int
+    """Milliseconds since the epoch."""
+    body: bytes
+    acked: Sequence[Acked]
+
+
+class Page(NamedTuple):
+    """A part of what is kept, newest first."""
+
+    entries: Sequence[Retained]
+    following: int | None
+    """The id before which the next page begins, None at the end."""
+
+
+class Present(NamedTuple):
+    """A device that is connected."""
+
+    device: str
+    connections: int
+    since: int
+    """Milliseconds since the epoch: when the longest of its connections began."""
+
+
+class Acks:
+    """Who acknowledged what, and when.
+
+    Acks are cumulative: a device has acknowledged an entry once it has acknowledged that or a later
+    one.
+
+    Args:
+        cursors: device to the last id that it acknowledged.
+        starts: device to the id at which it began.
+        acks: for each ack that is known its time (ms), device and id, in order.
+        since: the time (ms) from which on all acks are known.
+    """
+
+    def __init__(
+        self,
+        cursors: Mapping[str, int],
+        starts: Mapping[str, int],
+        acks: Sequence[tuple[int, str, int]],
+        since: int,
+    ) -> None:
+        self._cursors = cursors
+        self._starts = starts
+        self._since = since
+        self._acks: dict[str, list[tuple[int, int]]] = {}
+        for time, device, entry_id in acks:
+            self._acks.setdefault(device, []).append((entry_id, time))
+        # A device may have lost its cursor to a newer one.
+        self._devices = sorted(cursors.keys() | self._acks.keys())
+
+    def of(self, entry_id: int) -> list[Acked]:
+        """The devices that have acknowledged an entry."""
+        found = []
+        for device in self._devices:
+            if entry_id <= self._starts.get(device, ids.START):
+                continue
+            acks = self._acks.get(device, [])
+            index = bisect_left(acks, (entry_id, 0))
+            later = index < len(acks)
+            if later or entry_id <= self._cursors.get(device, ids.START):
+                # The first ack that is known is the first one of all, if none before it is lost.
+                certain = index > 0 or self._since < ids.milliseconds(entry_id)
+                found.append(Acked(device, acks[index][1] if later and certain else None))
+        return found
+
+
+class History:
+    """Questions about mailboxes.
+
+    Args:
+        keys: the key names.
+        scripts: the operations.
+        lane: for the questions.
+        leases: who is live.
+        outbox: to tell the nodes that hold a device of what was taken back.
+        retention: seconds.
+        receipts_due: told the mailboxes for which a receipt may be due.
+    """
+
+    def __init__(
+        self,
+        keys: Keys,
+        scripts: Scripts,
+        *,
+        lane: Lane,
+        leases: Leases,
+        outbox: Outbox,
+        retention: float,
+        receipts_due: Callable[[str], None],
+    ) -> None:
+        self._keys = keys
+        self._digests = scripts.digests
+        self._lane = lane
+        self._leases = leases
+        self._outbox = outbox
+        self._retention = round(retention * 1000)
+        self._receipts_due = receipts_due
+
+    async def page(self, feed: str, before: int | None, most: int) -> Page:
+        """What a mailbox keeps, newest first, without what has outlived its time to live.
+
+        A page may hold fewer than there are, or none at all; ``following`` tells whether it is the
+        last.
+
+        Args:
+            feed: the mailbox.
+            before: the ``following`` of the page before, None for the first one.
+            most: most notifications.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        if before == ids.START:
+            return Page([], None)
+        keys = self._keys
+        answer = await self._lane.one(
+            "EVALSHA", self._digests["list"], 3, keys.log(feed), keys.cursors(feed),
+            keys.acks(feed),
+            "" if before is None else ids.render(before), most, PAGE_BYTES, PAGE_LOOKS,
+        )  # fmt: skip
+        return _page(answer)
+
+    async def recall(self, feed: str, entry_id: int) -> list[str] | None:
+        """Take a notification back: who has not seen it never will, who may hold it is told.
+
+        Returns:
+            The devices that had acknowledged it, None where it is not kept.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        keys = self._keys
+        answer = await self._lane.one(
+            "EVALSHA", self._digests["withdraw"], 4,
+            keys.log(feed), keys.listeners(feed), keys.cursors(feed), keys.marks(feed),
+            ids.render(entry_id), self._retention,
+        )  # fmt: skip
+        if answer is None:
+            return None
+        listeners, acked, receipt = answer
+        notice = Notice("withdrawn", feed, [ids.render(entry_id), "recalled"])
+        for node in {node_of(each) for each in await self._live(_pairs(listeners))}:
+            self._outbox.notify(node, notice)
+        if receipt:
+            self._receipts_due(feed)
+        return sorted(device.decode() for device in acked)
+
+    async def _live(self, connections: Mapping[str, str]) -> list[str]:
+        """Those of some registrations whose node may be live."""
+        try:
+            dead = frozenset(await self._leases.dead(connections))
+        except PushError:
+            dead = frozenset()  # a notice too many does no harm
+        return [each for each in connections if each not in dead]
+
+    async def present(self, feed: str) -> list[Present]:
+        """The devices of a mailbox that are connected.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        listeners = _pairs(await self._lane.one("HGETALL", self._keys.listeners(feed)))
+        dead = frozenset(await self._leases.dead(listeners))
+        joined: dict[str, list[int]] = {}
+        for connection, value in listeners.items():
+            if connection not in dead:
+                device, _, time = value.partition(" ")
+                joined.setdefault(device, []).append(int(time))
+        return [Present(device, len(times), min(times)) for device, times in sorted(joined.items())]
+
+
+def _pairs(fields: Any) -> dict[str, str]:
+    """A hash: flat as a server answers it, or taken apart by redis-py already (Cluster)."""
+    if not isinstance(fields, dict):
+        fields = dict(zip(fields[::2], fields[1::2], strict=True))
+    return {name.decode(): value.decode() for name, value in fields.items()}
+
+
+def _page(answer: Any) -> Page:
+    following, since, entries, cursors, acks = answer
+    fields = _pairs(cursors)
+    who = Acks(
+        {name: ids.parse(value) for name, value in fields.items() if not name.startswith(OWN)},
+        {
+            name.removeprefix(STARTED): ids.parse(value)
+            for name, value in fields.items()
+            if name.startswith(STARTED)
+        },
+        [
+            (ids.milliseconds(ids.parse(acks[i])), acks[i + 1].decode(), ids.parse(acks[i + 2]))
+            for i in range(0, len(acks), 3)
+        ],
+        int(since),
+    )
+    retained = []
+    for i in range(0, len(entries), 3):
+        entry_id = ids.parse(entries[i])
+        retained.append(Retained(entry_id, int(entries[i + 1]), entries[i + 2], who.of(entry_id)))
+    return Page(retained, ids.parse(following) if following else None)

@@ -1,0 +1,68 @@
+-- A page of what a mailbox keeps, newest first, and what is known of who acknowledged it.
+-- KEYS: log, cursors, acks
+-- ARGV: id before which to begin ('' = with the newest), most entries, bytes, most entries and most
+--       acks that are looked at
+-- Returns {next, since, {id, expiry, body, ...}, {field of the cursors, value, ...},
+-- {time and number, device, id, ...}}: `next` is where the next page begins, '' at the end; acks made
+-- before `since` (ms) are no longer known. The first entry of a page may go over the bytes.
+local log, cursors, acks = KEYS[1], KEYS[2], KEYS[3]
+local last, most, bytes, looks = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local CHUNK = 32
+
+-- One page, without those whose time to live has passed.
+local function page()
+  local now, found, size, looked = now_ms(), {}, 0, 0
+  while looked < looks do
+    local count = math.min(CHUNK, most + 1 - #found / 3, looks - looked)
+    local chunk =
+      redis.call('XREVRANGE', log, last == '' and '+' or '(' .. last, '-', 'COUNT', count)
+    for _, entry in ipairs(chunk) do
+      local id, expires, body = entry[1], entry[2][2], entry[2][4]
+      if tonumber(expires) > now then
+        size = size + #body
+        if #found == 3 * most or #found > 0 and size > bytes then
+          return found, last
+        end
+        found[#found + 1] = id
+        found[#found + 1] = expires
+        found[#found + 1] = body
+      end
+      last = id
+    end
+    if #chunk < count then
+      return found, ''
+    end
+    looked = looked + count
+  end
+  return found, last
+end
+
+-- The time from which on every ack is known: what is not needed for the mailbox's size is trimmed.
+local function known()
+  if redis.call('EXISTS', acks) == 0 then
+    return '0'
+  end
+  local info = {}
+  local fields = redis.call('XINFO', 'STREAM', acks)
+  for i = 1, #fields, 2 do
+    info[fields[i]] = fields[i + 1]
+  end
+  if info['entries-added'] == info['length'] then
+    return '0'
+  end
+  return string.match(info['first-entry'][1], '^%d+')
+end
+
+local found, following = page()
+local answer = {following, known(), found, redis.call('HGETALL', cursors), {}}
+if #found > 0 then
+  -- An entry is acknowledged after it was published.
+  local oldest = string.match(found[#found - 2], '^%d+')
+  local told = answer[5]
+  for _, entry in ipairs(redis.call('XRANGE', acks, oldest, '+', 'COUNT', looks)) do
+    told[#told + 1] = entry[1]
+    told[#told + 1] = entry[2][2]
+    told[#told + 1] = entry[2][4]
+  end
+end
+return answer

@@ -1,0 +1,303 @@
+"""Presence: who listens to a topic, over all nodes, and who came and went.
+
+Each node writes down its own people, under its own id, so that they leave when its lease does. A
+change is only a hint to the other nodes: those that have someone who wants to know read the whole
+truth again, a moment later, and tell the difference. A lost hint is healed by the next reading.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import structlog
+
+from pushsvc.errors import PushError, Unavailable
+from pushsvc.feeds.feed import Feeds
+from pushsvc.feeds.nodes import Leases, Notice, Outbox
+from pushsvc.node.feeder import Listener
+from pushsvc.protocol import messages
+from pushsvc.protocol.feeds import name_of, topic
+from pushsvc.protocol.messages import Ref
+
+LINGER: Final = 2.0
+"""Seconds after which one who left has left: who comes back sooner was never away."""
+PAUSE: Final = 0.25
+"""Seconds for which changes are collected before they are told."""
+REASSERT: Final = 30.0
+"""Seconds between two full writings, and readings, of what this node knows."""
+MOST_NAMED: Final = 500
+"""Most users that one message names."""
+
+Changes = dict[str, tuple[list[str], list[str]]]
+"""For each topic who came and who left."""
+Part = tuple[str, str, list[str], list[str]]
+
+log = structlog.get_logger("pushsvc.presence")
+
+
+class Presence:
+    """Who is here.
+
+    Args:
+        node: the id under which the node's people are written down.
+        feeds: where.
+        outbox: for hints to other nodes.
+        leases: who is live.
+        clock: seconds on a monotonic clock.
+    """
+
+    def __init__(
+        self,
+        node: str,
+        feeds: Feeds,
+        outbox: Outbox,
+        leases: Leases,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.node = node
+        self._feeds = feeds
+        self._outbox = outbox
+        self._leases = leases
+        self._clock = clock
+        self._here: dict[str, dict[str, int]] = {}
+        self._came: dict[str, set[str]] = {}
+        self._leaving: dict[tuple[str, str], float] = {}
+        self._followers: dict[str, dict[Listener, None]] = {}
+        # What they were told last, and which reading said so.
+        self._known: dict[str, tuple[int, frozenset[str]]] = {}
+        self._readings = 0
+        self._unread: set[str] = set()
+        self._hinted: set[str] = set()
+        self._live: frozenset[str] = frozenset()
+        self._reassert_at = clock() + REASSERT
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writing: asyncio.Handle | None = None
+
+    # --- this node's people --------------------------------------------------------------------
+
+    def came(self, feed: str, user: str) -> None:
+        """A connection of a user listens to a topic from now on."""
+        people = self._here.setdefault(feed, {})
+        people[user] = people.get(user, 0) + 1
+        if people[user] > 1 or self._leaving.pop((feed, user), None) is not None:
+            return
+        self._came.setdefault(feed, set()).add(user)
+        if self._writing is None:
+            self._writing = asyncio.get_running_loop().call_soon(self._write_came)
+
+    def left(self, feed: str, user: str) -> None:
+        """A connection of a user does not listen to a topic any more."""
+        people = self._here.get(feed, {})
+        if people.get(user, 0) > 1:
+            people[user] -= 1
+            return
+        people.pop(user, None)
+        self._leaving[feed, user] = self._clock() + LINGER
+
+    def _write_came(self) -> None:
+        self._writing = None
+        came, self._came = self._came, {}
+        self._write({feed: (sorted(users), []) for feed, users in came.items()})
+
+    def _write(self, changes: Changes) -> None:
+        if changes:
+            self._spawn(self._written(*self._submit(changes)))
+
+    def _submit(self, changes: Changes) -> tuple[list[Part], asyncio.Future[list[Any]]]:
+        """Hand changes over at once: a question that is asked next is answered with them."""
+        parts = [
+            (feed, self.node, users if came else [], [] if came else users)
+            for feed, both in changes.items()
+            for came, everyone in zip((True, False), both, strict=True)
+            for first in range(0, len(everyone), MOST_NAMED)
+            for users in [everyone[first : first + MOST_NAMED]]
+        ]
+        try:
+            return parts, self._feeds.present(parts)
+        except Unavailable as error:
+            failed: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+            failed.set_exception(error)
+            return parts, failed
+
+    async def _written(self, parts: list[Part], future: asyncio.Future[list[Any]]) -> None:
+        try:
+            answers = await future
+        except Unavailable as error:
+            answers = [error] * len(parts)
+        nodes: dict[str, set[str]] = {}
+        later = self._clock() + LINGER
+        for (feed, _, _, gone), answer in zip(parts, answers, strict=True):
+            if isinstance(answer, PushError):
+                self._reassert_at = min(self._reassert_at, later)
+                self._leaving.update({(feed, user): later for user in gone})
+            else:
+                nodes.setdefault(feed, set()).update(node.decode() for node in answer)
+        for feed, listening in nodes.items():
+            for node in listening - {self.node}:
+                self._outbox.notify(node, Notice("presence", feed, []))
+            self.changed(feed)
+
+    # --- those who want to know ----------------------------------------------------------------
+
+    def follow(self, listener: Listener, feed: str) -> None:
+        """Tell a listener from now on who comes and goes."""
+        self._followers.setdefault(feed, {})[listener] = None
+
+    def unfollow(self, listener: Listener, feed: str) -> None:
+        """Stop telling a listener."""
+        followers = self._followers.get(feed)
+        if followers is not None:
+            followers.pop(listener, None)
+            if not followers:
+                del self._followers[feed]
+                self._known.pop(feed, None)
+
+    def ask(self, listener: Listener, name: str, ref: Ref, *, follows: bool) -> None:
+        """Answer with who listens to a topic, and tell changes from now on."""
+        self._spawn(self._answer(listener, name, ref, follows=follows))
+
+    async def _answer(self, listener: Listener, name: str, ref: Ref, *, follows: bool) -> None:
+        feed = topic(name)
+        try:
+            turn, users = await self._read(feed)
+        except PushError as error:
+            listener.send(messages.error(error, ref))
+            return
+        # Whoever follows from now on begins where the others are: the next difference is for all.
+        users = self._learn(feed, turn, users)
+        named = sorted(users)[:MOST_NAMED]
+        listener.send(messages.reply(ref, topic=name, users=named, count=len(users)))
+        # Who has unsubscribed meanwhile would not be forgotten any more.
+        if follows and listener.open and name in (listener.session.topics or ()):
+            first = feed not in self._followers
+            self._known.setdefault(feed, (turn, users))
+            self.follow(listener, feed)
+            if first:
+                self.changed(feed)  # hints that came since the reading were for nobody
+
+    async def _read(self, feed: str) -> tuple[int, frozenset[str]]:
+        """Who is here, and a number that is higher for a later reading."""
+        self._readings += 1
+        turn = self._readings
+        return turn, await self.who(feed)
+
+    async def who(self, feed: str) -> frozenset[str]:
+        """The users that listen to a topic on any live node.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        if self._writing is not None:
+            self._writing.cancel()
+            self._write_came()
+        people = await self._feeds.who(feed)
+        dead = set(await self._leases.dead(f"{node}." for node, _ in people))
+        gone = [each for each in people if f"{each[0]}." in dead]
+        if gone:
+            self._feeds.gone(feed, gone)
+        return frozenset(user for node, user in people if f"{node}." not in dead)
+
+    def changed(self, feed: str) -> None:
+        """Someone came or went: look, in a moment, if anyone wants to know."""
+        if feed in self._followers and feed not in self._hinted:
+            self._hinted.add(feed)
+            asyncio.get_running_loop().call_later(PAUSE, self._look, feed)
+
+    def _look(self, feed: str) -> None:
+        self._hinted.discard(feed)
+        self._spawn(self._tell(feed))
+
+    async def _tell(self, feed: str) -> None:
+        try:
+            turn, users = await self._read(feed)
+        except PushError:
+            self._unread.add(feed)  # for the next tick
+            return
+        self._learn(feed, turn, users)
+
+    def _learn(self, feed: str, turn: int, users: frozenset[str]) -> frozenset[str]:
+        """Tell the difference that a reading makes; what is known now.
+
+        A reading that was overtaken by a later one says nothing.
+        """
+        if feed not in self._known:
+            return users
+        at, known = self._known[feed]
+        if turn < at:
+            return known
+        self._known[feed] = turn, users
+        for payload in _changes(name_of(feed), users - known, known - users):
+            for listener in list(self._followers.get(feed, ())):
+                if listener.open:
+                    listener.send(payload)
+        return users
+
+    # --- time ----------------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Let go who has left, and look again where a node died; to be called once a second."""
+        now = self._clock()
+        due = [each for each, at in self._leaving.items() if at <= now]
+        changes: Changes = {}
+        for feed, user in due:
+            del self._leaving[feed, user]
+            if user not in self._here.get(feed, {}):
+                changes.setdefault(feed, ([], []))[1].append(user)
+            if not self._here.get(feed):
+                self._here.pop(feed, None)
+        self._write(changes)
+        live = frozenset(self._leases.live)
+        if self._live - live:
+            self.look_again()
+        self._live = live
+        unread, self._unread = self._unread, set()
+        for feed in unread:
+            self.changed(feed)
+        if now >= self._reassert_at:
+            self.reassert()
+
+    def reassert(self) -> None:
+        """Write everyone down again: what was lost comes back, under the node's present id."""
+        self._reassert_at = self._clock() + REASSERT
+        self._write({feed: (sorted(people), []) for feed, people in self._here.items() if people})
+        self.look_again()
+
+    def look_again(self) -> None:
+        """Hints may have been lost: read every topic of which someone wants to know."""
+        for feed in self._followers:
+            self.changed(feed)
+
+    async def aclose(self) -> None:
+        """Take the node's people along."""
+        if self._writing is not None:
+            self._writing.cancel()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        everyone: dict[str, set[str]] = {feed: set(people) for feed, people in self._here.items()}
+        for feed, user in self._leaving:
+            everyone.setdefault(feed, set()).add(user)
+        self._here.clear()
+        self._leaving.clear()
+        if any(everyone.values()):
+            changes: Changes = {feed: ([], sorted(users)) for feed, users in everyone.items()}
+            await self._written(*self._submit(changes))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("presence failed in an unforeseen way", exc_info=task.exception())
+
+
+def _changes(name: str, joined: frozenset[str], left: frozenset[str]) -> Iterable[bytes]:
+    """The messages that tell a change, each of a bounded size."""
+    come, gone = sorted(joined), sorted(left)
+    for first in range(0, max(len(come), len(gone)), MOST_NAMED):
+        part = slice(first, first + MOST_NAMED)
+        yield messages.presence(name, come[part], gone[part])

@@ -1,0 +1,90 @@
+"""Which tokens are good no longer: one user's, a single one, or all up to a time."""
+
+import math
+from typing import Any, Final
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from pushsvc.errors import InvalidRequest
+from pushsvc.protocol import encoding
+from pushsvc.protocol.names import require_name
+
+DEFAULT_TTL: Final = 30 * 86400
+"""Seconds that a revocation is kept unless the caller says otherwise."""
+MAX_TTL: Final = 365 * 86400
+MAX_TOKEN_ID: Final = 256
+"""Characters of a ``jti`` that can be revoked."""
+MAX_AHEAD: Final = 10
+"""Seconds by which ``issued_before`` may be ahead: the clock skew that tokens are granted."""
+
+_FORMS: Final = (
+    'send exactly one of {"user": "..."}, {"jti": "..."} and {"issued_before": seconds}; '
+    '"user" takes "issued_before" as well, and each takes "ttl"'
+)
+
+
+class Revocation(msgspec.Struct, frozen=True, gc=False):
+    """Tokens that are refused from now on: a user's, the one of an id, or, with neither, all.
+
+    Args:
+        until: the time to which it is kept, in Unix seconds.
+        user: whose tokens.
+        token_id: which token (``jti``).
+        issued_before: tokens issued (``iat``) up to then, in Unix seconds; not with ``token_id``. A
+            token that does not say when it was issued counts as issued at 0.
+    """
+
+    until: int
+    user: str | None = None
+    token_id: str | None = None
+    issued_before: int = 0
+
+    def told(self) -> dict[str, Any]:
+        """As callers are told."""
+        if self.token_id is not None:
+            return {"jti": self.token_id, "expires_at": self.until}
+        whose = {} if self.user is None else {"user": self.user}
+        return {**whose, "issued_before": self.issued_before, "expires_at": self.until}
+
+
+class _Request(msgspec.Struct, forbid_unknown_fields=True):
+    # null is not the same as missing: {"user": null, "issued_before": 1} must not mean everyone.
+    user: str | UnsetType = UNSET
+    jti: str | UnsetType = UNSET
+    issued_before: int | UnsetType = UNSET
+    ttl: float | UnsetType = UNSET
+
+
+def revocation_from(value: Any, now: float) -> Revocation:
+    """What a request asks to revoke.
+
+    Args:
+        value: the parsed body.
+        now: Unix seconds.
+
+    Raises:
+        InvalidRequest: it does not have one of the documented shapes.
+    """
+    request = encoding.shape(value, _Request)
+    ttl = DEFAULT_TTL if request.ttl is UNSET else request.ttl
+    if not 1 <= ttl <= MAX_TTL:
+        raise InvalidRequest(
+            f"ttl must be 1 to {MAX_TTL} seconds, and longer than the revoked tokens live"
+        )
+    until = math.ceil(now + ttl)
+    if request.jti is not UNSET:
+        if request.user is not UNSET or request.issued_before is not UNSET:
+            raise InvalidRequest(_FORMS)
+        if not 1 <= len(request.jti) <= MAX_TOKEN_ID:
+            raise InvalidRequest(
+                f"jti must have 1 to {MAX_TOKEN_ID} characters: revoke other tokens by their user"
+            )
+        return Revocation(until, token_id=request.jti)
+    if request.user is UNSET and request.issued_before is UNSET:
+        raise InvalidRequest(_FORMS)
+    issued = int(now) if request.issued_before is UNSET else request.issued_before
+    if not 0 <= issued <= now + MAX_AHEAD:
+        raise InvalidRequest("issued_before must be seconds since 1970, and not in the future")
+    user = None if request.user is UNSET else require_name(request.user, "user")
+    return Revocation(until, user, issued_before=issued)

@@ -1,0 +1,60 @@
+"""What the node says of itself: ``/openapi.json``, ``/asyncapi.json`` and ``/docs``."""
+
+import functools
+from typing import ClassVar
+
+from pushsvc.protocol import encoding
+from pushsvc.web.base import Handler
+from pushsvc.web.spec import asyncapi, openapi
+from pushsvc.web.spec.page import POLICY, page
+
+
+# Made when they are first asked for: a node that nobody reads about need not know itself.
+@functools.cache
+def _openapi() -> bytes:
+    return encoding.encode(openapi.document()) + b"\n"
+
+
+@functools.cache
+def _asyncapi() -> bytes:
+    return encoding.encode(asyncapi.document()) + b"\n"
+
+
+@functools.cache
+def _page() -> bytes:
+    return page(openapi.document(), asyncapi.document())
+
+
+class OpenAPIHandler(Handler):
+    """The HTTP API, as OpenAPI 3.1."""
+
+    route: ClassVar[str] = "openapi"
+
+    def get(self) -> None:
+        """Answer with the document."""
+        self.set_header("Content-Type", "application/json")
+        self.finish(_openapi())
+
+
+class AsyncAPIHandler(Handler):
+    """The messages of the socket, as AsyncAPI 3.0."""
+
+    route: ClassVar[str] = "asyncapi"
+
+    def get(self) -> None:
+        """Answer with the document."""
+        self.set_header("Content-Type", "application/json")
+        self.finish(_asyncapi())
+
+
+class DocsHandler(Handler):
+    """Both documents, as a page that needs nothing from anywhere else."""
+
+    route: ClassVar[str] = "docs"
+
+    def get(self) -> None:
+        """Answer with the page."""
+        self.set_header("Content-Type", "text/html; charset=utf-8")
+        self.set_header("Content-Security-Policy", POLICY)
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.finish(_page())

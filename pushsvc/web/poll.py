@@ -1,0 +1,208 @@
+"""``GET /v1/poll``: listening by requests that are answered when there is something to say."""
+
+import asyncio
+import re
+import time
+from typing import ClassVar, Final
+
+from pushsvc import metrics
+from pushsvc.auth.gate import Gate
+from pushsvc.errors import InvalidRequest, PushError
+from pushsvc.node.connections import Connections
+from pushsvc.node.hub import Hub
+from pushsvc.node.topics import Topics
+from pushsvc.protocol import encoding
+from pushsvc.protocol.feeds import topic
+from pushsvc.protocol.session import Session, Subscribe
+from pushsvc.protocol.wire import Lines, position
+from pushsvc.web.base import bearer
+from pushsvc.web.cors import CrossOriginHandler
+from pushsvc.web.listening import (
+    Listening,
+    admitted,
+    allow_topics,
+    arguments_of,
+    held_by,
+    listening,
+    session_of,
+)
+from pushsvc.web.socket import Admission
+
+WAIT: Final = 25.0
+"""Seconds that a request waits for a message, where it does not say."""
+MAX_WAIT: Final = 60.0
+MAX_ANSWER: Final = 256 * 1024
+"""Bytes from which on an answer is full; the last message may go over it."""
+
+READING: Final = 0.005
+"""Seconds between two looks at whether all there is was read."""
+MOST_READING: Final = 2.0
+"""Most seconds for that beyond what the client would wait."""
+
+_seconds = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3})?").fullmatch
+
+
+class Poll:
+    """A listener whose messages are collected until they are asked for.
+
+    Args:
+        number: unique in this process.
+        session: its rules.
+    """
+
+    def __init__(self, number: int, session: Session) -> None:
+        self.number = number
+        self.session = session
+        self.wire: Lines = Lines()
+        self.open = True
+        self.came = asyncio.Event()
+        self._lines: list[bytes] = []
+        self._size = 0
+
+    def writable(self) -> bool:
+        """Whether more fits into the answer."""
+        return self.open and self._size < MAX_ANSWER
+
+    def write(self, data: bytes) -> None:
+        """Collect messages."""
+        if self.open and data:
+            self._lines.append(data)
+            self._size += len(data)
+            self.came.set()
+
+    def send(self, payload: bytes) -> None:
+        """Collect one message."""
+        self.write(self.wire.message(payload))
+
+    def watch(self) -> None:
+        """Nothing falls due within a request."""
+
+    def messages(self) -> bytes:
+        """What was collected, as the items of a JSON array."""
+        return b"".join(self._lines).rstrip(b"\n").replace(b"\n", b",")
+
+
+class PollHandler(CrossOriginHandler):
+    """Answers with what there is, or with what comes."""
+
+    route: ClassVar[str] = "poll"
+    allow: ClassVar[str] = "GET, OPTIONS"
+
+    def initialize(
+        self,
+        *,
+        gate: Gate,
+        admission: Admission,
+        connections: Connections,
+        hub: Hub,
+        topics: Topics,
+        stopping: asyncio.Event,
+    ) -> None:
+        """Take what the application passes.
+
+        Args:
+            gate: who may come in.
+            admission: whether there is room.
+            connections: whose numbers are shared.
+            hub: what is listened to.
+            topics: what may be listened to besides.
+            stopping: set when the node drains: who waits is answered.
+        """
+        self._gate = gate
+        self._admission = admission
+        self._connections = connections
+        self._hub = hub
+        self._topics = topics
+        self._stopping = stopping
+        self._poll: Poll | None = None
+        self._gone = False
+
+    async def get(self) -> None:
+        """Answer with messages, at once or when one comes."""
+        arguments = arguments_of(self.request.query)
+        asked = listening(self.request.headers, arguments)
+        wait = _wait(arguments.get("wait", [f"{WAIT:g}"])[-1])
+        self._admission.check()
+        self._admission.in_flight += 1
+        try:
+            claims = await admitted(self._gate, bearer(self.request.headers), asked.ticket)
+            allow_topics(claims, asked.topics)
+            session = session_of(claims, asked.device, answers=False)
+            poll = Poll(self._connections.number(), session)
+            backlog = await self._hub.join(poll, held_by(claims.user, asked.held))
+        except PushError as error:
+            metrics.handshakes.labels(error.code).inc()
+            raise
+        finally:
+            self._admission.in_flight -= 1
+        metrics.handshakes.labels("accepted").inc()
+        metrics.connections.inc()
+        try:
+            self._poll = poll
+            self._hub.start(poll, backlog, b"")
+            for cursor in (session.cursor, session.broadcast):
+                poll.wire.at(cursor.feed, cursor.sent)
+            for name in asked.topics:
+                if topic(name) in asked.held:
+                    poll.wire.at(topic(name), asked.held[topic(name)])
+            await self._listen(poll, asked, min(wait, session.expires - time.monotonic()))
+            self._gate.check(claims)
+        finally:
+            poll.open = False
+            self._hub.left(poll)
+            metrics.connections.dec()
+        if self.request.connection is None or self._finished:
+            return
+        at = encoding.encode(position(poll.wire.positions))
+        self.set_header("Content-Type", "application/json")
+        self.finish(b'{"messages":[%b],"position":%b}\n' % (poll.messages(), at))
+
+    async def _listen(self, poll: Poll, asked: Listening, wait: float) -> None:
+        if self._gone:
+            return
+        until = time.monotonic() + wait
+        subscribed = asyncio.Event()
+        if asked.topics:
+            positions = {name: asked.held.get(topic(name)) for name in asked.topics}
+            request = Subscribe(positions, many=True, ref=None)
+            self._topics.subscribe(poll, request, subscribed.set)
+        else:
+            subscribed.set()
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        came = asyncio.ensure_future(poll.came.wait())
+        try:
+            # What is kept belongs into the answer, however short the client would wait.
+            await subscribed.wait()
+            latest = time.monotonic() + MOST_READING
+            while not (poll.came.is_set() or self._stopping.is_set()):
+                if not _reads(poll.session) or time.monotonic() > latest:
+                    break
+                await asyncio.sleep(READING)
+            await asyncio.wait(
+                [came, stopping],
+                timeout=max(0.0, until - time.monotonic()),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+        finally:
+            stopping.cancel()
+            came.cancel()
+
+    def on_connection_close(self) -> None:
+        """Nobody waits any more."""
+        super().on_connection_close()
+        self.application.log_request(self)
+        self._gone = True
+        if self._poll is not None:
+            self._poll.came.set()
+
+
+def _reads(session: Session) -> bool:
+    """Whether something may still come that is kept already."""
+    cursors = [session.cursor, session.broadcast, *(session.topics or {}).values()]
+    return any(cursor is not None and cursor.reading for cursor in cursors)
+
+
+def _wait(text: str) -> float:
+    if _seconds(text) is None or float(text) > MAX_WAIT:
+        raise InvalidRequest(f'"wait" is a number of seconds from 0 to {MAX_WAIT:g}')
+    return float(text)

@@ -1,0 +1,1 @@
+"""What the node says of itself: OpenAPI, AsyncAPI and a page made of both."""

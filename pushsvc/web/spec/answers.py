@@ -1,0 +1,234 @@
+"""The schemas of the HTTP API that the code has no shape for."""
+
+from typing import Final
+
+from pushsvc.protocol import cloudevents, notifications
+from pushsvc.protocol.receipts import Status
+from pushsvc.protocol.revocation import DEFAULT_TTL, MAX_TOKEN_ID, MAX_TTL
+from pushsvc.web.spec import schemas
+from pushsvc.web.spec.schemas import (
+    BASE64,
+    ID,
+    NAME,
+    POSITION,
+    Schema,
+    array,
+    described,
+    integer,
+    ref,
+    text,
+)
+
+
+def _results(of: Schema, description: str) -> Schema:
+    return schemas.record(description, {"results": array(of, "in the order given")})
+
+
+_INSTANT: Final = {"type": "string", "format": "date-time"}
+
+_ISSUED_BEFORE: Final = integer("tokens issued up to then, in seconds since 1970", minimum=0)
+_KEPT: Final = schemas.number(
+    f"seconds to remember it, longer than the tokens live; {DEFAULT_TTL // 86400} days without it",
+    minimum=1,
+    maximum=MAX_TTL,
+)
+
+_STRING: Final = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"}
+_CLOUD_EVENT: Final = {
+    "description": "a CloudEvent 1.0 in the JSON format; exactly one of `pushuser`, `pushtopic` "
+    "and `pushbroadcast`, and at most one of `data` and `data_base64`",
+    "type": "object",
+    "properties": {
+        "specversion": {"const": cloudevents.SPECVERSION},
+        "id": described(_STRING, "with `source` the identity of the event"),
+        "source": described(_STRING, "what sends it"),
+        "type": described(NAME, "becomes the `event`"),
+        "datacontenttype": described(_STRING, "the media type of the data; JSON without it"),
+        "data": schemas.anything("JSON, or a string where the media type is another"),
+        "data_base64": described(BASE64, "bytes, in place of `data`"),
+        "pushuser": described(NAME, "the user whom it is for"),
+        "pushtopic": described(NAME, "the topic whose subscribers it is for"),
+        "pushbroadcast": {"enum": [True, "true"], "description": "it is for everyone"},
+        "pushttl": integer("`ttl`", minimum=0, maximum=notifications.MAX_TTL),
+        "pushcollapsekey": described(NAME, "`collapse_key`"),
+        "pushdeliver": {"enum": ["all", "any-device"], "description": "`deliver`"},
+        "pushephemeral": schemas.flag("`ephemeral`"),
+        "pushreceipt": schemas.flag("`receipt`"),
+    },
+    "required": ["specversion", "id", "source", "type"],
+    "oneOf": [{"required": [name]} for name in ("pushuser", "pushtopic", "pushbroadcast")],
+    "not": {"required": ["data", "data_base64"]},
+    "propertyNames": {"pattern": "^([a-z0-9]+|data_base64)$"},
+    "additionalProperties": {
+        "anyOf": [
+            _STRING,
+            {"type": "boolean"},
+            {"type": "integer", "minimum": -(2**31), "maximum": 2**31 - 1},
+        ]
+    },
+}
+
+SCHEMAS: Final[dict[str, Schema]] = {
+    "Accepted": schemas.ACCEPTED,
+    "Results": _results(
+        {"anyOf": [ref("Accepted"), ref("Problem")]}, "an answer for each user of a list"
+    ),
+    "Batch": schemas.record(
+        "many notifications",
+        {"notifications": array(ref("Notification"), "at most 1000", minItems=1, maxItems=1000)},
+    ),
+    "BatchResults": _results(
+        {"anyOf": [ref("Accepted"), ref("Results"), ref("Problem")]},
+        "an answer for each notification",
+    ),
+    "CloudEvent": _CLOUD_EVENT,
+    "NotificationPage": schemas.record(
+        "what a mailbox keeps, newest first",
+        {
+            "notifications": array(ref("Kept"), "newest first"),
+            "next": {"anyOf": [ID, {"type": "null"}], "description": "where the next page begins"},
+        },
+    ),
+    "Kept": schemas.record(
+        "a notification that is kept",
+        {
+            "id": ID,
+            "time": schemas.TIME,
+            "expires": {**_INSTANT, "description": "until when it is kept"},
+            "data": schemas.anything("what was published"),
+            "acked": array(ref("AckedBy"), "who acknowledged it"),
+        },
+        {
+            "event": schemas.FIELDS["event"],
+            "from": described(NAME, "the user that published it"),
+            "encoding": schemas.FIELDS["encoding"],
+        },
+    ),
+    "AckedBy": schemas.record(
+        "a device that acknowledged a notification",
+        {
+            "device": NAME,
+            "time": {
+                "type": ["string", "null"],
+                "format": "date-time",
+                "description": "when, if that is still known",
+            },
+        },
+    ),
+    "Recalled": schemas.record(
+        "a notification that was taken back",
+        {"id": ID, "acked": array(NAME, "the devices that had acknowledged it")},
+    ),
+    "UserPresence": schemas.record(
+        "where a user is connected",
+        {
+            "user": NAME,
+            "online": schemas.flag("whether any device is connected"),
+            "devices": array(ref("PresentDevice"), "the devices"),
+        },
+    ),
+    "PresentDevice": schemas.record(
+        "a device that is connected",
+        {
+            "device": NAME,
+            "connections": integer("how many it holds", minimum=1),
+            "since": {**_INSTANT, "description": "when the longest of them began"},
+        },
+    ),
+    "TopicPresence": schemas.record(
+        "who is subscribed to a topic",
+        {
+            "topic": NAME,
+            "users": array(NAME, "the users"),
+            "count": integer("how many", minimum=0),
+        },
+    ),
+    "ReceiptPage": schemas.record(
+        "what became of notifications, oldest first",
+        {
+            "receipts": array(ref("Receipt"), "oldest first"),
+            "next": described(ID, "the `after` of the next call"),
+        },
+        {
+            "gap": {
+                "enum": ["trimmed", "reset"],
+                "description": "receipts after `after` are gone: `trimmed` by the bound or the "
+                "retention; `reset`: the server lost data",
+            }
+        },
+    ),
+    "Receipt": schemas.record(
+        "what became of one notification for one user; told once",
+        {
+            "id": described(ID, "of the receipt"),
+            "type": {"const": "receipt"},
+            "time": {**_INSTANT, "description": "when the receipt was written"},
+            "notification": ID,
+            "user": NAME,
+            "status": {
+                "enum": [status.value for status in Status],
+                "description": "how it ended: `acked` by a device, the first one; `expired`; "
+                "`trimmed` by the mailbox's bound; `replaced` by a newer one with the same "
+                "collapse key; `recalled`",
+            },
+            "at": {**_INSTANT, "description": "when it ended"},
+        },
+        {
+            "device": described(NAME, "which one acknowledged it, where that is known"),
+            "publisher": described(NAME, "in a webhook: whose receipt it is"),
+        },
+    ),
+    "Poll": schemas.record(
+        "messages",
+        {
+            "messages": array({"type": "object"}, "as in the AsyncAPI document"),
+            "position": described(POSITION, "the `after` of the next request"),
+        },
+    ),
+    "Acked": schemas.record("a device's position", {"acked": ID}),
+    "Ticket": schemas.record(
+        "a ticket",
+        {
+            "ticket": text("for `?ticket=`, once"),
+            "expires_in": integer("seconds", minimum=1),
+        },
+    ),
+    "Disconnect": schemas.record("how long to remember it", {}, {"ttl": _KEPT}),
+    "WebhookMessage": schemas.record(
+        "what became of a notification, as it is posted to the webhook",
+        {
+            "type": {"const": "receipt"},
+            "timestamp": {**_INSTANT, "description": "when the receipt was written"},
+            "data": ref("Receipt"),
+        },
+    ),
+    "Revoke": {
+        "description": "which tokens: a user's, the one of an id, or everyone's",
+        "anyOf": [
+            schemas.record(
+                "a user's; those issued until now without `issued_before`",
+                {"user": NAME},
+                {"issued_before": _ISSUED_BEFORE, "ttl": _KEPT},
+            ),
+            schemas.record(
+                "one token",
+                {"jti": text("its id", minLength=1, maxLength=MAX_TOKEN_ID)},
+                {"ttl": _KEPT},
+            ),
+            schemas.record("everyone's", {"issued_before": _ISSUED_BEFORE}, {"ttl": _KEPT}),
+        ],
+    },
+    "Revocation": schemas.record(
+        "tokens that are refused",
+        {"expires_at": integer("until when, in seconds since 1970")},
+        {
+            "user": described(NAME, "whose; without it and `jti` everyone's"),
+            "jti": text("the id of the token"),
+            "issued_before": integer("tokens issued up to then, in seconds since 1970"),
+        },
+    ),
+    "Revocations": schemas.record(
+        "revocations", {"revocations": array(ref("Revocation"), "newest first")}
+    ),
+}
+"""The schemas that the code has no shape for."""

@@ -1,0 +1,177 @@
+"""The operations that look into what is kept, who is there and what became of it."""
+
+from typing import Final
+
+from pushsvc import errors
+from pushsvc.auth.tokens import SCOPE_ADMIN, SCOPE_PUBLISH
+from pushsvc.web import receipts, users
+from pushsvc.web.spec.operation import (
+    ASKING,
+    DELIVERED,
+    IN_PATH_ID,
+    TOPIC,
+    USER,
+    WITH_TOKEN,
+    Answer,
+    Operation,
+    query,
+)
+from pushsvc.web.spec.schemas import ID, Schema, described, integer, ref
+
+
+def _limit(page: int, most: int) -> Schema:
+    described = integer(f"most entries; {page} without it", minimum=1, maximum=most)
+    return query("limit", described)
+
+
+_MAY_READ: Final = f"With the scope `{SCOPE_PUBLISH}` or `{SCOPE_ADMIN}`, or a user about itself."
+
+_RECEIPT: Final = {
+    "id": "1764000001200-0",
+    "type": "receipt",
+    "time": "2025-11-24T16:00:01.200Z",
+    "notification": "1764000000123-0",
+    "user": "u1",
+    "status": "acked",
+    "device": "phone",
+    "at": "2025-11-24T16:00:01.020Z",
+}
+
+WEBHOOK: Final = {
+    "type": "receipt",
+    "timestamp": _RECEIPT["time"],
+    "data": {**_RECEIPT, "publisher": "backend"},
+}
+"""An example of what is posted to a webhook."""
+
+LOOKING: Final = (
+    Operation(
+        method="GET",
+        path="/v1/users/{user}/notifications",
+        id="listNotifications",
+        tag="look",
+        summary="What is kept for a user, newest first",
+        description=(f"{_MAY_READ} Each with the devices that acknowledged it, and when."),
+        parameters=(
+            USER,
+            _limit(users.PAGE, users.MAX_PAGE),
+            query("before", described(ID, "the `next` of the page before")),
+        ),
+        answers=(
+            Answer(
+                status=200,
+                meaning="A page; `next` is null on the last one.",
+                schema=ref("NotificationPage"),
+                example={
+                    "notifications": [
+                        {
+                            **{name: DELIVERED[name] for name in ("id", "time", "event", "data")},
+                            "expires": "2025-11-25T16:00:00.123Z",
+                            "acked": [{"device": "phone", "time": "2025-11-24T16:00:01.020Z"}],
+                        }
+                    ],
+                    "next": None,
+                },
+            ),
+        ),
+        errors=ASKING,
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/users/{user}/notifications/{id}",
+        id="recall",
+        tag="look",
+        summary="Take a notification back",
+        description=(
+            f"With the scope `{SCOPE_PUBLISH}` or `{SCOPE_ADMIN}`. Devices that have not seen it "
+            "never will, those that may hold it unacknowledged are sent `withdrawn`."
+        ),
+        parameters=(USER, IN_PATH_ID),
+        answers=(
+            Answer(
+                status=200,
+                meaning="It is withdrawn; `acked` lists the devices that had acknowledged it.",
+                schema=ref("Recalled"),
+                example={"id": "1764000000123-0", "acked": ["phone"]},
+            ),
+        ),
+        errors=(*ASKING, errors.NotFound),
+        meanings={errors.NotFound: "The user's mailbox does not hold it."},
+    ),
+    Operation(
+        method="GET",
+        path="/v1/users/{user}/presence",
+        id="userPresence",
+        tag="look",
+        summary="The devices of a user that are connected",
+        description=_MAY_READ,
+        parameters=(USER,),
+        answers=(
+            Answer(
+                status=200,
+                meaning="The devices, over all nodes.",
+                schema=ref("UserPresence"),
+                example={
+                    "user": "u1",
+                    "online": True,
+                    "devices": [
+                        {
+                            "device": "phone",
+                            "connections": 1,
+                            "since": "2025-11-24T15:59:00.000Z",
+                        }
+                    ],
+                },
+            ),
+        ),
+        errors=ASKING,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/topics/{topic}/presence",
+        id="topicPresence",
+        tag="look",
+        summary="The users who are subscribed to a topic",
+        description=(
+            f"With the scope `{SCOPE_PUBLISH}` or `{SCOPE_ADMIN}`, or a user whose "
+            "`topics.subscribe` covers the topic."
+        ),
+        parameters=(TOPIC,),
+        answers=(
+            Answer(
+                status=200,
+                meaning="The users, over all nodes: the first 500, and how many there are.",
+                schema=ref("TopicPresence"),
+                example={"topic": "scores.nba", "users": ["u1", "u2"], "count": 2},
+            ),
+        ),
+        errors=ASKING,
+    ),
+    Operation(
+        method="GET",
+        path="/v1/receipts",
+        id="listReceipts",
+        tag="look",
+        summary="What became of notifications published with `receipt`",
+        description=(
+            f"Needs the scope `{SCOPE_PUBLISH}`; of the publisher of the token. Oldest first; "
+            "`next` is the `after` of the next call, also when there was nothing new."
+        ),
+        parameters=(
+            query("after", described(ID, "the `next` of the call before")),
+            _limit(receipts.PAGE, receipts.MAX_PAGE),
+        ),
+        answers=(
+            Answer(
+                status=200,
+                meaning="What is new.",
+                schema=ref("ReceiptPage"),
+                example={
+                    "receipts": [_RECEIPT],
+                    "next": "1764000001200-0",
+                },
+            ),
+        ),
+        errors=WITH_TOKEN,
+    ),
+)

@@ -1,0 +1,373 @@
+"""JSON schemas of what goes over the wire, for the documents that the node serves.
+
+What callers send is read off the shapes in ``protocol.messages``; what they are sent is built by
+functions there, so its schemas are written down here and held against real messages by the tests.
+"""
+
+import typing
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from pushsvc import errors
+from pushsvc.errors import PROBLEM_PREFIX, PushError
+from pushsvc.protocol import encoding, messages, notifications
+from pushsvc.protocol.names import MAX_NAME, NAME_RULE
+
+Schema = dict[str, Any]
+
+REF: Final = "#/components/schemas/{name}"
+"""Where both documents keep their schemas."""
+
+
+def ref(name: str) -> Schema:
+    """A reference to a schema of the document."""
+    return {"$ref": REF.format(name=name)}
+
+
+def record(
+    description: str, required: Mapping[str, Schema], optional: Mapping[str, Schema] | None = None
+) -> Schema:
+    """An object with these fields and no others."""
+    return {
+        "description": description,
+        "type": "object",
+        "properties": {**required, **(optional or {})},
+        "required": list(required),
+        "additionalProperties": False,
+    }
+
+
+def described(schema: Schema, description: str) -> Schema:
+    """The same schema, said for one place."""
+    return {**schema, "description": description}
+
+
+def array(items: Schema, description: str, **bounds: int) -> Schema:
+    """A list."""
+    return {"type": "array", "items": items, "description": description, **bounds}
+
+
+def text(description: str, **more: Any) -> Schema:
+    """A string."""
+    return {"type": "string", "description": description, **more}
+
+
+def number(description: str, **more: Any) -> Schema:
+    """A number."""
+    return {"type": "number", "description": description, **more}
+
+
+def integer(description: str, **more: Any) -> Schema:
+    """An integer."""
+    return {"type": "integer", "description": description, **more}
+
+
+def flag(description: str) -> Schema:
+    """A boolean."""
+    return {"type": "boolean", "description": description}
+
+
+def anything(description: str) -> Schema:
+    """Any JSON."""
+    return {"description": description}
+
+
+NAME: Final = {
+    "type": "string",
+    "pattern": f"^[A-Za-z0-9._:@=-]{{1,{MAX_NAME}}}$",
+    "description": NAME_RULE,
+}
+ID: Final = {
+    "type": "string",
+    "pattern": r"^(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,18})$",
+    "description": "the id of a notification: `<milliseconds>-<sequence>`",
+}
+_PLACE: Final = (
+    f"(u|b|t:[A-Za-z0-9._:@=-]{{1,{MAX_NAME}}})=(0|[1-9][0-9]{{0,14}})-(0|[1-9][0-9]{{0,18}})"
+)
+POSITION: Final = {
+    "type": "string",
+    "pattern": f"^({_PLACE}(,{_PLACE})*)?$",
+    "description": "an id for each feed that is listened to, as an earlier answer gave them",
+}
+BASE64: Final = {
+    "type": "string",
+    "contentEncoding": "base64",
+    "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+}
+TIME: Final = {
+    "type": "string",
+    "format": "date-time",
+    "description": "when it was published, by the clock of Redis",
+}
+REFERENCE: Final = {
+    "type": ["integer", "string"],
+    "description": "of the client's choice; the answer carries it",
+}
+CONNECTIONS: Final = integer("live connections that it was routed to", minimum=0)
+DURABILITIES: Final = ("memory", "replica", "fsync", "none")
+
+
+# --- what callers send ---------------------------------------------------------------------------
+
+# What a field means and which values it takes, by its name or by `Shape.name`.
+FIELDS: Final[dict[str, Schema]] = {
+    "to": {"description": "whom it is for"},
+    "To.user": described(NAME, "one user"),
+    "To.users": array(
+        NAME,
+        "many users, each once",
+        minItems=1,
+        maxItems=notifications.MAX_USERS,
+        uniqueItems=True,
+    ),
+    "To.topic": described(NAME, "all who subscribe to this topic"),
+    "To.broadcast": {"const": True, "description": "everyone"},
+    "data": anything(
+        f"any JSON, at most {encoding.MAX_DEPTH} levels deep; a base64 string with `encoding`"
+    ),
+    "event": described(NAME, "what kind of notification it is"),
+    "ttl": number(
+        "seconds that it is worth delivering; 0 is live only; the default, and the most, is the "
+        "retention",
+        minimum=0,
+        maximum=notifications.MAX_TTL,
+    ),
+    "collapse_key": described(NAME, "a newer notification with the same key replaces this one"),
+    "ephemeral": flag("never stored, has no id, is dropped first under pressure"),
+    "deliver": {
+        "enum": ["all", "any-device"],
+        "description": "`any-device`: settled for all devices of the user when one has acked it",
+    },
+    "receipt": flag("record what becomes of it, for `GET /v1/receipts`"),
+    "encoding": {
+        "const": "base64",
+        "description": "`data` is the base64 of bytes; MessagePack clients are sent the bytes",
+    },
+    "ref": REFERENCE,
+    "id": ID,
+    "broadcast": flag("whether the id is one of the broadcast"),
+    "topic": NAME,
+    "topics": {
+        "type": "object",
+        "additionalProperties": {"anyOf": [ID, {"type": "null"}]},
+        "description": "topics, each with the id to replay from, or null",
+    },
+    "since": described(ID, "replay what is kept after this one"),
+    "device": described(NAME, "which device of the user"),
+    "token": text("a JSON Web Token"),
+}
+
+
+def of_shapes(kinds: Iterable[Any]) -> dict[str, Schema]:
+    """The schemas of shapes in the code, with what their fields mean."""
+    _, components = msgspec.json.schema_components(list(kinds), ref_template=REF)
+    return {name: _finished(name, schema) for name, schema in components.items()}
+
+
+def _finished(shape: str, schema: Schema) -> Schema:
+    fields = {
+        name: {**_plain(field), **FIELDS.get(f"{shape}.{name}", FIELDS.get(name, {}))}
+        for name, field in schema["properties"].items()
+    }
+    finished = {**schema, "properties": fields}
+    finished["description"] = " ".join(schema.get("description", "").replace("``", "`").split())
+    del finished["title"]
+    if shape == "To":
+        finished |= {"minProperties": 1, "maxProperties": 1}
+    if "encoding" in fields:
+        finished["dependentSchemas"] = {"encoding": {"properties": {"data": BASE64}}}
+    return finished
+
+
+def _plain(field: Schema) -> Schema:
+    """A field without null, which means the same as leaving it out."""
+    kinds = [kind for kind in field.get("anyOf", [field]) if kind.get("type") != "null"]
+    if kinds == [{"type": "integer"}, {"type": "number"}]:
+        return {"type": "number"}
+    if kinds == [{"type": "integer"}, {"type": "string"}]:
+        return {"type": ["integer", "string"]}
+    plain = dict(kinds[0]) if len(kinds) == 1 else {"anyOf": kinds}
+    plain.pop("default", None)
+    if "enum" in plain and len(plain["enum"]) == 1:
+        plain["const"] = plain.pop("enum")[0]
+    return plain
+
+
+def client_messages() -> dict[str, type[msgspec.Struct]]:
+    """What a client may send on its socket, by the ``type`` of the message."""
+    return {
+        str(kind.__struct_config__.tag): kind for kind in typing.get_args(messages.ClientMessage)
+    }
+
+
+# --- what callers are sent -----------------------------------------------------------------------
+
+
+def error_kinds() -> list[type[PushError]]:
+    """Every error that a caller can meet, in the order of the tree."""
+    kinds: list[type[PushError]] = []
+    to_walk = [kind for kind in PushError.__subclasses__() if kind.__module__ == errors.__name__]
+    for kind in to_walk:
+        kinds.append(kind)
+        kinds += [below for below in kind.__subclasses__() if below.__module__ == errors.__name__]
+    return [*kinds, PushError]
+
+
+def meaning(kind: type[PushError]) -> str:
+    """When an error is met, in a sentence."""
+    if kind is PushError:
+        return "The server made an error; it is logged."
+    return (kind.__doc__ or "").partition("\n")[0].replace("``", "`")
+
+
+PROBLEM: Final = {
+    "description": "what is wrong and what to change (RFC 9457)",
+    "type": "object",
+    "properties": {
+        "type": {
+            "enum": sorted({PROBLEM_PREFIX + kind.code for kind in error_kinds()}),
+            "description": "stable; its last part is the `code` of an `error` message",
+        },
+        "title": text("the same for all problems of the type"),
+        "status": integer("the status of the answer"),
+        "detail": text("a sentence that says what to change"),
+        "retry_after": number("seconds after which trying again makes sense", minimum=0),
+    },
+    "required": ["type", "title", "status", "detail"],
+    "additionalProperties": False,
+}
+ACCEPTED: Final = record(
+    "a notification that is in its feed",
+    {
+        "durability": {
+            "enum": list(DURABILITIES),
+            "description": "what was reached; `none` for one that is live only",
+        },
+        "connections": CONNECTIONS,
+    },
+    {"id": described(ID, "its id; none for one that is ephemeral")},
+)
+
+_NOTIFICATION_FIELDS: Final = {
+    "topic": described(NAME, "the topic that it was published to"),
+    "broadcast": {"const": True, "description": "it is for everyone"},
+    "event": FIELDS["event"],
+    "from": described(NAME, "the user that published it on a socket"),
+    "encoding": FIELDS["encoding"],
+}
+
+
+def _message(
+    kind: str, description: str, required: Mapping[str, Schema], **optional: Any
+) -> Schema:
+    return record(description, {"type": {"const": kind}, **required}, optional)
+
+
+_DATA: Final = anything("what was published")
+
+SERVER_MESSAGES: Final[dict[str, Schema]] = {
+    "welcome": _message(
+        "welcome",
+        "The first message of every connection.",
+        {
+            "connection": text("the id of the connection, for support"),
+            "user": NAME,
+            "device": NAME,
+            "heartbeat": number("seconds without traffic after which the server asks for life"),
+            "window": integer("most notifications that are sent and not acknowledged", minimum=1),
+            "expires_at": integer("when the token expires, in seconds since the epoch"),
+        },
+    ),
+    "notification": _message(
+        "notification",
+        "One notification, in the order of the ids of its feed.",
+        {"id": ID, "time": TIME, "data": _DATA},
+        attempt=integer("how often it was sent, from 2 on", minimum=2),
+        **_NOTIFICATION_FIELDS,
+    ),
+    "ephemeral": _message(
+        "notification",
+        "A notification that is not stored: it has no id and is not acknowledged.",
+        {"time": TIME, "ephemeral": {"const": True}, "data": _DATA},
+        **_NOTIFICATION_FIELDS,
+    ),
+    "gap": _message(
+        "gap",
+        "Notifications after `after` are gone before this device was sent or acknowledged them.",
+        {
+            "after": described(ID, "the last id held"),
+            "reason": {
+                "enum": ["trimmed", "reset"],
+                "description": "`trimmed` by a bound, the retention or their ttl; `reset`: the "
+                "server lost data, ids may come again",
+            },
+        },
+        topic=described(NAME, "in which topic; none in the mailbox"),
+        broadcast={"const": True, "description": "in the broadcast"},
+    ),
+    "withdrawn": _message(
+        "withdrawn",
+        "A notification that this device may hold is withdrawn.",
+        {
+            "id": ID,
+            "reason": {
+                "enum": ["recalled", "acked"],
+                "description": "`recalled` by a backend; `acked` by another device",
+            },
+        },
+    ),
+    "presence": _message(
+        "presence",
+        "Who came to a topic and who left it, for who asked for its presence.",
+        {"topic": NAME, "joined": array(NAME, "users"), "left": array(NAME, "users")},
+    ),
+    "reply": _message(
+        "reply",
+        "The answer to a message that carried a `ref`.",
+        {"ref": {**REFERENCE, "type": ["integer", "string", "null"]}},
+        acked=described(ID, "to ack: the device's position"),
+        topic=described(NAME, "to what names one topic"),
+        last=described(ID, "to subscribe: where it begins, the newest id of the topic"),
+        topics={
+            "type": "object",
+            "additionalProperties": ID,
+            "description": "to subscribe with many: each with where it begins",
+        },
+        id=described(ID, "to publish: the id; none for an ephemeral message"),
+        durability={"enum": list(DURABILITIES), "description": "to publish: what was reached"},
+        connections=described(CONNECTIONS, "to publish: live connections that it was routed to"),
+        users=array(NAME, "to presence: who is here, the first 500"),
+        count=integer("to presence: how many are here", minimum=0),
+        expires_at=integer("to refresh: when the new token expires, in seconds since 1970"),
+    ),
+    "error": _message(
+        "error",
+        "What was wrong with a message; the connection lives on. `token_expiring` comes unasked.",
+        {
+            "code": text("the last part of a problem's `type`"),
+            "detail": text("a sentence that says what to change"),
+            "temporary": flag("whether the same message may succeed later"),
+        },
+        ref=REFERENCE,
+        retry_after=number("seconds after which trying again makes sense", minimum=0),
+    ),
+    "reconnect": _message(
+        "reconnect",
+        "The node drains and will close with 4001.",
+        {"retry_after": number("come back after so many seconds", minimum=0)},
+    ),
+    "pong": _message("pong", "The answer to `ping`.", {}, ref=REFERENCE),
+}
+"""The messages of a node, by name; all but ``ephemeral`` have the name as their ``type``."""
+
+CLOSED: Final = _message(
+    "closed",
+    "The last message of an event stream, which has no close frame.",
+    {
+        "code": integer("a close code", minimum=1000, maximum=4999),
+        "reason": text("its sentence"),
+    },
+)

@@ -1,0 +1,79 @@
+"""Feeds on a real server, and a look behind them."""
+
+from typing import Any, Final
+
+import redis
+
+from pushsvc.feeds.connect import connector
+from pushsvc.feeds.feed import (
+    Acknowledged,
+    Acknowledgement,
+    Append,
+    Appended,
+    Bounds,
+    Feeds,
+    Join,
+)
+from pushsvc.feeds.keys import Keys
+from pushsvc.feeds.lane import Lane
+from pushsvc.feeds.scripts import Scripts
+from pushsvc.protocol import ids
+from pushsvc.protocol.delivery import Backlog
+from pushsvc.protocol.feeds import mailbox
+
+FEED: Final = mailbox("u1")
+
+
+class Store:
+    """One mailbox, and whatever other feed a test names."""
+
+    def __init__(self, url: str, prefix: str, bounds: Bounds) -> None:
+        self.scripts = scripts = Scripts()
+        self.lane = Lane("test", connector(url)(5), scripts)
+        self.keys = Keys(prefix)
+        self.feeds = Feeds(self.keys, scripts, bounds, publishing=self.lane, sessions=self.lane)
+        self.redis = redis.Redis.from_url(url, decode_responses=True)
+
+    async def append(self, body: str = "x", feed: str = FEED, **fields: Any) -> Appended:
+        (result,), _ = await self.feeds.append([Append(feed, body.encode(), **fields)])
+        assert isinstance(result, Appended), result
+        return result
+
+    async def publish(self, body: str = "x", feed: str = FEED, **fields: Any) -> int:
+        return (await self.append(body, feed, **fields)).id
+
+    async def join(
+        self, connection: str, device: str, held: int | None = None, broadcast: int = ids.START
+    ) -> Backlog:
+        (result,) = await self.feeds.join([Join(FEED, connection, device, held, broadcast)])
+        return Feeds.joined(result)
+
+    async def subscribe(
+        self, feed: str, node: str = "n1", count: int = 1, since: int | None = None
+    ) -> Backlog:
+        return Feeds.backlog((await self.feeds.subscribe([(feed, node, count, since)]))[0])
+
+    async def read(self, device: str, held: int, feed: str = FEED) -> Backlog:
+        return Feeds.backlog((await self.feeds.read(feed, device, held))[0])
+
+    async def acknowledge(
+        self, device: str, entry_id: int, kind: str = "", connection: str = ""
+    ) -> Acknowledged:
+        acks = [Acknowledgement(FEED, device, entry_id, kind, connection)]
+        return Feeds.acknowledged((await self.feeds.ack(acks))[0])
+
+    async def ack(self, device: str, entry_id: int, kind: str = "") -> int:
+        return (await self.acknowledge(device, entry_id, kind)).position
+
+    async def withdraw(self, entry_id: int) -> bool:
+        """Recall an entry of the mailbox; whether it was there."""
+        keys = self.keys
+        names = keys.log(FEED), keys.listeners(FEED), keys.cursors(FEED), keys.marks(FEED)
+        answer = await self.lane.one(
+            "EVALSHA", self.scripts.digests["withdraw"], 4, *names, ids.render(entry_id), 60_000
+        )
+        return answer is not None
+
+    async def aclose(self) -> None:
+        await self.lane.aclose()
+        self.redis.close()
