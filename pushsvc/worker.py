@@ -51,7 +51,7 @@ from pushsvc.protocol.session import Policy
 from pushsvc.settings import PREFIX, Settings, SettingsError
 from pushsvc.web import api
 from pushsvc.web.cors import Origins
-from pushsvc.web.publish import PublishRates
+from pushsvc.web.rates import RequestRates
 from pushsvc.web.socket import Admission, Handshakes
 
 ANSWER_SECONDS: Final = 5.0
@@ -377,7 +377,7 @@ def _routes(
 ) -> api.Routes:
     """What the paths of the public port are served with."""
     bounded = {"max_body": settings.max_body_bytes, "timeout": settings.request_timeout_seconds}
-    client_rates = PublishRates(settings.rate_messages_per_second, settings.rate_burst)
+    client_rates = RequestRates(settings.rate_messages_per_second, settings.rate_burst)
     history = History(
         store.keys,
         store.scripts,
@@ -393,7 +393,9 @@ def _routes(
             **bounded,
             "publisher": store.publisher,
             "store": store.feeds,
-            "rates": PublishRates(settings.publish_rate_per_second),
+            "rates": RequestRates(
+                settings.publish_rate_per_second, advice=", or use the batch address"
+            ),
             "client_rates": client_rates,
             "max_message": settings.max_message_bytes,
             "verifier": gate,
@@ -401,7 +403,7 @@ def _routes(
         users={**asking, "history": history},
         topics={**asking, "presence": node.topics.presence},
         # As generous as acknowledging on a socket.
-        ack={**bounded, "verifier": gate, "ack": node.acks.write, "rates": PublishRates(1000)},
+        ack={**bounded, "verifier": gate, "ack": node.acks.write, "rates": RequestRates(1000)},
         gate={**bounded, "gate": gate},
         poll={
             "gate": gate,
@@ -410,6 +412,7 @@ def _routes(
             "hub": node.hub,
             "topics": node.topics,
             "stopping": stopping,
+            "rates": RequestRates(settings.rate_messages_per_second, settings.rate_burst),
         },
         receipts={"receipt_log": store.receipt_log, "verifier": gate},
     )

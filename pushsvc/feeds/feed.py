@@ -88,6 +88,7 @@ class Join(NamedTuple):
     ``held`` is the position that the client says it holds, None where it says nothing.
     ``broadcast`` is the newest id of the broadcast, where a device that was never here before
     begins. ``again`` says that the connection was let in before its node's lease lapsed.
+    ``withdrawn`` asks for what was withdrawn before the position held, too.
     """
 
     feed: str
@@ -96,6 +97,7 @@ class Join(NamedTuple):
     held: int | None
     broadcast: int
     again: bool = False
+    withdrawn: bool = False
 
 
 class Acknowledgement(NamedTuple):
@@ -248,9 +250,9 @@ class Feeds:
                     keys.log(feed), keys.listeners(feed), keys.cursors(feed), keys.marks(feed),
                     connection, device, "" if held is None else ids.render(held),
                     READ_COUNT, READ_BYTES, self._retention, bounds.connections, MAX_DEVICES,
-                    ids.render(broadcast), "1" if again else "",
+                    ids.render(broadcast), "1" if again else "", "1" if withdrawn else "",
                 )
-                for feed, connection, device, held, broadcast, again in joins
+                for feed, connection, device, held, broadcast, again, withdrawn in joins
             ]
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ from pushsvc import metrics
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.feeds.feed import Feeds
 from pushsvc.protocol import messages
-from pushsvc.protocol.delivery import Backlog, Cursor, Deliver, Gap, Step
+from pushsvc.protocol.delivery import Backlog, Cursor, Deliver, Gap, Step, Withdrawn
 from pushsvc.protocol.feeds import fields_of
 from pushsvc.protocol.session import Policy, Session
 from pushsvc.protocol.wire import Wire
@@ -62,6 +62,9 @@ class Reader:
 
     def _read(self, cursor: Cursor, then: Then) -> None:
         cursor.reading = True
+        # The answer tells the newest id. One that was known before may be of entries that Redis
+        # has lost since, and would be read for again and again.
+        cursor.head = cursor.sent
         try:
             future = self._feeds.read(cursor.feed, cursor.device, cursor.sent)
         except Unavailable:
@@ -141,7 +144,9 @@ class Feeder:
         if cursor.over:
             return
         if not listener.writable():
-            cursor.head = max(cursor.head, backlog.head)
+            # A gap is to be told once there is room, even if nothing comes after it.
+            told_later = cursor.sent + 1 if backlog.gap else cursor.sent
+            cursor.head = max(cursor.head, backlog.head, told_later)
             return
         self._hand_over(listener, cursor, backlog, first)
         listener.wire.at(cursor.feed, cursor.sent)
@@ -160,7 +165,10 @@ class Feeder:
         delivered = redelivered = 0
         for step in cursor.plan(backlog, self._policy.window, now):
             entry_id, payload = told(cursor.feed, step)
-            frame = listener.wire.entry(cursor.feed, entry_id, payload)
+            if isinstance(step, Withdrawn):
+                frame = listener.wire.message(payload)  # it may lie before what the client holds
+            else:
+                frame = listener.wire.entry(cursor.feed, entry_id, payload)
             if isinstance(step, Deliver):
                 cursor.take(entry_id, now)
                 delivered += step.attempt == 1

@@ -104,13 +104,16 @@ class Hub:
 
     # --- coming and going ----------------------------------------------------------------------
 
-    async def join(self, listener: Listener, held: Mapping[str, int] = NOWHERE) -> Backlog:
+    async def join(
+        self, listener: Listener, held: Mapping[str, int] = NOWHERE, *, withdrawn: bool = True
+    ) -> Backlog:
         """Register a listener and read what it is owed.
 
         Args:
             listener: who comes.
             held: the positions that it says it holds, by feed; what it acknowledged counts where
                 that is further.
+            withdrawn: whether it is told what was withdrawn of that, while it was away.
 
         The listener is known here before Redis knows of it: what is published in between is
         noticed, and read after the backlog.
@@ -128,7 +131,7 @@ class Hub:
         try:
             while True:
                 registered = self.connection_id(listener)
-                backlog = await self._join_with_room(listener, place)
+                backlog = await self._join_with_room(listener, place, withdrawn=withdrawn)
                 if registered == self.connection_id(listener):
                     break
                 # Meanwhile the node came back under a new id, and nothing is sent to the old one.
@@ -141,18 +144,22 @@ class Hub:
         session.broadcast.begin(backlog.broadcast, held.get(BROADCAST))
         return backlog
 
-    async def _join_with_room(self, listener: Listener, held: int | None) -> Backlog:
+    async def _join_with_room(
+        self, listener: Listener, held: int | None, *, withdrawn: bool
+    ) -> Backlog:
+        registration = self._registration(listener, held, again=False)
+        registration = registration._replace(withdrawn=withdrawn)
         try:
-            return await self._join_one(listener, held)
+            return await self._join_one(registration)
         except Full as full:
             dead = await self._leases.dead(full.listeners)
             if not dead:
                 raise
-            self._feeds.clean([(listener.session.cursor.feed, dead)])
-            return await self._join_one(listener, held)
+            self._feeds.clean([(registration.feed, dead)])
+            return await self._join_one(registration)
 
-    async def _join_one(self, listener: Listener, held: int | None) -> Backlog:
-        (result,) = await self._feeds.join([self._registration(listener, held, again=False)])
+    async def _join_one(self, registration: Join) -> Backlog:
+        (result,) = await self._feeds.join([registration])
         return Feeds.joined(result)
 
     def _registration(self, listener: Listener, held: int | None, *, again: bool) -> Join:
@@ -164,6 +171,7 @@ class Hub:
             held,
             self._broadcast.head,
             again,
+            withdrawn=True,
         )
 
     def start(self, listener: Listener, backlog: Backlog, first: bytes) -> None:

@@ -224,6 +224,9 @@ class Topics:
         cursor = channel.cursor
         cursor.reading = False
         cursor.sent = backlog.head
+        for listener, own_cursor in list(channel.behind.items()):
+            own_cursor.head = max(own_cursor.head, cursor.sent)
+            self._caught_up(listener, own_cursor)
         self._read_on(channel, "gap")
 
     def _refuse(
@@ -345,7 +348,8 @@ class Topics:
         channel.remove(listener)
         cursor = Cursor(channel.cursor.feed, acks=False)
         cursor.sent = position
-        cursor.head = channel.cursor.sent
+        # It was to be told of something, be it that all entries are gone.
+        cursor.head = max(channel.cursor.sent, position + 1)
         channel.behind[listener] = topics[name_of(cursor.feed)] = cursor
 
     def _caught_up(self, listener: Listener, cursor: Cursor) -> None:
@@ -358,8 +362,12 @@ class Topics:
             channel.put_in_step(listener)
             (listener.session.topics or {})[name_of(cursor.feed)] = None
         elif cursor.sent < place.sent:
-            cursor.head = max(cursor.head, place.sent)
-            self._feeder.catch_up(listener, cursor, "gap")
+            if cursor.sent < cursor.head or place.reading:
+                self._feeder.catch_up(listener, cursor, "gap")
+            else:
+                # To this one the feed ends before the channel's place. If Redis lost entries, then
+                # it is the channel that has to find out.
+                self._read(channel, "gap")
 
     def drained(self, listener: Listener) -> None:
         """The listener has room again."""
@@ -373,9 +381,11 @@ class Topics:
 
     def _read_on(self, channel: Channel, cause: str) -> None:
         if channel.cursor.wants(1):
-            self._reader.read(
-                channel.cursor, cause, functools.partial(self._was_read, channel, cause)
-            )
+            self._read(channel, cause)
+
+    def _read(self, channel: Channel, cause: str) -> None:
+        then = functools.partial(self._was_read, channel, cause)
+        self._reader.read(channel.cursor, cause, then)
 
     def _was_read(self, channel: Channel, cause: str, backlog: Backlog) -> None:
         """Hand on what the copies did not bring."""
@@ -398,6 +408,10 @@ class Topics:
                     self._fall_behind(channel, listener, held)
         for listener, own_cursor in list(channel.behind.items()):
             own_cursor.head = max(own_cursor.head, cursor.sent)
+            if backlog.gap == "reset" or own_cursor.sent > backlog.head:
+                # Redis lost entries, which this one is told of when it reads.
+                own_cursor.head = max(own_cursor.head, own_cursor.sent + 1)
+                self._feeder.catch_up(listener, own_cursor, "gap")
             self._caught_up(listener, own_cursor)
         self._read_on(channel, cause)
 
@@ -492,9 +506,7 @@ class Topics:
                 again.append(channel)
             elif not cursor.reading and ids.parse(head) != cursor.sent:
                 metrics.sweeps.labels("late").inc()
-                self._reader.read(
-                    cursor, "sweep", functools.partial(self._was_read, channel, "sweep")
-                )
+                self._read(channel, "sweep")
         if again:
             metrics.sweeps.labels("unregistered").inc(len(again))
             try:

@@ -192,10 +192,10 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
         self._forget_gone(backlog)
         missing = backlog.gap
         for entry in backlog.entries:
-            if entry.id <= self.sent:
-                continue
             if entry.withdrawn:
-                yield Withdrawn(entry.id, entry.withdrawn)
+                yield from self._withdrawn(entry)
+                continue
+            if entry.id <= self.sent:
                 continue
             again = entry.id in before
             if not again and not self._room(window):
@@ -216,6 +216,10 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
         if missing:
             yield Gap(held if missing == "reset" else self.sent, missing)
         self.sent = max(self.sent, backlog.upto)
+
+    def _withdrawn(self, entry: Entry) -> Iterator[Withdrawn]:
+        if entry.id > self.acked:
+            yield Withdrawn(entry.id, entry.withdrawn)
 
     def overdue(self, now: float, timeout: float) -> bool:
         """Whether acknowledgements made no progress for ``timeout`` seconds."""

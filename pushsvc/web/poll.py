@@ -26,6 +26,7 @@ from pushsvc.web.listening import (
     listening,
     session_of,
 )
+from pushsvc.web.rates import RequestRates
 from pushsvc.web.socket import Admission
 
 WAIT: Final = 25.0
@@ -97,6 +98,7 @@ class PollHandler(CrossOriginHandler):
         hub: Hub,
         topics: Topics,
         stopping: asyncio.Event,
+        rates: RequestRates,
     ) -> None:
         """Take what the application passes.
 
@@ -107,6 +109,7 @@ class PollHandler(CrossOriginHandler):
             hub: what is listened to.
             topics: what may be listened to besides.
             stopping: set when the node drains: who waits is answered.
+            rates: how fast each device may ask.
         """
         self._gate = gate
         self._admission = admission
@@ -114,6 +117,7 @@ class PollHandler(CrossOriginHandler):
         self._hub = hub
         self._topics = topics
         self._stopping = stopping
+        self._rates = rates
         self._poll: Poll | None = None
         self._gone = False
 
@@ -126,10 +130,12 @@ class PollHandler(CrossOriginHandler):
         self._admission.in_flight += 1
         try:
             claims = await admitted(self._gate, bearer(self.request.headers), asked.ticket)
+            self._rates.spend(f"{claims.user} {asked.device}", time.monotonic())
             allow_topics(claims, asked.topics)
             session = session_of(claims, asked.device, answers=False)
             poll = Poll(self._connections.number(), session)
-            backlog = await self._hub.join(poll, held_by(claims.user, asked.held))
+            # Who does not acknowledge would be told the same with each poll, and at once.
+            backlog = await self._hub.join(poll, held_by(claims.user, asked.held), withdrawn=False)
         except PushError as error:
             metrics.handshakes.labels(error.code).inc()
             raise

@@ -7,55 +7,24 @@ names, as on a socket.
 import hashlib
 import re
 import time
-from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final
 
 from pushsvc.auth.tokens import SCOPE_PUBLISH, Claims, TokenCheck
-from pushsvc.errors import Forbidden, InvalidRequest, PushError, RateLimited
+from pushsvc.errors import Forbidden, InvalidRequest, PushError
 from pushsvc.feeds.feed import Append, Feeds
 from pushsvc.feeds.publisher import Publisher, Receipt
 from pushsvc.protocol import cloudevents, encoding, feeds, ids, notifications
-from pushsvc.protocol.limits import Rate, spend
 from pushsvc.web.cors import CrossOriginBodyHandler
+from pushsvc.web.rates import RequestRates
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 MAX_BATCH: Final = 1000
 """Most notifications in one batch, each user of a list counted."""
-MAX_PUBLISHERS: Final = 10_000
-"""Most publishers whose rate is remembered; the least recent is forgotten first."""
 
 _quoted = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"').fullmatch
 _bare = re.compile(r"[!#-\[\]-~]+").fullmatch
-
-
-class PublishRates:
-    """How fast each publisher may send requests; a rate of 0 does not limit."""
-
-    def __init__(self, per_second: float, burst: float | None = None) -> None:
-        if burst is None:
-            burst = max(1.0, 2 * per_second)
-        self._rate = Rate(per_second, burst) if per_second > 0 else None
-        self._full_at: OrderedDict[str, float] = OrderedDict()
-
-    def spend(self, publisher: str, now: float) -> None:
-        """Account for one request.
-
-        Raises:
-            RateLimited: the publisher is over its rate.
-        """
-        if self._rate is None:
-            return
-        full_at = self._full_at.pop(publisher, 0.0)
-        self._full_at[publisher], wait = spend(full_at, now, 1, self._rate)
-        if len(self._full_at) > MAX_PUBLISHERS:
-            self._full_at.popitem(last=False)
-        if wait:
-            raise RateLimited(
-                f"over {self._rate.per_second:g} requests a second: wait, or use the batch address",
-                retry_after=wait,
-            )
 
 
 class PublishHandler(CrossOriginBodyHandler):
@@ -69,8 +38,8 @@ class PublishHandler(CrossOriginBodyHandler):
         *,
         publisher: Publisher,
         store: Feeds,
-        rates: PublishRates,
-        client_rates: PublishRates,
+        rates: RequestRates,
+        client_rates: RequestRates,
         max_message: int,
         verifier: TokenCheck,
         max_body: int,

@@ -10,7 +10,7 @@ from pushsvc.protocol.feeds import topic
 from pushsvc.protocol.names import require_name
 from pushsvc.web.base import authorize
 from pushsvc.web.cors import CrossOriginHandler
-from pushsvc.web.publish import PublishRates
+from pushsvc.web.rates import RequestRates
 from pushsvc.web.users import BACKEND
 
 PRESENCE: Final = r"/v1/topics/([^/]+)/presence"
@@ -22,7 +22,7 @@ class TopicPresenceHandler(CrossOriginHandler):
     route: ClassVar[str] = "topic_presence"
     allow: ClassVar[str] = "GET, OPTIONS"
 
-    def initialize(self, *, presence: Presence, verifier: TokenCheck, rates: PublishRates) -> None:
+    def initialize(self, *, presence: Presence, verifier: TokenCheck, rates: RequestRates) -> None:
         """Take what the application passes.
 
         Args:

@@ -9,14 +9,15 @@ from typing import ClassVar, Final
 import msgspec
 
 from pushsvc.auth.tokens import SCOPE_ADMIN, SCOPE_PUBLISH, TokenCheck
-from pushsvc.errors import Forbidden, InvalidRequest, NotFound, RateLimited
+from pushsvc.errors import Forbidden, InvalidRequest, NotFound
 from pushsvc.feeds.history import History, Retained
 from pushsvc.protocol import encoding, ids
 from pushsvc.protocol.feeds import mailbox
 from pushsvc.protocol.names import require_name
 from pushsvc.web.base import authorize
 from pushsvc.web.cors import CrossOriginBodyHandler, CrossOriginHandler
-from pushsvc.web.publish import JSON, PublishRates
+from pushsvc.web.publish import JSON
+from pushsvc.web.rates import RequestRates
 
 NOTIFICATIONS: Final = r"/v1/users/([^/]+)/notifications"
 NOTIFICATION: Final = r"/v1/users/([^/]+)/notifications/([^/]+)"
@@ -39,7 +40,7 @@ _limit = re.compile(r"[1-9][0-9]{0,2}").fullmatch
 class UserHandler(CrossOriginHandler):
     """Base of what is asked about one user."""
 
-    def initialize(self, *, history: History, verifier: TokenCheck, rates: PublishRates) -> None:
+    def initialize(self, *, history: History, verifier: TokenCheck, rates: RequestRates) -> None:
         """Take what the application passes.
 
         Args:
@@ -82,7 +83,7 @@ class UserHandler(CrossOriginHandler):
         """
         claims = await authorize(self.request, self._verifier)
         if not claims.scopes & BACKEND:
-            _spend(self._rates, claims.user)
+            self._rates.spend(claims.user, time.monotonic())
             if claims.user != user:
                 raise Forbidden(
                     f"use the user's own token, or one with the scope {SCOPE_PUBLISH} or "
@@ -189,7 +190,7 @@ class AckHandler(CrossOriginBodyHandler):
         self,
         *,
         ack: Acknowledge,
-        rates: PublishRates,
+        rates: RequestRates,
         verifier: TokenCheck,
         max_body: int,
         timeout: float,
@@ -211,7 +212,7 @@ class AckHandler(CrossOriginBodyHandler):
         """Refuse, by raising an error, what the headers alone condemn."""
         await super().admit()
         if self.request.method == "POST":
-            _spend(self._rates, self.claims.user)
+            self._rates.spend(self.claims.user, time.monotonic())
 
     async def post(self) -> None:
         """Move the device's position, and answer with it."""
@@ -222,15 +223,6 @@ class AckHandler(CrossOriginBodyHandler):
         entry_id = ids.parse_untrusted(ack.id)
         position = await self._ack(mailbox(self.claims.user), device, entry_id, ack.broadcast)
         self.write_json(200, {"acked": ids.render(position)})
-
-
-def _spend(rates: PublishRates, user: str) -> None:
-    try:
-        rates.spend(user, time.monotonic())
-    except RateLimited as error:
-        raise RateLimited(
-            "this user sends too many requests: wait", retry_after=error.retry_after
-        ) from None
 
 
 def _id(entry_id: int) -> bytes:

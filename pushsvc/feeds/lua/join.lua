@@ -2,7 +2,8 @@
 -- either in the answer or routed to the connection.
 -- KEYS: log, listeners, cursors, marks
 -- ARGV: connection id, device, position held ('' at first), count, bytes, retention (ms),
---       most connections, most devices, the broadcast's head, '1' where its node's lease lapsed
+--       most connections, most devices, the broadcast's head, '1' where its node's lease lapsed,
+--       '1' to tell what was withdrawn before the position held
 -- Returns the backlog, with the device's position in the broadcast, or {'', listener, ...} where
 -- the user holds as many connections as it may.
 local log, listeners, cursors, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
@@ -59,7 +60,8 @@ redis.call('HSET', listeners, connection, device .. ' ' .. string.format('%.0f',
 redis.call('PEXPIRE', listeners, keep_ms)
 redis.call('PEXPIRE', cursors, keep_ms)
 local answer = backlog(
-  log, cursors, marks, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]), broadcast
+  log, cursors, marks, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]), broadcast,
+  ARGV[11] == '1' and cursor or nil
 )
 if new and held == '' and answer[5] == '' and redis.call('HEXISTS', cursors, EVICTED) == 1 then
   -- It may be one that made room for others, and was owed what they have acknowledged.

@@ -77,11 +77,12 @@ local function withdraw(log, marks, id, reason)
 end
 
 -- What follows a position in a feed, at most `count` entries and about `bytes` bytes.
--- `marks` is nil for feeds from which nothing is withdrawn.
+-- `marks` is nil for feeds from which nothing is withdrawn; what was withdrawn is told from
+-- `told` on, nil for the start.
 -- Returns {cursor, head, start, upto, gap, extra, id, body, id, body, ...}: everything after `start`
 -- up to `upto` is accounted for; a false body stands for an entry whose time to live has passed, a
 -- number for one that was withdrawn.
-local function backlog(log, cursors, marks, cursor, held, count, bytes, extra)
+local function backlog(log, cursors, marks, cursor, held, count, bytes, extra, told)
   local meta = redis.call('HMGET', cursors, HEAD, STORED, TRIMMED, FIRST)
   local head, stored, trimmed, first = meta[1] or '0-0', meta[2], meta[3], meta[4]
   local start, gap = cursor, ''
@@ -129,7 +130,7 @@ local function backlog(log, cursors, marks, cursor, held, count, bytes, extra)
   if #withdrawn > 0 then
     for i = 1, #withdrawn, 2 do
       local id = withdrawn[i]
-      if less(start, id) and not less(upto, id) then
+      if less(told or start, id) and not less(upto, id) then
         found[#found + 1] = {id, withdrawn[i + 1] == 'acked' and 2 or 1}
       end
     end
