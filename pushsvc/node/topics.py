@@ -103,8 +103,9 @@ class Topics:
         self._fan_out = fan_out
         self._clock = clock
         self._channels: dict[str, Channel] = {}
-        # Places whose listener has not been sent all of the state yet: its socket was full.
-        self._beginning: dict[Cursor, Listener] = {}
+        # Places whose listener has not been sent all of the state yet, because its socket was full,
+        # and where the state that it was promised ends.
+        self._beginning: dict[Cursor, tuple[Listener, int]] = {}
         self._rota = Rota(sweep_seconds, SWEEP_NOW, clock())
         feeder.caught_up = self._caught_up
 
@@ -182,32 +183,35 @@ class Topics:
         """Hand over the state of a topic, or what of it there is room for."""
         self._feeder.feed(listener, cursor, own(cursor, state), "backlog")
         if cursor.sent < state.upto and not cursor.over:
-            # The rest is read later, as the state that it is then: the feed would tell the history.
+            # The rest is read later, as what is left of the state then: the feed would tell the
+            # history.
             cursor.reading = True
-            self._beginning[cursor] = listener
+            self._beginning[cursor] = listener, state.upto
 
     def _begin_again(self, listener: Listener, cursor: Cursor) -> None:
         """Read the state of a topic once more, now that there is room."""
-        self._beginning.pop(cursor, None)
+        _, upto = self._beginning.pop(cursor)
         channel = self._channels.get(cursor.feed)
         if channel is None or cursor.over:
             return
         try:
             future = self._feeds.subscribe([(cursor.feed, self.node, len(channel), None)])
         except Unavailable:
-            self._beginning[cursor] = listener
+            self._beginning[cursor] = listener, upto
         else:
-            future.add_done_callback(functools.partial(self._began_again, listener, cursor))
+            future.add_done_callback(functools.partial(self._began_again, listener, cursor, upto))
 
     def _began_again(
-        self, listener: Listener, cursor: Cursor, future: asyncio.Future[list[Any]]
+        self, listener: Listener, cursor: Cursor, upto: int, future: asyncio.Future[list[Any]]
     ) -> None:
         try:
             state = Feeds.backlog(future.result()[0])
         except PushError:
-            self._beginning[cursor] = listener
-        else:
-            self._begin(listener, cursor, state)
+            self._beginning[cursor] = listener, upto
+            return
+        # What came since is read from the feed, where not only the latest of each key is.
+        rest = [entry for entry in state.entries if entry.id <= upto]
+        self._begin(listener, cursor, state._replace(upto=min(upto, state.head), entries=rest))
 
     def _last(self, name: str, backlogs: dict[str, Backlog]) -> str:
         backlog = backlogs.get(name)
@@ -469,7 +473,7 @@ class Topics:
                 changed.append((feed, self.node, count))
         if changed:
             self._feeds.recount(changed)
-        for cursor, listener in list(self._beginning.items()):
+        for cursor, (listener, _) in list(self._beginning.items()):
             if listener.writable() or cursor.over:
                 self._begin_again(listener, cursor)
         self.presence.tick()
