@@ -9,8 +9,8 @@ READY := $(VENV)/.ready
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-run: $(READY)  ## a node with an embedded Valkey on 127.0.0.1:8080
-	@$(BIN)/pushsvc dev
+run: $(READY)  ## a node with an embedded Valkey on 127.0.0.1:8080; ARGS="--port 8081" for another
+	@$(BIN)/pushsvc dev $(ARGS)
 
 test: $(READY)  ## the whole test suite against real servers
 	@$(BIN)/pytest $(ARGS)

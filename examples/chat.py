@@ -11,7 +11,9 @@ a message with a ``collapse_key``: it replaces the one before, so that a room ke
 
 import argparse
 import asyncio
+import os
 import secrets
+import stat
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -126,11 +128,22 @@ async def conversation(room: str) -> None:
             await asyncio.sleep(0.1)
 
 
+async def typed() -> asyncio.StreamReader:
+    """The lines of standard input, whatever it is."""
+    lines = asyncio.StreamReader()
+    mode = os.fstat(sys.stdin.fileno()).st_mode
+    if sys.stdin.isatty() or stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode):
+        loop = asyncio.get_running_loop()
+        await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    else:  # a file, or /dev/null: an event loop cannot wait for these, and need not
+        lines.feed_data(sys.stdin.buffer.read())
+        lines.feed_eof()
+    return lines
+
+
 async def interactive(name: str, room: str) -> None:
     """Say what is typed."""
-    lines = asyncio.StreamReader()
-    loop = asyncio.get_running_loop()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
+    lines = await typed()
     async with joined(name, room) as member:
         async for line in lines:
             text = line.decode().strip()

@@ -5,18 +5,19 @@ A real client also reconnects when its connection ends, and goes on after the la
 """
 
 import asyncio
+import errno
 import itertools
 import json
 import os
 import sys
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidStatus, WebSocketException
 from websockets.typing import Subprotocol
 
 NODE = os.environ.get("PUSH_URL", "http://127.0.0.1:8080")
@@ -77,6 +78,15 @@ class Client:
     async def __aiter__(self) -> AsyncIterator[Message]:
         while (message := await self._messages.get()) is not None:
             yield message
+            # Whoever asks for the next one is done with this one.
+            if message["type"] == "notification" and "id" in message and "topic" not in message:
+                await self._ack(message)
+
+    async def _ack(self, message: Message) -> None:
+        """Have a notification of the mailbox or of the broadcast not sent again."""
+        where = {"broadcast": True} if "broadcast" in message else {}
+        with suppress(ConnectionClosed):  # then it comes again
+            await self.tell("ack", id=message["id"], **where)
 
     async def read(self) -> None:
         """Sort what comes into answers and messages, until the connection ends."""
@@ -119,10 +129,39 @@ def run(main: Coroutine[Any, Any, None]) -> None:
     except Exception as error:
         while isinstance(error, ExceptionGroup):
             error = error.exceptions[0]  # the others follow from it
-        if isinstance(error, ConnectionClosed):
-            sys.exit(f"the connection ended: {error.rcvd or error}")
-        if isinstance(error, OSError):
-            sys.exit(f"the node cannot be reached ({error}): start one with `make run`")
-        if isinstance(error, Refused):
-            sys.exit(f"the node refused: {error}")
-        raise
+        if (line := _explained(error)) is None:
+            raise
+        sys.exit(line)
+
+
+def _explained(error: Exception) -> str | None:
+    """What went wrong, in one line; None where only a traceback tells."""
+    if isinstance(error, Refused):
+        return f"the node refused: {error}"
+    if isinstance(error, InvalidStatus):
+        return f"the node refused the connection: {_reason(error)}"
+    if isinstance(error, ConnectionClosed):
+        return f"the connection ended: {error.rcvd or error}"
+    if isinstance(error, WebSocketException):
+        return f"{NODE} is no node: {error}"
+    if isinstance(error, OSError):
+        cause = getattr(error, "reason", error)  # of what urllib wraps
+        if getattr(cause, "errno", None) == errno.EMFILE:
+            return "too many open files: allow more with `ulimit -n 65536`, or take fewer sockets"
+        return f"the node cannot be reached ({error}): start one with `make run`"
+    return None
+
+
+def _reason(error: InvalidStatus) -> str:
+    status = error.response.status_code
+    try:
+        return f"{status}: {json.loads(error.response.body)['detail']}"
+    except (ValueError, KeyError, TypeError):
+        return str(status)
+
+
+def at_least_one(text: str) -> int:
+    """A count on the command line."""
+    if (number := int(text)) < 1:
+        raise ValueError
+    return number

@@ -14,7 +14,7 @@ import random
 import secrets
 import time
 
-from common import Client, connected, run, token_for
+from common import Client, at_least_one, connected, run, token_for
 
 HZ = 20
 WIDTH, HEIGHT = 48, 12
@@ -88,7 +88,7 @@ async def main(count: int, seconds: float) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--players", type=int, default=8, help="default: 8")
+    parser.add_argument("--players", type=at_least_one, default=8, help="default: 8")
     parser.add_argument("--seconds", type=float, default=3, help="default: 3")
     given = parser.parse_args()
     run(main(given.players, given.seconds))

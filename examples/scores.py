@@ -16,7 +16,7 @@ import random
 import secrets
 import time
 
-from common import NODE, Client, Message, connected, post, run, token_for
+from common import NODE, Client, Message, at_least_one, connected, post, run, token_for
 
 GOALS = 9
 SCREENS = 25
@@ -119,5 +119,5 @@ async def main(sockets: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--sockets", type=int, default=1000, help="default: 1000")
+    parser.add_argument("--sockets", type=at_least_one, default=1000, help="default: 1000")
     run(main(parser.parse_args().sockets))

@@ -14,13 +14,23 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from pushsvc import __version__, logs
-from pushsvc.settings import Settings, SettingsError, load, rows
+from pushsvc.settings import PREFIX, Settings, SettingsError, load, rows
 
 if TYPE_CHECKING:  # only _serve needs the server's modules
     from pushsvc.web.dev import Mint
 
 DEV_USER: Final = "demo"
 DEV_TTL: Final = 7 * 86400.0
+DEV_DEFAULTS: Final = {
+    "host": "127.0.0.1",
+    "admin_host": "127.0.0.1",
+    "drain_seconds": "0",
+    "log_level": "warning",
+    # Enough for what sends 20 times a second: cursors, positions.
+    "rate_messages_per_second": "50",
+    "rate_burst": "100",
+}
+"""What ``pushsvc dev`` assumes where neither a flag nor a variable says otherwise."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -37,18 +47,26 @@ class Duration(click.ParamType[float]):
         return int(match[1]) * _UNITS[match[2]]
 
 
-def settings_flags(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command one flag for each setting; a flag wins over its environment variable."""
-    for row in reversed(rows()):
-        if row.flag is not None:
-            default = f" [default: {row.default}]" if row.default else ""
-            command = click.option(
-                row.flag,
-                row.field,
-                metavar="|".join(row.choices) or None,
-                help=f"{row.help}{default}",
-            )(command)
-    return command
+def settings_flags(**defaults: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Give a command one flag for each setting; a flag wins over its environment variable.
+
+    Args:
+        defaults: by field name, for the help of a command that has its own.
+    """
+
+    def decorate(command: Callable[..., Any]) -> Callable[..., Any]:
+        for row in reversed(rows()):
+            if row.flag is not None:
+                default = defaults.get(row.field, row.default)
+                command = click.option(
+                    row.flag,
+                    row.field,
+                    metavar="|".join(row.choices) or None,
+                    help=row.help + (f" [default: {default}]" if default else ""),
+                )(command)
+        return command
+
+    return decorate
 
 
 def _load(flags: dict[str, Any], **defaults: str) -> Settings:
@@ -56,9 +74,10 @@ def _load(flags: dict[str, Any], **defaults: str) -> Settings:
 
     Args:
         flags: what the command line says.
-        defaults: environment variables, without prefix, for what nothing else says.
+        defaults: by field name, for what nothing else says.
     """
-    environ = {f"PUSHSVC_{name}": value for name, value in defaults.items()} | dict(os.environ)
+    ours = {f"{PREFIX}{field.upper()}": value for field, value in defaults.items()}
+    environ = ours | dict(os.environ)
     try:
         settings = load(environ, flags)
     except SettingsError as error:
@@ -81,7 +100,7 @@ def main() -> None:
 
 
 @main.command()
-@settings_flags
+@settings_flags()
 def serve(**flags: Any) -> None:
     """Run one node against a Redis or Valkey.
 
@@ -105,7 +124,7 @@ def _serve(
 
 
 @main.command()
-@settings_flags
+@settings_flags(**DEV_DEFAULTS, redis_url="the embedded Valkey, no other")
 def dev(**flags: Any) -> None:
     """Run a node with an embedded Valkey on this machine, for development.
 
@@ -114,19 +133,17 @@ def dev(**flags: Any) -> None:
     """
     from pushsvc.embedded import EmbeddedServer, EmbeddedServerError  # noqa: PLC0415
 
+    if flags["redis_url"] is not None:
+        raise click.ClickException(
+            "pushsvc dev brings its own Valkey: use pushsvc serve for another"
+        )
     try:
         with EmbeddedServer() as server:
             settings = _load(
-                flags,
-                HOST="127.0.0.1",
-                ADMIN_HOST="127.0.0.1",
-                REDIS_URL=server.url,
-                JWT_SECRET=secrets.token_urlsafe(32),
-                DRAIN_SECONDS="0",
-                LOG_LEVEL="warning",
-                # Enough for what sends 20 times a second: cursors, positions.
-                RATE_MESSAGES_PER_SECOND="50",
-                RATE_BURST="100",
+                # As a flag, for it to win over the variable of a node that runs here too.
+                flags | {"redis_url": server.url},
+                jwt_secret=secrets.token_urlsafe(32),
+                **DEV_DEFAULTS,
             )
             _serve(
                 settings,

@@ -16,6 +16,8 @@ from pushsvc.codes import means_reconnect
 
 FIRST_WAIT = 0.5
 LONGEST_WAIT = 30.0
+SUBSCRIBING = 0
+"""The ``ref`` of the one message that asks for the topics."""
 
 
 class Refused(Exception):
@@ -36,7 +38,7 @@ def notifications(
         count: how many notifications to wait for; None for no end.
 
     Raises:
-        Refused: the server refused the token, or closed with a code that says stop.
+        Refused: the server refused the token or a topic, or closed with a code that says stop.
     """
     wait = FIRST_WAIT
     left = count
@@ -47,11 +49,15 @@ def notifications(
             with _open(url, token, device) as socket:
                 wait = FIRST_WAIT
                 if last:
-                    socket.send(json.dumps({"type": "subscribe", "topics": last, "ref": 0}))
+                    wanted = {"type": "subscribe", "topics": last, "ref": SUBSCRIBING}
+                    socket.send(json.dumps(wanted))
                 for text in socket:
                     yield str(text)
                     message = json.loads(text)
                     _learn(last, message)
+                    if message["type"] == "error" and message.get("ref") == SUBSCRIBING:
+                        hint = _retry_after(message)
+                        break
                     if message["type"] == "reconnect":
                         hint = message["retry_after"]
                     if message["type"] == "notification":
@@ -72,6 +78,17 @@ def _learn(last: dict[str, str | None], message: dict[str, Any]) -> None:
         last |= {name: at for name, at in message["topics"].items() if last[name] is None}
     elif message["type"] == "notification" and "topic" in message and "id" in message:
         last[message["topic"]] = message["id"]
+
+
+def _retry_after(error: dict[str, Any]) -> float:
+    """How long to wait until the topics are asked for again, in seconds.
+
+    Raises:
+        Refused: they will not be had.
+    """
+    if not error["temporary"]:
+        raise Refused(error["detail"])
+    return float(error.get("retry_after", 0.0))
 
 
 def _ack(message: dict[str, Any]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ def bind(settings: Settings, *, shared: bool = False) -> list[socket.socket]:
     Raises:
         SettingsError: the address cannot be bound.
     """
-    with _naming("HOST", "PORT"):
+    with _naming("host", "port", settings.host, settings.port):
         return bind_sockets(settings.port, settings.host, backlog=BACKLOG, reuse_port=shared)
 
 
@@ -46,7 +46,7 @@ def bind_admin(settings: Settings) -> list[socket.socket]:
     Raises:
         SettingsError: the address cannot be bound.
     """
-    with _naming("ADMIN_HOST", "ADMIN_PORT"):
+    with _naming("admin_host", "admin_port", settings.admin_host, settings.admin_port):
         return bind_sockets(settings.admin_port, settings.admin_host)
 
 
@@ -56,7 +56,7 @@ def hold_port(settings: Settings) -> socket.socket:
     Raises:
         SettingsError: the address cannot be bound.
     """
-    with _naming("HOST", "PORT"):
+    with _naming("host", "port", settings.host, settings.port):
         family = socket.getaddrinfo(settings.host, settings.port)[0][0]
         held = socket.socket(family, socket.SOCK_STREAM)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
@@ -138,15 +138,20 @@ async def _until_ready(running: Worker, stop: asyncio.Event, seconds: float = 5.
 
 
 @contextlib.contextmanager
-def _naming(host: str, port: str) -> Iterator[None]:
-    """Say which setting is behind an address that cannot be bound."""
+def _naming(host_field: str, port_field: str, host: str, port: int) -> Iterator[None]:
+    """Say which setting is behind an address that cannot be bound, and the way out."""
     try:
         yield
     except OSError as error:
         nowhere = isinstance(error, socket.gaierror) or error.errno == errno.EADDRNOTAVAIL
-        raise SettingsError(
-            PREFIX + (host if nowhere else port), f"cannot be bound: {error.strerror}"
-        ) from None
+        variable = PREFIX + (host_field if nowhere else port_field).upper()
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        if error.errno == errno.EADDRINUSE:
+            flag = "--" + port_field.replace("_", "-")
+            trouble = f"{address} is in use: choose another with {flag} or {variable}"
+        else:
+            trouble = f"{address} cannot be bound: {error.strerror}"
+        raise SettingsError(variable, trouble) from None
 
 
 def serve(settings: Settings, started: Started = lambda *_: None, mint: Mint | None = None) -> None:

@@ -404,6 +404,7 @@ def _routes(
         topics={**asking, "presence": node.topics.presence},
         # As generous as acknowledging on a socket.
         ack={**bounded, "verifier": gate, "ack": node.acks.write, "rates": RequestRates(1000)},
+        tickets={**bounded, "gate": gate, "rates": client_rates},
         gate={**bounded, "gate": gate},
         poll={
             "gate": gate,

@@ -19,16 +19,20 @@ class LiveHandler(Handler):
     """``/livez``: the event loop turns."""
 
     route: ClassVar[str] = "livez"
+    allow: ClassVar[str] = "GET, HEAD"
 
     def get(self) -> None:
         """Answer."""
         self.write_json(200, {"status": "alive"})
+
+    head = get  # what a health check may ask with
 
 
 class ReadyHandler(Handler):
     """``/readyz``: whether this process should get traffic."""
 
     route: ClassVar[str] = "readyz"
+    allow: ClassVar[str] = "GET, HEAD"
 
     def initialize(self, report: Report) -> None:
         """Take what the application passes."""
@@ -41,6 +45,8 @@ class ReadyHandler(Handler):
         self.write_json(
             200 if ready else 503, {"status": "ready" if ready else "unready", **report}
         )
+
+    head = get
 
 
 class MetricsHandler(Handler):

@@ -16,7 +16,7 @@ from pushsvc import metrics
 from pushsvc.web import topics, users
 from pushsvc.web.base import NotFoundHandler
 from pushsvc.web.cors import Origins
-from pushsvc.web.documents import AsyncAPIHandler, DocsHandler, OpenAPIHandler
+from pushsvc.web.documents import AsyncAPIHandler, DocsHandler, HomeHandler, OpenAPIHandler
 from pushsvc.web.poll import PollHandler
 from pushsvc.web.publish import BatchHandler, PublishHandler
 from pushsvc.web.receipts import ReceiptsHandler
@@ -53,6 +53,7 @@ class Routes:
     users: dict[str, Any]
     topics: dict[str, Any]
     ack: dict[str, Any]
+    tickets: dict[str, Any]
     gate: dict[str, Any]
     poll: dict[str, Any]
     receipts: dict[str, Any]
@@ -71,12 +72,13 @@ class Routes:
             (users.PRESENCE, users.PresenceHandler, self.users),
             (topics.PRESENCE, topics.TopicPresenceHandler, self.topics),
             (r"/v1/receipts", ReceiptsHandler, self.receipts),
-            (r"/v1/tickets", TicketsHandler, self.gate),
+            (r"/v1/tickets", TicketsHandler, self.tickets),
             (r"/v1/revocations", RevocationsHandler, self.gate),
             (r"/v1/users/([^/]+)/disconnect", DisconnectHandler, self.gate),
             (r"/openapi\.json", OpenAPIHandler),
             (r"/asyncapi\.json", AsyncAPIHandler),
             (r"/docs", DocsHandler),
+            (r"/", HomeHandler),
         ]
 
 

@@ -25,32 +25,52 @@ def _page() -> bytes:
     return page(openapi.document(), asyncapi.document())
 
 
+class HomeHandler(Handler):
+    """``/``, where someone with a browser begins."""
+
+    route: ClassVar[str] = "home"
+    allow: ClassVar[str] = "GET, HEAD"
+
+    def get(self) -> None:
+        """Lead to the page."""
+        self.redirect("/docs")
+
+    head = get
+
+
 class OpenAPIHandler(Handler):
     """The HTTP API, as OpenAPI 3.1."""
 
     route: ClassVar[str] = "openapi"
+    allow: ClassVar[str] = "GET, HEAD"
 
     def get(self) -> None:
         """Answer with the document."""
         self.set_header("Content-Type", "application/json")
         self.finish(_openapi())
 
+    head = get
+
 
 class AsyncAPIHandler(Handler):
     """The messages of the socket, as AsyncAPI 3.0."""
 
     route: ClassVar[str] = "asyncapi"
+    allow: ClassVar[str] = "GET, HEAD"
 
     def get(self) -> None:
         """Answer with the document."""
         self.set_header("Content-Type", "application/json")
         self.finish(_asyncapi())
 
+    head = get
+
 
 class DocsHandler(Handler):
     """Both documents, as a page that needs nothing from anywhere else."""
 
     route: ClassVar[str] = "docs"
+    allow: ClassVar[str] = "GET, HEAD"
 
     def get(self) -> None:
         """Answer with the page."""
@@ -58,3 +78,5 @@ class DocsHandler(Handler):
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("Referrer-Policy", "no-referrer")
         self.finish(_page())
+
+    head = get

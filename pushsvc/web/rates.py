@@ -26,8 +26,8 @@ class RequestRates:
         self._advice = advice
         self._full_at: OrderedDict[str, float] = OrderedDict()
 
-    def spend(self, caller: str, now: float) -> None:
-        """Account for one request.
+    def spend(self, caller: str, now: float, cost: float = 1) -> None:
+        """Account for one request, or for as many as it stands for.
 
         Raises:
             RateLimited: the caller is over its rate.
@@ -35,7 +35,7 @@ class RequestRates:
         if self._rate is None:
             return
         full_at = self._full_at.pop(caller, 0.0)
-        self._full_at[caller], wait = spend(full_at, now, 1, self._rate)
+        self._full_at[caller], wait = spend(full_at, now, cost, self._rate)
         if len(self._full_at) > MAX_CALLERS:
             self._full_at.popitem(last=False)
         if wait:

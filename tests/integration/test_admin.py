@@ -72,6 +72,14 @@ def test_the_console_is_a_page_that_loads_nothing_from_elsewhere(node: Node) -> 
     assert admin(node, "/").headers["Location"] == "/console"
 
 
+def test_a_health_check_may_ask_for_the_head_alone(node: Node) -> None:
+    for path in ("/livez", "/readyz"):
+        answer = httpx.head(node.admin_url + path, timeout=10)
+        assert answer.status_code == 200
+        assert int(answer.headers["Content-Length"]) > 0
+        assert answer.content == b""
+
+
 def test_the_admin_port_serves_nothing_else_and_no_other_methods(node: Node) -> None:
     for path in ("/v1/notifications", "/v1/ws", "/nothing"):
         problem(admin(node, path), 404, "not_found")

@@ -21,6 +21,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from pushsvc.cli import DEV_DEFAULTS
 from pushsvc.embedded import EmbeddedServer
 from pushsvc.settings import rows
 from tests.support.nodes import SECRET, Node, publisher_token, token, wait_until
@@ -229,6 +230,15 @@ def test_listen_gives_up_where_coming_back_is_useless(node: Node) -> None:
     assert "400" in refused(done)
 
 
+def test_listen_says_why_it_may_not_listen_to_a_topic(node: Node, user: str) -> None:
+    auth = token(user, topics={"subscribe": ["cli.*"]})
+    done = run("listen", "--url", node.url, "--token", auth, "--topic", "other.news")
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Error: ")
+    assert "topics.subscribe" in line
+
+
 def test_publish_says_why_it_was_refused(node: Node) -> None:
     assert "401" in refused(run("publish", "--url", node.url, "--token", "x", "--user", "u1", "1"))
     line = refused(publish(node, "--user", "a b", "1"))
@@ -318,8 +328,10 @@ def test_a_port_in_use_stops_the_start_with_one_line(valkey: EmbeddedServer, wor
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        for variable in ("PUSHSVC_PORT", "PUSHSVC_ADMIN_PORT"):
-            assert variable in serve(valkey, **{variable: port, "PUSHSVC_WORKERS": workers})
+        for variable, flag in (("PUSHSVC_PORT", "--port"), ("PUSHSVC_ADMIN_PORT", "--admin-port")):
+            line = serve(valkey, **{variable: port, "PUSHSVC_WORKERS": workers})
+            way_out = f"choose another with {flag} or {variable}"
+            assert line.endswith(f"{variable}: 127.0.0.1:{port} is in use: {way_out}")
 
 
 def test_several_workers_say_once_what_stops_them(valkey: EmbeddedServer) -> None:
@@ -458,6 +470,32 @@ def test_dev_in_a_pipe_is_ended_by_a_signal(number: signal.Signals) -> None:
         process.send_signal(number)
         assert process.wait(15) == 0
         wait_until(lambda: not any(child.is_running() for child in family), "the server to end")
+
+
+def test_dev_uses_its_own_valkey_and_no_other() -> None:
+    line = refused(run("dev", "--redis-url", "redis://127.0.0.1:1/0"))
+    assert "pushsvc serve" in line
+    command = [*MODULE, "dev", "--port", "0", "--admin-port", "0"]
+    with running(*command, PUSHSVC_REDIS_URL="redis://127.0.0.1:1/0") as process:
+        assert process.stdout is not None
+        shown = ""
+        while '"hello"' not in shown:
+            shown += process.stdout.readline()
+            assert process.poll() is None
+        curl = ["bash", "-c", printed(shown, "curl")]
+        done = subprocess.run(curl, capture_output=True, text=True, timeout=20, check=True)
+        assert "id" in json.loads(done.stdout)
+        process.terminate()
+        assert process.wait(15) == 0
+
+
+def test_the_help_of_dev_tells_the_defaults_of_dev() -> None:
+    text = " ".join(run("dev", "--help").stdout.split())
+    for flag, value in DEV_DEFAULTS.items():
+        told = re.search(rf" --{flag.replace('_', '-')} .*?\[default: ([^]]*)\]", text)
+        assert told is not None
+        assert told[1] == value
+    assert "[default: the embedded Valkey, no other]" in text
 
 
 def test_dev_says_in_one_line_that_its_port_is_taken() -> None:

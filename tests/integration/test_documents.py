@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.nodes import Node, publisher_token, token
@@ -113,6 +114,16 @@ async def test_the_curl_line_of_the_readme_publishes(node: Node) -> None:
         assert answer.keys() == json.loads(block(README, "json", '{"id"')).keys()
         note = await phone.notification()
         assert (note["id"], note["data"]) == (answer["id"], {"order": 17})
+
+
+def test_the_root_of_the_public_port_leads_to_the_page(node: Node) -> None:
+    answer = httpx.get(node.url, timeout=10)
+    assert (answer.status_code, answer.headers["Location"]) == (302, "/docs")
+    for path in ("/docs", "/openapi.json", "/asyncapi.json"):
+        head, whole = (httpx.request(m, node.url + path, timeout=10) for m in ("HEAD", "GET"))
+        assert (head.status_code, head.content) == (200, b"")
+        same = ("Content-Type", "Content-Length")
+        assert [head.headers[name] for name in same] == [whole.headers[name] for name in same]
 
 
 def test_the_readme_names_only_files_that_exist() -> None:

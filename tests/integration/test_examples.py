@@ -1,12 +1,15 @@
 """The examples, run as their users run them: against ``pushsvc dev``."""
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO, Any
 
+import httpx
 import pytest
 
 from tests.support.dev import Dev, dev
@@ -21,11 +24,16 @@ def local(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
         yield running
 
 
-def shown(local: Dev, name: str, *arguments: str) -> list[str]:
+def ask(local: Dev, **wanted: Any) -> str:
+    """A token."""
+    return str(httpx.post(f"{local.admin_url}/dev/token", json=wanted).json()["token"])
+
+
+def shown(local: Dev, name: str, *arguments: str, stdin: IO[str] | int | None = None) -> list[str]:
     """Run an example to its end; the lines that it printed."""
     done = subprocess.run(
         [sys.executable, "-W", "error", str(EXAMPLES / name), *arguments],
-        env=local.environ, capture_output=True, text=True, timeout=60, check=False,
+        env=local.environ, stdin=stdin, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stderr == ""
@@ -102,6 +110,40 @@ def test_two_people_chat_and_a_late_one_reads_what_was_said(local: Dev, tmp_path
     assert codes == [0, 0, 0]
 
 
+def test_an_example_acks_what_comes_beside_its_topic(local: Dev, tmp_path: Path) -> None:
+    backend = ask(local, user="backend", scopes=["push.publish"])
+    dora = {"Authorization": f"Bearer {ask(local, user='dora')}"}
+
+    def waiting() -> list[Any]:
+        """What a device of hers would be sent if it came back now."""
+        url = f"{local.url}/v1/poll?device=example&wait=0"
+        messages: list[Any] = httpx.get(url, headers=dora).json()["messages"]
+        return messages
+
+    person = Person(local, "dora", tmp_path)
+    try:
+        person.sees("-- here: ")
+        for to in ({"user": "dora"}, {"broadcast": True}):
+            answer = httpx.post(
+                f"{local.url}/v1/notifications", json={"to": to, "data": 1},
+                headers={"Authorization": f"Bearer {backend}"},
+            )  # fmt: skip
+            assert answer.status_code == 202
+        wait_until(lambda: waiting() == [], "both to be acknowledged")
+    finally:
+        assert person.leaves() == 0
+
+
+def test_chat_takes_its_lines_from_a_file_too(local: Dev, tmp_path: Path) -> None:
+    (tmp_path / "lines").write_text("hello\n")
+    for path in (Path(os.devnull), tmp_path / "lines"):
+        with path.open() as lines:
+            shown(local, "chat.py", "--user", "zed", "--room", "r2", stdin=lines)
+    assert "  zed | zed: hello" in shown(
+        local, "chat.py", "--user", "zed", "--room", "r2", stdin=subprocess.DEVNULL
+    )
+
+
 # --- the others ----------------------------------------------------------------------------------
 
 
@@ -167,10 +209,10 @@ def test_examples_that_run_at_once_leave_each_other_alone(local: Dev) -> None:
 # --- when something is wrong ---------------------------------------------------------------------
 
 
-def failed(environ: dict[str, str]) -> str:
+def failed(environ: dict[str, str], *command: str) -> str:
     """Run an example that cannot work; the one line that it says."""
     done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "chat.py")],
+        command or [sys.executable, str(EXAMPLES / "chat.py")],
         env=environ, capture_output=True, text=True, timeout=30, check=False,
     )  # fmt: skip
     assert done.returncode == 1
@@ -187,6 +229,26 @@ def test_without_a_node_an_example_says_how_to_start_one(local: Dev) -> None:
 
 def test_a_node_that_makes_no_tokens_is_told_by_its_answer(local: Dev) -> None:
     assert "/dev/token" in failed(local.environ | {"PUSH_ADMIN_URL": local.url})
+
+
+def test_a_refused_connection_is_told_in_one_line(local: Dev) -> None:
+    line = failed(local.environ | {"PUSH_URL": local.admin_url})
+    assert "refused the connection: 404" in line
+
+
+def test_too_few_files_for_the_sockets_are_told_with_the_way_out(local: Dev) -> None:
+    scores = f"ulimit -n 60; exec {sys.executable} {EXAMPLES / 'scores.py'} --sockets 200"
+    assert "ulimit -n" in failed(local.environ, "bash", "-c", scores)
+
+
+def test_no_sockets_are_too_few(local: Dev) -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "scores.py"), "--sockets", "0"],
+        env=local.environ, capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--sockets" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_each_example_is_listed_with_its_command() -> None:

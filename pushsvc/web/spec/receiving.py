@@ -146,6 +146,6 @@ RECEIVING: Final = (
                 example={"ticket": "H3M0w0yM2nKq0Tt3bq9Jv3h8f2v1cXb4l5u6i7o8p9Q", "expires_in": 30},
             ),
         ),
-        errors=(*WITH_TOKEN, *WITH_BODY, errors.OriginRefused),
+        errors=(*WITH_TOKEN, *WITH_BODY, errors.OriginRefused, errors.RateLimited),
     ),
 )
