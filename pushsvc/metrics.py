@@ -28,9 +28,10 @@ http_seconds = Histogram(
     "pushsvc_http_seconds", "Time to answer an HTTP request", ["route"], buckets=_LATENCY
 )
 published = Counter(
-    "pushsvc_published", "Notifications published, by outcome: accepted or the error's code",
+    "pushsvc_published",
+    "Notifications handed to the store, by outcome: accepted or the error's code",
     ["outcome"],
-)  # fmt: skip
+)
 receipts = Counter("pushsvc_receipts", "Receipts given, by status", ["status"])
 webhooks = Counter(
     "pushsvc_webhooks", "Attempts to send a receipt on, or the end of them, by outcome", ["outcome"]

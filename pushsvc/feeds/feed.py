@@ -22,6 +22,10 @@ READ_COUNT: Final = 64
 """Most entries of one read."""
 READ_BYTES: Final = 256 * 1024
 """Bytes after which a read ends; the last entry may go over it."""
+STATE_COUNT: Final = 512
+"""Most values of one read of a topic's state: each read looks at all of them."""
+BROADCAST_PLACE: Final = "~b:"
+"""Before a device in its mailbox's cursors: its position in the broadcast, as in lib.lua."""
 MAX_DEVICES: Final = 64
 """Most devices with a cursor in one mailbox; one more takes the place of the furthest behind."""
 MOST_RECEIPTS: Final = 100_000
@@ -98,6 +102,16 @@ class Join(NamedTuple):
     broadcast: int
     again: bool = False
     withdrawn: bool = False
+
+
+class Rest(NamedTuple):
+    """What is left of a topic's state: after the last id that was read, up to where it began."""
+
+    after: int
+    upto: int
+
+
+WHOLE: Final = Rest(ids.START, ids.START)
 
 
 class Acknowledgement(NamedTuple):
@@ -271,34 +285,57 @@ class Feeds:
         return _backlog(result)
 
     def subscribe(
-        self, subscriptions: Iterable[tuple[str, str, int, int | None]]
+        self, subscriptions: Iterable[tuple[str, str, int, int | Rest | None]]
     ) -> asyncio.Future[list[Any]]:
         """Register nodes as listeners of feeds and read from them, each in one step.
 
         Args:
             subscriptions: for each feed, node id, how many listen there, and the position from
-                which to read, None to begin with the feed's state.
+                which to read, None to begin with the feed's state, which may take several reads:
+                ``Rest`` goes on with it.
 
         Returns:
             A future of the answers, each for ``backlog``.
         """
+        return self._sessions.submit([self._subscribe(*each) for each in subscriptions])
+
+    def _subscribe(self, feed: str, node: str, count: int, since: int | Rest | None) -> Command:
         keys = self.keys
-        return self._sessions.submit(
-            [
-                (
-                    "EVALSHA", self._digests["subscribe"], 4,
-                    keys.listeners(feed), keys.log(feed), keys.cursors(feed), keys.latest(feed),
-                    node, count, "" if since is None else ids.render(since),
-                    READ_COUNT, READ_BYTES, self._retention,
-                )
-                for feed, node, count, since in subscriptions
-            ]
+        rest = since if isinstance(since, Rest) else WHOLE
+        place = ids.render(since) if isinstance(since, int) else ""
+        return (
+            "EVALSHA", self._digests["subscribe"], 4,
+            keys.listeners(feed), keys.log(feed), keys.cursors(feed), keys.latest(feed),
+            node, count, place, READ_COUNT if place else STATE_COUNT, READ_BYTES, self._retention,
+            ids.render(rest.after), ids.render(rest.upto) if rest is not WHOLE else "",
         )  # fmt: skip
 
-    def recount(self, counts: Iterable[tuple[str, str, int]]) -> None:
+    def recount(self, counts: Iterable[tuple[str, str, int]]) -> asyncio.Future[list[Any]]:
         """Say how many listen on a node: feed, node id and count of each."""
         listeners = self.keys.listeners
-        self._sessions.forget([("HSET", listeners(feed), node, n) for feed, node, n in counts])
+        return self._sessions.submit(
+            [("HSET", listeners(feed), node, n) for feed, node, n in counts]
+        )
+
+    async def broadcast_position(self, feed: str, device: str) -> int:
+        """What a device has acknowledged of the broadcast, which its mailbox keeps.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        position = await self._sessions.one(
+            "HGET", self.keys.cursors(feed), BROADCAST_PLACE + device
+        )
+        return ids.parse(position) if position else ids.START
+
+    async def holds(self, feed: str, entry_id: int) -> bool:
+        """Whether an entry is in a feed's log.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        at = ids.render(entry_id)
+        return bool(await self._sessions.one("XRANGE", self.keys.log(feed), at, at))
 
     def leave(self, leaves: Iterable[tuple[str, Sequence[str]]]) -> asyncio.Future[list[Any]]:
         """Remove exactly these registrations of each feed; a later one of a device stays."""
@@ -386,7 +423,8 @@ class Feeds:
         """Say who came to topics and who left: feed, node id, and the users of each kind.
 
         Returns:
-            A future of the answers: the ids of the nodes that listen to the topic.
+            A future of the answers: the ids of the nodes that listen to the topic, none where
+            nothing has changed.
         """
         keys = self.keys
         return self._sessions.submit(

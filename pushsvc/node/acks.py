@@ -8,6 +8,7 @@ from typing import Any, Final, NamedTuple
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.feeds.feed import Acknowledged, Acknowledgement, Feeds
 from pushsvc.feeds.nodes import Notice, Outbox, node_of
+from pushsvc.protocol.feeds import BROADCAST
 from pushsvc.protocol.ids import render
 
 SLICE: Final = 512
@@ -96,6 +97,8 @@ class Acks:
             PushError: Redis cannot be reached or refuses.
         """
         kind = "broadcast" if broadcast else "stored"
+        if broadcast and not await self._feeds.holds(BROADCAST, entry_id):
+            entry_id = 0  # changes nothing, and is answered with the position
         (result,) = await self._feeds.ack([Acknowledgement(feed, device, entry_id, kind)])
         acknowledged = Feeds.acknowledged(result)
         self._tell(_Place(feed, device, kind), "", acknowledged)

@@ -4,9 +4,12 @@ The node is the listener that Redis knows; the place of a device is kept beside 
 """
 
 import asyncio
+import contextlib
 import functools
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final
+
+import structlog
 
 from pushsvc import metrics
 from pushsvc.errors import PushError, Unavailable
@@ -21,6 +24,8 @@ from pushsvc.protocol.wire import Wire
 
 CHECK_SECONDS: Final = 10
 """How often the registration and the newest id are checked."""
+
+log = structlog.get_logger("pushsvc.broadcast")
 
 
 class Broadcast:
@@ -52,7 +57,15 @@ class Broadcast:
         self._registered = False
         self._registering: asyncio.Future[list[Any]] | None = None
         self._registering_as = node
+        # Up to here the node has had everything; what it lacks after that it reads for all.
+        self._place = ids.START
+        # The newest id that copies told of since it last read. One from before may be of an entry
+        # that Redis has lost, and would be read for again and again.
+        self._told = ids.START
         self._count = 0
+        self._counted = 0
+        self._unsettled: set[Listener] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
         self._ticks = 0
 
     async def ready(self) -> None:
@@ -73,45 +86,65 @@ class Broadcast:
         while self._registering is not None and self._registering_as != self.node:
             # Under an id that the node had before its lease lapsed: it does not count.
             await asyncio.wait([self._registering])
-        if self._registering is None:
-            position = self.head if self._registered else None
-            self._registering_as = self.node
-            self._registering = self._feeds.subscribe(
-                [(BROADCAST, self.node, self._count, position)]
-            )
-            self._registering.add_done_callback(self._was_registered)
-        (result,) = await asyncio.shield(self._registering)
+        registering = self._registering or self._register()
+        (result,) = await asyncio.shield(registering)
         Feeds.backlog(result)
+
+    def _register(self) -> asyncio.Future[list[Any]]:
+        position = self._place if self._registered else None
+        future = self._feeds.subscribe([(BROADCAST, self.node, self._count, position)])
+        self._registering, self._registering_as = future, self.node
+        self._told = ids.START
+        future.add_done_callback(self._was_registered)
+        return future
 
     def _was_registered(self, future: asyncio.Future[list[Any]]) -> None:
         self._registering = None
-        if future.cancelled() or future.exception() is not None:
-            return
         try:
             backlog = Feeds.backlog(future.result()[0])
-        except PushError:
+        except (PushError, asyncio.CancelledError):
+            self._told = self.head
             return
         self._learn(backlog)
 
     def _learn(self, backlog: Backlog) -> None:
-        """Everyone that is behind the newest id reads for itself; it was lost on the way here."""
+        """What was lost on the way here is handed to everyone that was in step until then."""
         first, self._registered = not self._registered, True
-        if backlog.gap == "reset":
-            self.head = backlog.head
+        lost = backlog.gap == "reset" or max(self._told, backlog.head) < self.head
+        if lost:
+            self.head = self._place = backlog.head
         self.head = max(self.head, backlog.head)
-        if first or not (backlog.entries or backlog.gap):
+        self._place = max(self._place, backlog.head)
+        if not first and (backlog.entries or backlog.gap or lost):
+            for listener in list(self._everyone()):
+                if listener.open:
+                    self._hand_on(listener, backlog, lost=lost)
+        self._read_on()
+
+    def _hand_on(self, listener: Listener, backlog: Backlog, *, lost: bool) -> None:
+        cursor = listener.session.broadcast
+        serves = (
+            backlog.start <= cursor.sent < backlog.upto  # copies may have come meanwhile
+            if not backlog.gap
+            else backlog.start == cursor.sent or backlog.gap == "reset"
+        )
+        if serves and not cursor.reading:
+            cursor.reading = True
+            self._feeder.feed(listener, cursor, own(cursor, backlog), "gap")
             return
-        for listener in list(self._everyone()):
-            cursor = listener.session.broadcast
-            if cursor.reading or not listener.open:
-                continue
-            if backlog.start == cursor.sent or backlog.gap == "reset":
-                # In step until now: what was read here serves it as well.
-                cursor.reading = True
-                self._feeder.feed(listener, cursor, own(cursor, backlog), "gap")
-            else:
-                cursor.head = max(cursor.head, backlog.head)
-                self._feeder.catch_up(listener, cursor, "gap")
+        if lost:
+            # Who holds what is lost finds that out by reading.
+            ahead = cursor.sent > backlog.head
+            cursor.head = cursor.sent + 1 if ahead else backlog.head
+        cursor.head = max(cursor.head, backlog.head)
+        self._feeder.catch_up(listener, cursor, "gap")
+
+    def _read_on(self) -> None:
+        """Read what the copies did not bring, once for everyone."""
+        if self._registered and self._registering is None and self._place < self._told:
+            metrics.feed_reads.labels("gap").inc()
+            with contextlib.suppress(Unavailable):  # the next tick tries again
+                self._register()
 
     def started(self, listener: Listener) -> None:
         """A listener has its place: it reads on if that is not the newest."""
@@ -126,6 +159,10 @@ class Broadcast:
         """Hand an entry to everyone; how many got it, and how many read it later."""
         feed, entry_id, previous, body = copy
         self.head = max(self.head, entry_id)
+        self._told = max(self._told, entry_id)
+        if previous == self._place:
+            self._place = entry_id
+        self._read_on()
         window = self._policy.window
         frames: dict[Wire, bytes] = {}
         delivered = late = 0
@@ -147,17 +184,59 @@ class Broadcast:
                 delivered += 1
             elif cursor.sent < entry_id:
                 late += 1
-                self._feeder.catch_up(listener, cursor, "gap")
+                # What the node itself lacks is read for all who have all before it.
+                if cursor.sent < self._place:
+                    self._feeder.catch_up(listener, cursor, "gap")
         return delivered, late
+
+    def redeliver(self, listener: Listener) -> None:
+        """The cursor was rewound: send again what no connection of the device has acknowledged."""
+        cursor = listener.session.broadcast
+        if listener.writable() and not cursor.reading:
+            cursor.reading = True
+            self._spawn(self._redeliver(listener))
+
+    async def _redeliver(self, listener: Listener) -> None:
+        session = listener.session
+        cursor = session.broadcast
+        try:
+            position = await self._feeds.broadcast_position(session.cursor.feed, session.device)
+        except PushError:
+            self._unsettled.add(listener)  # for the next tick
+            return
+        if not listener.open:
+            return
+        if not listener.writable():
+            self._unsettled.add(listener)
+            return
+        at = cursor.sent
+        known = Backlog(position, cursor.head, at, at, "", [])
+        self._feeder.feed(listener, cursor, known, "redelivery")
 
     def tick(self, count: int) -> None:
         """Say how many listen here, and check now and then; to be called once a second."""
-        if self._registered and count != self._count:
-            self._count = count
-            self._feeds.recount([(BROADCAST, self.node, count)])
+        self._count = count
+        if self._registered and count != self._counted:
+            self._recount()
+        unsettled, self._unsettled = self._unsettled, set()
+        for listener in unsettled:
+            self._spawn(self._redeliver(listener))
+        self._read_on()
         self._ticks += 1
         if self._ticks % CHECK_SECONDS == 0:
             self.check()
+
+    def _recount(self) -> None:
+        try:
+            future = self._feeds.recount([(BROADCAST, self.node, self._count)])
+        except Unavailable:
+            return  # for the next tick
+        self._counted = self._count
+        future.add_done_callback(self._was_counted)
+
+    def _was_counted(self, future: asyncio.Future[list[Any]]) -> None:
+        if future.exception() is not None or isinstance(future.result()[0], PushError):
+            self._counted = -1
 
     def check(self) -> None:
         """Register again where that was lost, and read what was missed."""
@@ -177,5 +256,15 @@ class Broadcast:
             return
         if head is None or ids.parse(head) != known:
             metrics.sweeps.labels("unregistered" if head is None else "late").inc()
-            task = asyncio.ensure_future(self.register())
-            task.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._spawn(self.register())
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if error is not None and not isinstance(error, PushError):
+            log.error("the broadcast failed in an unforeseen way", exc_info=error)

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 from pushsvc import metrics
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.feeds.feed import Feeds
+from pushsvc.node.withdrawals import Withdrawals
 from pushsvc.protocol import messages
 from pushsvc.protocol.delivery import Backlog, Cursor, Deliver, Gap, Step, Withdrawn
 from pushsvc.protocol.feeds import fields_of
@@ -118,6 +119,8 @@ class Feeder:
         self._reader = reader
         self._policy = policy
         self._clock = clock
+        self.withdrawals = Withdrawals()
+        """What is not to be delivered any more, though an answer may hold it."""
         self.caught_up: Callable[[Listener, Cursor], None] = lambda _listener, _cursor: None
         """Told when there is nothing more to read for a cursor, or no room for it."""
 
@@ -165,6 +168,9 @@ class Feeder:
         delivered = redelivered = 0
         for step in cursor.plan(backlog, self._policy.window, now):
             entry_id, payload = told(cursor.feed, step)
+            if isinstance(step, Deliver) and self.withdrawals.holds(cursor.feed, entry_id):
+                cursor.skip(entry_id)  # the answer is older than the withdrawal
+                continue
             if isinstance(step, Withdrawn):
                 frame = listener.wire.message(payload)  # it may lie before what the client holds
             else:

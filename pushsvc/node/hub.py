@@ -266,8 +266,13 @@ class Hub:
         window = self._policy.window
         frames: dict[Wire, bytes] = {}
         delivered = late = 0
+        withdrawals = self._feeder.withdrawals
+        withdrawn = bool(withdrawals) and withdrawals.holds(feed, entry_id)
         for listener in self._of(feed):
             cursor = listener.session.cursor
+            if withdrawn and cursor.offer(entry_id, previous, window):
+                cursor.skip(entry_id)
+                continue
             if cursor.offer(entry_id, previous, window) and listener.writable():
                 wire = listener.wire
                 frame = frames.get(wire)
@@ -329,6 +334,8 @@ class Hub:
                     self._feeder.catch_up(listener, cursor, "window")
 
     def _withdrawn(self, feed: str, entry_id: int, reason: str) -> None:
+        if self._of(feed):
+            self._feeder.withdrawals.add(feed, entry_id, self._clock())
         for listener in self._of(feed):
             if listener.open and listener.session.cursor.withdraw(entry_id):
                 listener.send(messages.withdrawn(entry_id, reason))
@@ -366,6 +373,9 @@ class Hub:
 
     def redeliver(self, listener: Listener, cursor: Cursor) -> None:
         """The cursor was rewound: send again what is still not acknowledged."""
+        if cursor is listener.session.broadcast:
+            self._broadcast.redeliver(listener)
+            return
         if listener.writable():
             self._feeder.read(listener, cursor, "redelivery")
 
@@ -376,6 +386,7 @@ class Hub:
         self._acks.flush()
         self._flush_left()
         self._feeder.tick()
+        self._feeder.withdrawals.tick(self._clock())
         self._broadcast.tick(self._count)
         self._topics.tick()
         self._sweep(self._rota.turn(lambda: list(self._listeners), self._clock()))

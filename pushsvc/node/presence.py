@@ -7,7 +7,8 @@ truth again, a moment later, and tell the difference. A lost hint is healed by t
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from itertools import chain, islice
 from typing import Any, Final
 
 import structlog
@@ -26,12 +27,21 @@ PAUSE: Final = 0.25
 """Seconds for which changes are collected before they are told."""
 REASSERT: Final = 30.0
 """Seconds between two full writings, and readings, of what this node knows."""
+SPREAD: Final = 10.0
+"""Seconds over which such a writing is spread where it is a large one."""
 MOST_NAMED: Final = 500
 """Most users that one message names."""
+BATCH: Final = 256
+"""Most changes of one submission."""
+MOST_PAUSE: Final = 0.5
+"""Most seconds between two of them."""
+CHECKED: Final = 8
+"""Topics that are looked at in each second for the people of dead nodes."""
 
 Changes = dict[str, tuple[list[str], list[str]]]
 """For each topic who came and who left."""
-Part = tuple[str, str, list[str], list[str]]
+Part = tuple[str, list[str], list[str]]
+Submitted = tuple[list[Part], asyncio.Future[list[Any]]]
 
 log = structlog.get_logger("pushsvc.presence")
 
@@ -71,6 +81,9 @@ class Presence:
         self._hinted: set[str] = set()
         self._live: frozenset[str] = frozenset()
         self._reassert_at = clock() + REASSERT
+        self._reasserting: asyncio.Task[None] | None = None
+        # Topics that are still to be looked at for people of dead nodes.
+        self._unchecked: list[str] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._writing: asyncio.Handle | None = None
 
@@ -102,32 +115,47 @@ class Presence:
 
     def _write(self, changes: Changes) -> None:
         if changes:
-            self._spawn(self._written(*self._submit(changes)))
+            parts = _parts(changes)
+            # At once: a question that is asked next is answered with them.
+            self._spawn(self._written(self._submit(parts), parts))
 
-    def _submit(self, changes: Changes) -> tuple[list[Part], asyncio.Future[list[Any]]]:
-        """Hand changes over at once: a question that is asked next is answered with them."""
-        parts = [
-            (feed, self.node, users if came else [], [] if came else users)
-            for feed, both in changes.items()
-            for came, everyone in zip((True, False), both, strict=True)
-            for first in range(0, len(everyone), MOST_NAMED)
-            for users in [everyone[first : first + MOST_NAMED]]
-        ]
+    def _submit(self, changes: Iterator[Part]) -> Submitted:
+        """Hand the next changes over, as far as they are still true."""
+        true = map(self._still, islice(changes, BATCH))
+        parts = [(feed, came, gone) for feed, came, gone in true if came or gone]
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        if not parts:
+            future.set_result([])
+            return parts, future
         try:
-            return parts, self._feeds.present(parts)
+            future = self._feeds.present(
+                (feed, self.node, came, gone) for feed, came, gone in parts
+            )
         except Unavailable as error:
-            failed: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-            failed.set_exception(error)
-            return parts, failed
+            future.set_exception(error)
+        return parts, future
 
-    async def _written(self, parts: list[Part], future: asyncio.Future[list[Any]]) -> None:
+    def _still(self, part: Part) -> Part:
+        feed, came, gone = part
+        here = self._here.get(feed, {})
+        came = [user for user in came if user in here or (feed, user) in self._leaving]
+        return feed, came, [user for user in gone if user not in here]
+
+    async def _written(self, first: Submitted, rest: Iterator[Part], pause: float = 0.0) -> None:
+        """See to the answers, and hand over the rest little by little."""
+        await self._was_written(*first)
+        for part in rest:
+            await asyncio.sleep(pause)
+            await self._was_written(*self._submit(chain([part], rest)))
+
+    async def _was_written(self, parts: list[Part], future: asyncio.Future[list[Any]]) -> None:
         try:
             answers = await future
         except Unavailable as error:
             answers = [error] * len(parts)
         nodes: dict[str, set[str]] = {}
         later = self._clock() + LINGER
-        for (feed, _, _, gone), answer in zip(parts, answers, strict=True):
+        for (feed, _, gone), answer in zip(parts, answers, strict=True):
             if isinstance(answer, PushError):
                 self._reassert_at = min(self._reassert_at, later)
                 self._leaving.update({(feed, user): later for user in gone})
@@ -250,18 +278,49 @@ class Presence:
         live = frozenset(self._leases.live)
         if self._live - live:
             self.look_again()
+            self._unchecked = list(self._here)
         self._live = live
+        self._check()
         unread, self._unread = self._unread, set()
         for feed in unread:
             self.changed(feed)
-        if now >= self._reassert_at:
-            self.reassert()
+        if now >= self._reassert_at and self._reasserting is None:
+            self.reassert(SPREAD)
+            if not self._unchecked:
+                self._unchecked = list(self._here)
 
-    def reassert(self) -> None:
-        """Write everyone down again: what was lost comes back, under the node's present id."""
+    def reassert(self, seconds: float = 0.0) -> None:
+        """Write everyone down again: what was lost comes back, under the node's present id.
+
+        Args:
+            seconds: over which it is spread where these are many.
+        """
         self._reassert_at = self._clock() + REASSERT
-        self._write({feed: (sorted(people), []) for feed, people in self._here.items() if people})
+        if self._reasserting is not None:
+            self._reasserting.cancel()  # all of what it has not done yet is done again
+        if self._here:
+            parts = self._everyone()
+            pause = min(MOST_PAUSE, seconds * BATCH / len(self._here))
+            self._reasserting = self._spawn(self._written(self._submit(parts), parts, pause))
         self.look_again()
+
+    def _everyone(self) -> Iterator[Part]:
+        """Who is here, at each topic once its turn comes."""
+        for feed in list(self._here):
+            yield from _parts({feed: (sorted(self._here.get(feed, ())), [])})
+
+    def _check(self) -> None:
+        """Remove the people of dead nodes from some topics that nobody asks about."""
+        feeds, self._unchecked = self._unchecked[:CHECKED], self._unchecked[CHECKED:]
+        if feeds:
+            self._spawn(self._checked(feeds))
+
+    async def _checked(self, feeds: list[str]) -> None:
+        for feed in feeds:
+            try:
+                await self.who(feed)
+            except PushError:
+                return  # another round follows
 
     def look_again(self) -> None:
         """Hints may have been lost: read every topic of which someone wants to know."""
@@ -282,17 +341,30 @@ class Presence:
         self._leaving.clear()
         if any(everyone.values()):
             changes: Changes = {feed: ([], sorted(users)) for feed, users in everyone.items()}
-            await self._written(*self._submit(changes))
+            parts = _parts(changes)
+            await self._written(self._submit(parts), parts)
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
+        if task is self._reasserting:
+            self._reasserting = None
         if not task.cancelled() and task.exception() is not None:
             log.error("presence failed in an unforeseen way", exc_info=task.exception())
+
+
+def _parts(changes: Changes) -> Iterator[Part]:
+    """Changes, in parts of a bounded size."""
+    for feed, (came, gone) in changes.items():
+        for first in range(0, len(came), MOST_NAMED):
+            yield feed, came[first : first + MOST_NAMED], []
+        for first in range(0, len(gone), MOST_NAMED):
+            yield feed, [], gone[first : first + MOST_NAMED]
 
 
 def _changes(name: str, joined: frozenset[str], left: frozenset[str]) -> Iterable[bytes]:

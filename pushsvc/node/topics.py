@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pushsvc import metrics
 from pushsvc.errors import PushError, Unavailable
-from pushsvc.feeds.feed import Feeds
+from pushsvc.feeds.feed import Feeds, Rest
 from pushsvc.feeds.nodes import Copy
 from pushsvc.node.feeder import Feeder, Listener, Reader, own, told
 from pushsvc.node.presence import Presence
@@ -42,6 +42,7 @@ class Channel:
         in_step: the subscribers that are in step, by how they are written to; those that share no
             frame are together under None.
         behind: those that have a place of their own.
+        counted: how many Redis was told; less than none where it may not have heard.
     """
 
     __slots__ = ("behind", "counted", "cursor", "in_step", "registered")
@@ -103,8 +104,8 @@ class Topics:
         self._fan_out = fan_out
         self._clock = clock
         self._channels: dict[str, Channel] = {}
-        # Places whose listener has not been sent all of the state yet, because its socket was full,
-        # and where the state that it was promised ends.
+        # Places whose listener has not been sent all of the state yet, which takes several reads
+        # and room in its socket, and where the state that it was promised ends.
         self._beginning: dict[Cursor, tuple[Listener, int]] = {}
         self._rota = Rota(sweep_seconds, SWEEP_NOW, clock())
         feeder.caught_up = self._caught_up
@@ -175,27 +176,38 @@ class Topics:
         for name, backlog in backlogs.items():
             _, cursor = asked[name]
             if request.topics[name] is None:
-                self._begin(listener, cursor, backlog)
+                self._begin(listener, cursor, backlog, backlog.head)
             else:
                 self._feeder.feed(listener, cursor, own(cursor, backlog), "backlog")
 
-    def _begin(self, listener: Listener, cursor: Cursor, state: Backlog) -> None:
-        """Hand over the state of a topic, or what of it there is room for."""
-        self._feeder.feed(listener, cursor, own(cursor, state), "backlog")
-        if cursor.sent < state.upto and not cursor.over:
-            # The rest is read later, as what is left of the state then: the feed would tell the
-            # history.
-            cursor.reading = True
-            self._beginning[cursor] = listener, state.upto
+    def _begin(self, listener: Listener, cursor: Cursor, state: Backlog, upto: int) -> None:
+        """Hand over the state of a topic, or what of it was read and there is room for."""
+        known = cursor.head
+        # Until all of it is sent, nothing is read from the feed, which would tell the history.
+        cursor.head = ids.START
+        self._beginning[cursor] = listener, upto
+        part = state._replace(head=state.upto)
+        self._feeder.feed(listener, cursor, own(cursor, part), "backlog")
+        cursor.head = max(known, state.head)
+        if cursor.over or cursor.sent >= upto:
+            del self._beginning[cursor]
+            self._feeder.catch_up(listener, cursor, "backlog")
+            if not cursor.reading:
+                self._caught_up(listener, cursor)
+            return
+        cursor.reading = True
+        if listener.writable():
+            self._begin_again(listener, cursor)
 
     def _begin_again(self, listener: Listener, cursor: Cursor) -> None:
-        """Read the state of a topic once more, now that there is room."""
+        """Go on with the state of a topic, now that there is room."""
         _, upto = self._beginning.pop(cursor)
         channel = self._channels.get(cursor.feed)
         if channel is None or cursor.over:
             return
+        rest = Rest(cursor.sent, upto)
         try:
-            future = self._feeds.subscribe([(cursor.feed, self.node, len(channel), None)])
+            future = self._feeds.subscribe([(cursor.feed, self.node, len(channel), rest)])
         except Unavailable:
             self._beginning[cursor] = listener, upto
         else:
@@ -209,9 +221,10 @@ class Topics:
         except PushError:
             self._beginning[cursor] = listener, upto
             return
-        # What came since is read from the feed, where not only the latest of each key is.
-        rest = [entry for entry in state.entries if entry.id <= upto]
-        self._begin(listener, cursor, state._replace(upto=min(upto, state.head), entries=rest))
+        # What came since is read from the feed, where not only the latest of each key is. If Redis
+        # lost what was promised, it is the state as it is now.
+        upto = state.head if state.gap else min(upto, state.head)
+        self._begin(listener, cursor, state, upto)
 
     def _last(self, name: str, backlogs: dict[str, Backlog]) -> str:
         backlog = backlogs.get(name)
@@ -361,6 +374,8 @@ class Topics:
         channel = self._channels.get(cursor.feed)
         if channel is None or channel.behind.get(listener) is not cursor:
             return
+        if cursor in self._beginning:
+            return
         place = channel.cursor
         if cursor.sent == place.sent and not place.reading and not cursor.reading:
             channel.put_in_step(listener)
@@ -465,19 +480,36 @@ class Topics:
 
     def tick(self) -> None:
         """Say how many listen, and sweep; to be called once a second."""
-        changed = []
-        for feed, channel in self._channels.items():
-            count = len(channel)
-            if count != channel.counted and channel.registered:
-                channel.counted = count
-                changed.append((feed, self.node, count))
-        if changed:
-            self._feeds.recount(changed)
+        self._recount()
         for cursor, (listener, _) in list(self._beginning.items()):
             if listener.writable() or cursor.over:
                 self._begin_again(listener, cursor)
         self.presence.tick()
         self._sweep(self._rota.turn(lambda: list(self._channels), self._clock()))
+
+    def _recount(self) -> None:
+        channels = [
+            each
+            for each in self._channels.values()
+            if each.registered and each.counted != len(each)
+        ]
+        for first in range(0, len(channels), BATCH):
+            some = channels[first : first + BATCH]
+            counts = [(each.cursor.feed, self.node, len(each)) for each in some]
+            try:
+                future = self._feeds.recount(counts)
+            except Unavailable:
+                return  # for the next tick
+            for each in some:
+                each.counted = len(each)
+            future.add_done_callback(functools.partial(self._were_counted, some))
+
+    def _were_counted(self, channels: list[Channel], future: asyncio.Future[list[Any]]) -> None:
+        error = future.exception()
+        results = [error] * len(channels) if error is not None else future.result()
+        for channel, result in zip(channels, results, strict=True):
+            if isinstance(result, PushError):
+                channel.counted = -1
 
     def sweep_soon(self) -> None:
         """Copies may have been lost: look at every topic within seconds."""

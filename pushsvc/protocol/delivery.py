@@ -130,6 +130,10 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
         elif entry_id > self.unacked[-1]:
             self.unacked.append(entry_id)
 
+    def skip(self, entry_id: int) -> None:
+        """The entry is done without having been handed to the socket."""
+        self.sent = max(self.sent, entry_id)
+
     def ack(self, entry_id: int, now: float) -> bool:
         """Acknowledge everything up to an entry.
 
@@ -192,17 +196,14 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
         self._forget_gone(backlog)
         missing = backlog.gap
         for entry in backlog.entries:
-            if entry.withdrawn:
-                yield from self._withdrawn(entry)
-                continue
-            if entry.id <= self.sent:
+            if entry.id <= self.sent and not entry.withdrawn:
                 continue
             again = entry.id in before
-            if not again and not self._room(window):
+            if not (again or entry.withdrawn or self._room(window)):
                 # What was sent since the rewind and is gone needs no further read.
                 self.sent = max(self.sent, *(self.unacked or ()))
                 return
-            if entry.body is None:
+            if entry.body is None and not entry.withdrawn:
                 # Who was sent an entry before its time to live passed does not miss it, and nobody
                 # is owed one that needs no acknowledgement.
                 if not again and self.acks:
@@ -211,8 +212,11 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
             if missing:
                 yield Gap(held if missing == "reset" else self.sent, missing)
                 missing = ""
-            # An acknowledgement since the rewind has set the count back, not the history.
-            yield Deliver(entry, max(2, self.attempt) if again else 1)
+            if entry.withdrawn:
+                yield from self._withdrawn(entry)
+            else:
+                # An acknowledgement since the rewind has set the count back, not the history.
+                yield Deliver(entry, max(2, self.attempt) if again else 1)
         if missing:
             yield Gap(held if missing == "reset" else self.sent, missing)
         self.sent = max(self.sent, backlog.upto)
@@ -220,6 +224,7 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
     def _withdrawn(self, entry: Entry) -> Iterator[Withdrawn]:
         if entry.id > self.acked:
             yield Withdrawn(entry.id, entry.withdrawn)
+        self.skip(entry.id)
 
     def overdue(self, now: float, timeout: float) -> bool:
         """Whether acknowledgements made no progress for ``timeout`` seconds."""

@@ -180,8 +180,8 @@ class PollHandler(CrossOriginHandler):
             # What is kept belongs into the answer, however short the client would wait.
             await subscribed.wait()
             latest = time.monotonic() + MOST_READING
-            while not (poll.came.is_set() or self._stopping.is_set()):
-                if not _reads(poll.session) or time.monotonic() > latest:
+            while _reads(poll.session) and not self._stopping.is_set():
+                if time.monotonic() > latest:
                     break
                 await asyncio.sleep(READING)
             await asyncio.wait(

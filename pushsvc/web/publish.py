@@ -73,13 +73,17 @@ class PublishHandler(CrossOriginBodyHandler):
         body = self.body()
         headers = {name.lower(): value for name, value in self.request.headers.items()}
         mode = cloudevents.kind(headers.get("content-type", ""), headers)
-        if mode is not None:
-            if "idempotency-key" in headers:
-                raise InvalidRequest(
-                    "an event is known by its source and id: send no Idempotency-Key beside them"
-                )
-            await self._post_events(cloudevents.read(mode, headers, body), mode)
+        if mode is None:
+            await self.publish(body)
             return
+        if "idempotency-key" in headers:
+            raise InvalidRequest(
+                "an event is known by its source and id: send no Idempotency-Key beside them"
+            )
+        await self._post_events(cloudevents.read(mode, headers, body), mode)
+
+    async def publish(self, body: bytes) -> None:
+        """Publish what is no CloudEvent."""
         self.media_type(JSON)
         once = self._once()
         digest = None if once is None else once.of(None)
@@ -99,9 +103,14 @@ class PublishHandler(CrossOriginBodyHandler):
         repeated as it is.
         """
         items = [
-            self._item(event.notification, Once(self.claims.user, event.key).of(None), alone=True)
+            self._item(event.notification, Once(self.claims.user, event.key).of(None), alone=False)
             for event in events
         ]
+        for index, item in enumerate(items):
+            if item.error is not None:
+                if mode is cloudevents.Mode.BATCH:
+                    item.error.detail = f"event {index} of the batch: {item.error.detail}"
+                raise item.error
         _check_size(items)
         results = await self._publish(items)
         for result in results:
@@ -147,6 +156,11 @@ class PublishHandler(CrossOriginBodyHandler):
 
     async def _publish(self, items: list["_Item"]) -> list[dict[str, Any] | PushError]:
         """Publish the good ones of some notifications; an answer for each, in order."""
+        if SCOPE_PUBLISH not in self.claims.scopes:
+            # The request itself was accounted for; a client's rate is one of messages.
+            more = sum(len(item.appends) for item in items) - 1
+            if more > 0:
+                self._client_rates.spend(self.claims.user, time.monotonic(), more)
         appends = [append for item in items for append in item.appends if not append.ephemeral]
         receipts = iter(await self._publisher.publish(appends) if appends else [])
         return [
@@ -171,9 +185,8 @@ class BatchHandler(PublishHandler):
 
     route: ClassVar[str] = "publish_batch"
 
-    async def post(self) -> None:
-        """Publish."""
-        body = self.body()
+    async def publish(self, body: bytes) -> None:
+        """Publish what are no CloudEvents."""
         if self.media_type(JSON, NDJSON) == JSON:
             values = _notifications(encoding.decode(body))
         else:

@@ -162,7 +162,7 @@ class Handshakes:
             self._connections.adopt(connection, fd)
             fd = -1
             self._hub.start(connection, backlog, first)
-            if opening.topics:
+            if opening.topics and connection.open:
                 self._subscribe(connection, opening)
             if early:
                 self._connections.received(connection, early)

@@ -665,7 +665,10 @@ def store(valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
     monkeypatch.setattr(feeder_module, "CHUNK", 500)
     monkeypatch.setattr(topics_module, "BATCH", 1)
     monkeypatch.setattr(feed_module, "READ_COUNT", 4)
+    monkeypatch.setattr(feed_module, "STATE_COUNT", 1)
     monkeypatch.setattr(presence_module, "PAUSE", 0)
+    monkeypatch.setattr(presence_module, "BATCH", 1)
+    monkeypatch.setattr(presence_module, "MOST_PAUSE", 0)
     store = Store(valkey.url)
     yield store
     store.close()

@@ -270,3 +270,16 @@ async def test_a_repeated_request_is_one_message(pair: list[Node], user: str, to
         assert len(ids) == 1
         assert {(await other.notification())["id"]} == ids
         await other.silent()
+
+
+def test_a_batch_counts_as_many_messages_as_it_has(
+    valkey: EmbeddedServer, tmp_path: Path, user: str, topic: str
+) -> None:
+    with Node(valkey.url, tmp_path, rate_messages_per_second=10, rate_burst=20) as slow:
+        auth = {"Authorization": f"Bearer {token(user, topics={'publish': ['**']})}"}
+        notes = [{"to": {"topic": topic}, "data": n} for n in range(15)]
+        body = {"notifications": notes}
+        assert slow.post("/v1/notifications/batch", body, headers=auth).status_code == 202
+        told = slow.post("/v1/notifications/batch", body, headers=auth)
+        problem(told, 429, "rate_limited")
+        assert slow.post("/v1/notifications/batch", body).status_code == 202  # a backend

@@ -31,9 +31,9 @@ def event(user: str, data: Any = None, id_: str = "1", **attributes: Any) -> Clo
     )
 
 
-def send(node: Node, message: HTTPMessage) -> httpx.Response:
+def send(node: Node, message: HTTPMessage, path: str = "/v1/notifications") -> httpx.Response:
     headers = {"Authorization": f"Bearer {publisher_token()}", **message.headers}
-    url = f"{node.url}/v1/notifications"
+    url = node.url + path
     return httpx.post(url, content=message.body, headers=headers, timeout=20)
 
 
@@ -125,3 +125,12 @@ def test_a_batch_with_a_malformed_event_is_refused_as_a_whole(node: Node, user: 
         timeout=20,
     )
     assert listed.json()["notifications"] == []
+
+
+def test_the_batch_address_takes_events_too_and_says_which_is_wrong(node: Node, user: str) -> None:
+    path = "/v1/notifications/batch"
+    assert send(node, batch(event(user, 1, "b1"), event(user, 2, "b2")), path).status_code == 202
+    assert send(node, http.to_structured_event(event(user, 3, "b3")), path).status_code == 202
+    wrong = event(user, 2, "b5", pushttl=-5)
+    told = problem(send(node, batch(event(user, 1, "b4"), wrong), path), 400, "invalid")
+    assert told["detail"].startswith("event 1 of the batch")

@@ -68,12 +68,28 @@ local function ended(cursors, marks, id, how)
   return 1
 end
 
+-- Most withdrawals that a mailbox remembers, for those that come back.
+local MOST_WITHDRAWN = 256
+
 -- Take an entry out of a mailbox; the mark tells those that may hold it.
 local function withdraw(log, marks, id, reason)
-  local removed = redis.call('XDEL', log, id)
+  redis.call('XDEL', log, id)
   redis.call('HDEL', marks, 'a:' .. id)
   redis.call('HSET', marks, 'w:' .. id, reason)
-  return removed
+  if redis.call('HLEN', marks) <= MOST_WITHDRAWN then
+    return
+  end
+  local withdrawn = marked(marks, 'w')
+  if #withdrawn > 2 * MOST_WITHDRAWN then
+    local ids = {}
+    for i = 1, #withdrawn, 2 do
+      ids[#ids + 1] = withdrawn[i]
+    end
+    table.sort(ids, less)
+    for i = 1, #ids - math.floor(MOST_WITHDRAWN * 3 / 4) do
+      redis.call('HDEL', marks, 'w:' .. ids[i])
+    end
+  end
 end
 
 -- What follows a position in a feed, at most `count` entries and about `bytes` bytes.

@@ -60,6 +60,7 @@ else
     if older then
       local older_id = string.match(older, '^%S+')
       redis.call('XDEL', log, older_id)
+      redis.call('HDEL', marks, 'a:' .. older_id)
       receipts = ended(cursors, marks, older_id, 'replaced')
     end
     redis.call('HSET', latest, key, by_node and id .. ' ' .. expires .. ' ' .. body or id)
@@ -94,6 +95,7 @@ else
     if redis.call('EXISTS', marks) == 1 then
       for _, entry in ipairs(first) do
         ended(cursors, marks, entry[1], 'trimmed')
+        redis.call('HDEL', marks, 'a:' .. entry[1])
       end
     end
   end
@@ -101,13 +103,12 @@ else
     redis.call('HSET', cursors, TRIMMED, trimmed)
     if redis.call('EXISTS', marks) == 1 then
       receipts = 1
-      if redis.call('HLEN', marks) > 2 * keep then
-        for _, kind in ipairs({'a', 'w'}) do
-          local ids = marked(marks, kind)
-          for i = 1, #ids, 2 do
-            if not less(trimmed, ids[i]) then
-              redis.call('HDEL', marks, kind .. ':' .. ids[i])
-            end
+      if over <= 0 then
+        -- By age, which happens to many at once, and seldom.
+        local any_device = marked(marks, 'a')
+        for i = 1, #any_device, 2 do
+          if not less(trimmed, any_device[i]) then
+            redis.call('HDEL', marks, 'a:' .. any_device[i])
           end
         end
       end

@@ -505,3 +505,16 @@ async def test_the_broadcast_tells_other_connections_too(store: Store) -> None:
     done = await store.acknowledge("phone", 5 << 64, "broadcast", "n1.1")
     assert done.others == {"n1.1": "phone", "n2.1": "phone"}
     assert await store.publish(feed=BROADCAST)
+
+
+async def test_a_mailbox_remembers_only_so_many_withdrawals(store: Store) -> None:
+    await store.join("n1.1", "phone")
+    for _ in range(300):
+        await store.ack("phone", await store.publish(any_device=True))
+    assert 100 < store.redis.hlen(store.keys.marks(FEED)) <= 256
+
+
+async def test_what_is_replaced_can_be_settled_no_more(store: Store) -> None:
+    for _ in range(5):
+        await store.publish(any_device=True, collapse_key="k")
+    assert store.redis.hlen(store.keys.marks(FEED)) == 1

@@ -12,7 +12,7 @@ from pushsvc.feeds.feed import Acknowledgement, Bounds, Feeds
 from pushsvc.feeds.nodes import Notice, Outbox
 from pushsvc.node.acks import SLICE, Acks, Answer
 from pushsvc.protocol import ids
-from pushsvc.protocol.feeds import mailbox
+from pushsvc.protocol.feeds import BROADCAST, mailbox
 from tests.support.store import FEED, Store
 
 
@@ -299,8 +299,11 @@ async def test_an_ack_by_request_is_told_to_all_connections_of_the_device(world:
     assert world.outbox.sent == [
         ("n1", Notice("acked", FEED, ["phone", ids.render(sent), "stored"]))
     ]
-    assert await world.acks.write(FEED, "phone", 5 << 64, broadcast=True) == 5 << 64
-    assert world.outbox.sent[1:] == [("n1", Notice("acked", FEED, ["phone", "5-0", "broadcast"]))]
+    assert await world.acks.write(FEED, "phone", 5 << 64, broadcast=True) == ids.START
+    told = await world.store.publish(feed=BROADCAST)
+    assert await world.acks.write(FEED, "phone", told, broadcast=True) == told
+    notice = Notice("acked", FEED, ["phone", ids.render(told), "broadcast"])
+    assert world.outbox.sent[1:] == [("n1", notice)]
 
 
 async def test_a_receipt_may_be_due_after_an_ack(world: World) -> None:

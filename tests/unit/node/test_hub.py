@@ -301,3 +301,28 @@ async def test_a_device_that_returns_is_sent_what_was_broadcast_meanwhile(node: 
     (again,) = await node.join(1)
     await until(lambda: b'"data":1' in again.written)
     assert b'"broadcast":true' in again.written
+
+
+async def test_a_copy_that_was_overtaken_by_its_withdrawal_is_not_delivered(node: Node) -> None:
+    (listener,) = await node.join(1)
+    feed = listener.session.cursor.feed
+    node.hub.notice(Notice("withdrawn", feed, ["5-0", "acked"]))
+    node.hub.deliver([Copy(feed, 5 << 64, 0, b'"data":1}')])
+    assert listener.written == b""
+    node.hub.deliver([Copy(feed, 6 << 64, 5 << 64, b'"data":2}')])
+    assert b'"id":"6-0"' in listener.written
+    assert listener.session.cursor.unacked == [6 << 64]
+
+
+async def test_an_answer_that_is_older_than_a_withdrawal_does_not_bring_it_back(
+    node: Node,
+) -> None:
+    (listener,) = await node.join(1)
+    feed = listener.session.cursor.feed
+    appended, _ = await node.feeds.append([Append(feed, b'"data":1}')])
+    assert isinstance(appended[0], Appended)
+    entry_id = appended[0].id
+    node.hub.deliver([Copy(feed, entry_id, 7, b"")])  # out of step: it is read
+    node.hub.notice(Notice("withdrawn", feed, [ids.render(entry_id), "recalled"]))
+    await until(lambda: listener.session.cursor.sent == entry_id)
+    assert listener.written == b""

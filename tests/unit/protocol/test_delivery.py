@@ -391,10 +391,18 @@ def test_a_withdrawn_entry_does_not_hide_a_gap() -> None:
     cursor = Cursor(FEED, "phone")
     entries = [Entry(20, None, "recalled"), Entry(30, b"x")]
     assert carried_out(cursor, Backlog(0, 30, 0, 30, "trimmed", entries)) == [
-        Withdrawn(20, "recalled"),
         Gap(0, "trimmed"),
+        Withdrawn(20, "recalled"),
         Deliver(Entry(30, b"x"), 1),
     ]
+
+
+def test_who_is_told_of_a_withdrawal_goes_on_behind_it() -> None:
+    cursor = Cursor(FEED, "phone")
+    entries = [Entry(i, None, "recalled") for i in (10, 20, 30)]
+    steps = cursor.plan(Backlog(0, 30, 0, 30, "", entries), 64, 0.0)
+    assert [next(steps), next(steps)] == [Withdrawn(10, "recalled"), Withdrawn(20, "recalled")]
+    assert cursor.sent == 10  # the second is not known to have been written
 
 
 def test_what_was_withdrawn_since_it_was_sent_is_not_waited_for_any_more() -> None:
