@@ -22,7 +22,7 @@ WINDOW = 10
 def pair(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Node]]:
     with nodes(
         2, valkey.url, tmp_path_factory.mktemp("poll"), prefix="poll", ack_window=WINDOW,
-        max_connections_per_user=3,
+        max_connections_per_user=3, rate_messages_per_second=1000, rate_burst=2000,
     ) as both:  # fmt: skip
         yield both
 
@@ -401,3 +401,14 @@ def test_a_poll_is_got_and_nothing_else(node: Node, user: str, method: str) -> N
     )
     assert answer.status_code == 405
     assert "GET" in answer.headers["Allow"]
+
+
+async def test_who_polls_without_a_pause_is_told_to_wait(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str, poller: Poller
+) -> None:
+    with nodes(1, valkey.url, tmp_path, prefix=prefix, rate_burst=3) as (node,):
+        answers = [await poller.get(node, wait=0) for _ in range(5)]
+        assert [answer.status_code for answer in answers[:3]] == [200, 200, 200]
+        told = problem(answers[-1], 429, "rate_limited")
+        assert 0 < told["retry_after"] <= 0.1
+        assert answers[-1].headers["Retry-After"] == "1"

@@ -289,7 +289,7 @@ def test_other_methods_are_refused_with_those_that_are_served(
 
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
 @pytest.mark.parametrize(
-    "path", ["/", "/v1", "/v1/notifications/", "/v2/notifications", "/V1/WS", "/v1/ws/",
+    "path", ["/v1", "/v1/notifications/", "/v2/notifications", "/V1/WS", "/v1/ws/",
              "/metrics", "/readyz", "/console", "/v1/../metrics", "/%2e%2e/passwd", "/favicon.ico"]
 )  # fmt: skip
 def test_other_paths_are_not_found(node: Node, path: str, method: str) -> None:
