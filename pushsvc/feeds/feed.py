@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from pushsvc.errors import IdempotencyConflict, PushError, TooManyConnections
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
@@ -46,8 +48,7 @@ class Bounds:
     """Receipts that are kept for one publisher; they come from many mailboxes."""
 
 
-@dataclass(frozen=True, slots=True)
-class Append:
+class Append(msgspec.Struct, frozen=True, gc=False):
     """One message for one feed.
 
     Args:
@@ -72,8 +73,7 @@ class Append:
     ephemeral: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True, gc=False):
     """An append that happened: its id, the id before it, and who listened.
 
     ``listeners`` maps connection ids, or the ids of whole nodes, to how many connections each is.

@@ -8,8 +8,9 @@ import enum
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
+
+import msgspec
 
 from pushsvc import metrics
 from pushsvc.errors import DurabilityNotReached, PushError
@@ -37,8 +38,7 @@ class Durability(enum.StrEnum):
     """It is on the primary's disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """A publish that was accepted."""
 
     id: int
