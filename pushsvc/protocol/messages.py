@@ -148,7 +148,8 @@ def welcome(
             "connection": connection,
             "user": user,
             "device": device,
-            "heartbeat": heartbeat,
+            # Strictly typed clients read a whole number where the documents show one.
+            "heartbeat": int(heartbeat) if heartbeat == int(heartbeat) else heartbeat,
             "window": window,
             "expires_at": expires_at,
         }

@@ -152,6 +152,14 @@ def test_an_error_says_what_to_change_and_when_to_try_again() -> None:
     assert told == {"type": "error", "code": "internal", "detail": "no", "temporary": False}
 
 
+@pytest.mark.parametrize(("heartbeat", "shown"), [(25.0, b"25,"), (2.5, b"2.5,")])
+def test_a_whole_number_of_seconds_is_shown_as_one(heartbeat: float, shown: bytes) -> None:
+    welcome = messages.welcome(
+        connection="n.1", user="u", device="d", heartbeat=heartbeat, window=64, expires_at=1
+    )
+    assert b'"heartbeat":' + shown in welcome
+
+
 def test_the_other_messages_have_the_documented_shapes() -> None:
     welcome = messages.welcome(
         connection="n.1", user="u", device="d", heartbeat=25, window=64, expires_at=99
