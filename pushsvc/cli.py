@@ -24,6 +24,8 @@ DEV_TTL: Final = 7 * 86400.0
 DEV_DEFAULTS: Final = {
     "host": "127.0.0.1",
     "admin_host": "127.0.0.1",
+    # Pages that one tries things out with, whatever serves them.
+    "allowed_origins": "http://localhost:*,http://127.0.0.1:*",
     "drain_seconds": "0",
     "log_level": "warning",
     # Enough for what sends 20 times a second: cursors, positions.

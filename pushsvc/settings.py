@@ -112,7 +112,7 @@ def _check_redis_url(url: RedisURL) -> RedisURL:
     return url
 
 
-_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}))?")
+_ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://([a-z0-9._-]+|\[[0-9a-f:.]+\])(?::([0-9]{1,5}|\*))?")
 
 
 def _check_origin(origin: str) -> str:
@@ -121,6 +121,8 @@ def _check_origin(origin: str) -> str:
     # Browsers send scheme and host in lower case and leave out the scheme's own port (RFC 6454,
     # section 6.2); written the same way here, comparing origins is comparing strings.
     match = _ORIGIN.fullmatch(origin.lower())
+    if match is not None and match[3] == "*":
+        return match[0]
     if match is None or not 0 < int(match[3] or "1") <= 65535:
         raise ValueError("is not an origin: write scheme://host[:port] without a path, or *")
     scheme, host, port = match.groups()
@@ -280,7 +282,8 @@ class Settings(BaseSettings):
     allowed_origins: Annotated[tuple[_Origin, ...], BeforeValidator(_split)] = Field(
         default=(),
         description=(
-            "Comma-separated origins (`scheme://host[:port]`) whose pages may connect, `*` for any;"
+            "Comma-separated origins (`scheme://host[:port]`, with `:*` any port) whose pages may"
+            " connect, `*` for any;"
             " empty means only the origin of the request's own `Host` and clients that send no"
             " `Origin`, which are not browsers."
         ),

@@ -1,5 +1,6 @@
 """Pages in browsers: which may call, and what tells their browser so (the Fetch standard, CORS)."""
 
+import re
 from collections.abc import Collection
 from typing import Final
 
@@ -12,14 +13,15 @@ ALLOWED_HEADERS: Final = "Authorization, Content-Type, Idempotency-Key, Last-Eve
 EXPOSED_HEADERS: Final = "Retry-After"
 MAX_AGE: Final = 7200
 """Seconds that a browser need not ask again; Chromium forgets after these anyway."""
+_PORT: Final = re.compile(r":[0-9]{1,5}\Z")
 
 
 class Origins:
     """Which pages may connect.
 
     Args:
-        allowed: origins, or ``*`` for all; a page served under the same host as the node is always
-            allowed.
+        allowed: origins, with ``:*`` for any port, or ``*`` for all; a page served under the same
+            host as the node is always allowed.
     """
 
     def __init__(self, allowed: Collection[str]) -> None:
@@ -35,6 +37,8 @@ class Origins:
         if origin == "null":
             return False
         if self._all or origin in self._allowed:
+            return True
+        if _PORT.sub("", origin) + ":*" in self._allowed:
             return True
         # An origin is scheme://host[:port], nothing that needs parsing.
         host = headers.get("Host", "").lower()

@@ -280,7 +280,10 @@ def test_a_key_set_url_with_a_password_is_refused_without_showing_it() -> None:
 
 
 def test_origins_are_written_the_way_browsers_send_them() -> None:
-    origins = "*, HTTPS://A.Example:443 ,http://b:080,http://[::1]:3000,,https://c:8443,app://x"
+    origins = (
+        "*, HTTPS://A.Example:443 ,http://b:080,http://[::1]:3000,,https://c:8443,app://x,"
+        "http://LOCALHOST:*"
+    )
     assert load({"PUSHSVC_ALLOWED_ORIGINS": origins}, {}).allowed_origins == (
         "*",
         "https://a.example",
@@ -288,11 +291,22 @@ def test_origins_are_written_the_way_browsers_send_them() -> None:
         "http://[::1]:3000",
         "https://c:8443",
         "app://x",
+        "http://localhost:*",
     )
 
 
 @pytest.mark.parametrize(
-    "origin", ["a.example", "null", "https://*.a.example", "https://a?x", "https://a:0", "//a"]
+    "origin",
+    [
+        "a.example",
+        "null",
+        "https://*.a.example",
+        "https://a?x",
+        "https://a:0",
+        "//a",
+        "https://a:8*",
+        "*:*",
+    ],
 )
 def test_what_is_not_an_origin_is_refused(origin: str) -> None:
     assert "is not an origin" in refusal({"PUSHSVC_ALLOWED_ORIGINS": origin})

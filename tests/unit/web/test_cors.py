@@ -58,6 +58,17 @@ def test_pages_of_any_other_origin_may_not(origin: str) -> None:
         Origins([PAGE]).check(headers(Host="push.example.com", Origin=origin))
 
 
+@pytest.mark.parametrize("port", ["", ":80", ":3000", ":65535"])
+def test_an_origin_may_be_listed_with_any_port(port: str) -> None:
+    origins = Origins(["http://localhost:*"])
+    origins.check(headers(Host="h", Origin=f"http://localhost{port}"))
+    for other in (f"https://localhost{port}", f"http://localhost.evil.example{port}"):
+        with pytest.raises(OriginRefused):
+            origins.check(headers(Host="h", Origin=other))
+    with pytest.raises(OriginRefused):
+        origins.check(headers(Host="h", Origin="http://localhost:3000:3000"))
+
+
 def test_null_is_no_origin_even_where_all_are_allowed() -> None:
     Origins(["*"]).check(headers(Host="h", Origin="https://any.example"))
     with pytest.raises(OriginRefused):
