@@ -1,0 +1,556 @@
+"""The client on a WebSocket: a thin shell of asyncio around a session, which decides.
+
+One task holds the connection, reads it, and makes the next one when it ends; it lives as long as
+the ``async with`` block, and nothing outlives that.
+"""
+
+import asyncio
+import json
+import logging
+import random
+import ssl as tls
+import time
+from base64 import b64encode
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self, cast
+from urllib.parse import urlencode, urlsplit, urlunsplit
+
+from websockets.asyncio.client import ClientConnection
+from websockets.asyncio.client import connect as open_socket
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
+from websockets.typing import Subprotocol
+
+from pushsvc.client import session
+from pushsvc.client.backoff import Again, Comeback, Ended, Timing
+from pushsvc.client.errors import Closed, PushError, Refused
+from pushsvc.client.inbox import Inbox
+from pushsvc.client.messages import Message, Notification, Problem, Raw, Withdrawn
+from pushsvc.client.tokens import Token, ask_for_token
+
+CLOSE_TIMEOUT: Final = 3.0
+"""Seconds that the service has to answer a close."""
+MAX_MESSAGE: Final = 16 * 2**20
+"""Bytes of a message of the service: far more than any node is set to send."""
+
+_log = logging.getLogger("pushsvc.client")
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What a client is doing."""
+
+    status: Literal["connecting", "connected", "waiting", "closed"]
+    connection: str | None = None
+    """The id of the connection, while there is one."""
+    user: str | None = None
+    """Whose mailbox it is, while connected."""
+    retry_in: float | None = None
+    """While waiting: seconds from the moment of this state until the next try."""
+    error: Exception | None = None
+    """Why it waits, or is closed for good."""
+
+
+class Client:
+    """One device of one user, over as many connections as it takes. Made by ``connect``."""
+
+    def __init__(
+        self,
+        url: str,
+        token: Token,
+        device: str,
+        topics: Mapping[str, str | None],
+        *,
+        auto_ack: bool,
+        queue: int,
+        comeback: Comeback,
+        ssl: tls.SSLContext | None,
+        on_state: Callable[[State], None] | None,
+        on_message: Callable[[Raw], None] | None,
+    ) -> None:
+        self._address = _address(url, device)
+        self._provider = token
+        self._token: str | None = token if isinstance(token, str) else None
+        self._refused = False
+        self._session = session.Session(topics, queue)
+        self._comeback = comeback
+        self._inbox = Inbox(auto_ack=auto_ack, done=self._handled, idle=self._flush)
+        self._ssl = ssl
+        self._on_state = on_state
+        self._on_message = on_message
+        self._state = State("connecting")
+        self._socket: ClientConnection | None = None
+        self._up_since = 0.0
+        self._task: asyncio.Task[None] | None = None
+        self._answers: dict[int, asyncio.Future[Raw]] = {}
+
+    # --- lifetime ------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> Self:
+        if self._task is not None:
+            raise RuntimeError("a client is entered once: make another one with connect()")
+        self._task = asyncio.create_task(self._run(), name="pushsvc.client")
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Acknowledge what is done, close the connection, and end every loop over this client.
+
+        May be called several times, and from another task than the one that iterates.
+        """
+        task = self._task
+        if task is None:
+            return
+        try:
+            if not task.done():
+                await self._flush()
+                if self._socket is not None:
+                    await self._socket.close()
+        finally:
+            task.cancel()
+            await asyncio.wait([task])
+            self._finish(None)  # a task that is cancelled before it began runs no `finally`
+
+    @property
+    def state(self) -> State:
+        """What the client is doing now."""
+        return self._state
+
+    # --- what comes ----------------------------------------------------------------------------
+
+    def __aiter__(self) -> AsyncGenerator[Message]:
+        """What the service sends: notifications, each once and in the order of its feed, and more.
+
+        A notification of the mailbox or the broadcast is acknowledged when the next one is asked
+        for. A loop that is left before that, by ``break`` or an error, has not acknowledged the
+        last one: it comes first in the next loop, or to the next client. ``await n.ack()`` before
+        the ``break`` where it is done. One loop at a time.
+
+        Raises:
+            Refused: coming back is useless.
+            Unavailable: there was no connection for as long as ``patience`` said.
+        """
+        return self._inbox.loop()
+
+    async def _handled(self, item: Notification, *, at_once: bool = False) -> None:
+        self._inbox.settled(item)
+        if item.feed is not None and item.id is not None:
+            now = time.monotonic()
+            await self._perform(self._session.handled(item.feed, item.id, now, at_once=at_once))
+
+    async def _acked(self, item: Notification) -> None:
+        await self._handled(item, at_once=True)
+
+    async def _flush(self) -> None:
+        await self._perform(self._session.flush(time.monotonic()))
+
+    # --- what is asked -------------------------------------------------------------------------
+
+    async def subscribe(self, topic: str, *, since: str | None = None) -> str:
+        """Listen to a topic, on this connection and all that follow; the topic's newest id.
+
+        Args:
+            topic: its name; the token's ``topics.subscribe`` covers it.
+            since: go on after this id; ``"0-0"`` for all that is kept. None for the topic's state:
+                the latest notification of each ``collapse_key``.
+
+        Raises:
+            Refused: the token does not cover it, or there are too many.
+            QueueFull: there is no connection, and no room to wait for one.
+        """
+        start = {} if since is None else {"since": since}
+        message = {"type": "subscribe", "topic": topic, **start}
+        return str((await self._ask(message, repeatable=True))["last"])
+
+    async def unsubscribe(self, topic: str) -> None:
+        """Stop listening to a topic. Errors are as those of ``subscribe``."""
+        await self._ask({"type": "unsubscribe", "topic": topic}, repeatable=True)
+
+    async def presence(self, topic: str) -> tuple[tuple[str, ...], int]:
+        """Who listens to a topic: at most 500 users by name, and how many they are.
+
+        If this client listens to the topic itself, it is given ``Presence`` messages from then on,
+        until it unsubscribes; after a reconnect, of what changed meanwhile. Errors are as those of
+        ``subscribe``.
+        """
+        answer = await self._ask({"type": "presence", "topic": topic}, repeatable=True)
+        return tuple(answer["users"]), int(answer["count"])
+
+    async def publish(
+        self,
+        topic: str,
+        data: Any,
+        *,
+        event: str | None = None,
+        ttl: float | None = None,
+        collapse_key: str | None = None,
+        ephemeral: bool = False,
+    ) -> str | None:
+        """Publish to a topic as this user; the id, or None for what is not stored.
+
+        Args:
+            topic: its name; the token's ``topics.publish`` covers it.
+            data: any JSON value, or bytes.
+            event: what kind of notification it is.
+            ttl: seconds that it is worth delivering; 0 is live only.
+            collapse_key: takes the place of an older one with this key.
+            ephemeral: worthless a moment later: it is sent now or, without a connection, not at
+                all, and nothing is awaited. A refusal comes as a ``Problem`` in the loop.
+
+        Raises:
+            Refused: the token does not cover it, it is too large, or the rate is used up.
+            OutcomeUnknown: the connection ended before the answer: it may have happened.
+            QueueFull: there is no connection, and no room to wait for one.
+        """
+        message: Raw = {"type": "publish", "topic": topic, **_encoded(data)}
+        fields = {"event": event, "ttl": ttl, "collapse_key": collapse_key}
+        message |= {name: value for name, value in fields.items() if value is not None}
+        if ephemeral:
+            self._check()
+            if self._session.connected:
+                await self._perform([session.Send({**message, "ephemeral": True})])
+            return None
+        answer = await self._ask(message, repeatable=False)
+        return cast("str | None", answer.get("id"))
+
+    async def _ask(self, message: Raw, *, repeatable: bool) -> Raw:
+        self._check()
+        ref, effects = self._session.ask(message, repeatable=repeatable)
+        answer: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
+        self._answers[ref] = answer
+        self._inbox.hurry()  # the answer stands behind what the program has not taken yet
+        try:
+            await self._perform(effects)
+            return await answer
+        finally:
+            self._answers.pop(ref, None)
+            self._session.forget(ref)
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # a cancelled caller does not look, and asyncio would complain
+
+    def _check(self) -> None:
+        if self._task is None:
+            raise RuntimeError("use the client within `async with`")
+        if self._inbox.over:
+            raise self._inbox.error or Closed("the client is closed: open a new one")
+
+    # --- the connection ------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Hold a connection, again and again, until there is no point in it."""
+        error: Exception | None = None
+        try:
+            while error is None:
+                error = await self._try()
+        except Exception as unforeseen:  # noqa: BLE001 - told to who iterates, as it is
+            error = unforeseen
+        finally:
+            self._finish(error)
+
+    def _finish(self, error: Exception | None) -> None:
+        """No connection will come any more."""
+        if self._inbox.over:
+            return
+        self._inbox.end(error)
+        for effect in self._session.ended(error if isinstance(error, PushError) else None):
+            self._answer(effect)
+        self._say(State("closed", error=error))
+
+    async def _try(self) -> PushError | None:
+        """One connection, and the pause after it; why it was the last one, if it was."""
+        self._say(State("connecting"))
+        ended = await self._connection()
+        if isinstance(ended, PushError):
+            return ended
+        now = time.monotonic()
+        again = self._comeback.after(ended, now, random.random())  # noqa: S311 - jitter, no secret
+        if not isinstance(again, Again):
+            return again
+        if again.new_token and not isinstance(self._provider, str):
+            self._token, self._refused = None, again.refused
+        why = ended.refusal or ended.error
+        said = why or ended.reason or ended.close_code
+        _log.info("no connection (%s): trying again in %.1f s", said, again.delay)
+        self._say(State("waiting", retry_in=again.delay, error=why))
+        await asyncio.sleep(again.delay)
+        return None
+
+    async def _connection(self) -> Ended | PushError:
+        """One connection from its handshake to its end; how it ended."""
+        try:
+            if self._token is None:
+                self._token = await self._new_token(refused=self._refused)
+        except PushError as error:
+            return error  # the provider's own verdict
+        except Exception as error:  # noqa: BLE001 - whatever a provider raises may pass
+            _log.warning("the function that returns tokens failed: %r", error)
+            return Ended(error=error)
+        self._up_since = hint = 0.0
+        try:
+            async with open_socket(
+                self._address,
+                subprotocols=[Subprotocol("pushsvc.v1.json")],
+                additional_headers={"Authorization": f"Bearer {self._token}"},
+                compression=None,
+                open_timeout=self._comeback.timing.open,
+                close_timeout=CLOSE_TIMEOUT,
+                max_size=MAX_MESSAGE,
+                ssl=self._ssl,
+            ) as self._socket:
+                try:
+                    await self._read(self._socket)
+                finally:
+                    hint = self._session.retry_after
+                    for effect in self._session.lost():
+                        self._answer(effect)
+        except ConnectionClosed as error:
+            received = error.rcvd
+            code = None if received is None else received.code
+            reason = "" if received is None else received.reason
+            return Ended(self._up(), code, reason, hint, error=None if received else error)
+        except _Left as left:
+            return Ended(self._up(), retry_after=left.retry_after)
+        except InvalidStatus as error:
+            return _refusal(error)
+        except (OSError, InvalidHandshake) as error:
+            return Ended(self._up(), error=error)
+        finally:
+            self._socket = None
+        return Ended(self._up())
+
+    def _up(self) -> float:
+        return time.monotonic() - self._up_since if self._up_since else 0.0
+
+    async def _read(self, socket: ClientConnection) -> None:
+        """Act on what comes until the connection ends.
+
+        Raises:
+            ConnectionClosed: it did.
+        """
+        renewals: set[asyncio.Task[None]] = set()
+        try:
+            async with asyncio.timeout(self._comeback.timing.open):
+                while not self._session.connected:
+                    await self._take(await socket.recv(), renewals)
+            self._up_since = time.monotonic()
+            welcomed = self._session.welcome
+            self._say(State("connected", welcomed.get("connection"), welcomed.get("user")))
+            while True:
+                # While an answer is awaited the socket is read on: it stands behind the rest.
+                while self._inbox.full and not self._answers:
+                    await self._inbox.taken()
+                await self._take(await socket.recv(), renewals)
+        finally:
+            for renewal in renewals:
+                renewal.cancel()
+            if renewals:
+                await asyncio.wait(renewals)
+
+    async def _take(self, text: str | bytes, renewals: set[asyncio.Task[None]]) -> None:
+        message = _parsed(text)
+        if message is None:
+            _log.warning("passed over what is no message: %.200r", text)
+            return
+        if self._on_message is not None:
+            self._on_message(message)
+        try:
+            effects = self._session.received(message)
+        except session.MALFORMED as error:
+            _log.warning("passed over a message that is malformed (%r): %.200r", error, text)
+            return
+        if any(isinstance(effect, session.Renew) for effect in effects) and not renewals:
+            renewal = asyncio.create_task(self._renew(), name="pushsvc.client token")
+            renewals.add(renewal)
+            renewal.add_done_callback(renewals.discard)
+        await self._perform(effects)
+
+    async def _perform(self, effects: Iterable[session.Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, session.Send):
+                if self._socket is not None:
+                    with suppress(ConnectionClosed):  # whoever reads will hear of it
+                        await self._socket.send(json.dumps(effect.message))
+            elif isinstance(effect, session.Give):
+                self._inbox.put(Notification(effect.message, effect.feed, self._acked))
+            elif isinstance(effect, session.Tell):
+                if isinstance(effect.message, Withdrawn):
+                    self._inbox.withdraw(effect.message.id)
+                self._inbox.put(effect.message)
+            elif isinstance(effect, session.Answer):
+                self._answer(effect)
+            elif isinstance(effect, session.Leave):
+                raise _Left(effect.retry_after)
+
+    def _answer(self, effect: session.Answer) -> None:
+        answer = self._answers.get(effect.ref)
+        if answer is None or answer.done():
+            return
+        if isinstance(effect.outcome, PushError):
+            answer.set_exception(effect.outcome)
+        else:
+            answer.set_result(effect.outcome)
+
+    def _say(self, state: State) -> None:
+        self._state = state
+        if self._on_state is not None:
+            self._on_state(state)
+
+    # --- tokens --------------------------------------------------------------------------------
+
+    async def _renew(self) -> None:
+        """Bring the live connection a new token before the old one expires."""
+        if isinstance(self._provider, str):
+            return
+        try:
+            self._token = await self._new_token(refused=False)
+        except Exception as error:  # noqa: BLE001 - the old token is good for a while
+            _log.warning("no new token: %r; the connection ends with the old one", error)
+            return
+        await self._perform(self._session.renewed(self._token))
+
+    async def _new_token(self, *, refused: bool) -> str:
+        return await ask_for_token(self._provider, refused=refused)
+
+
+class _Left(Exception):
+    """The session wants another connection."""
+
+    def __init__(self, retry_after: float) -> None:
+        super().__init__()
+        self.retry_after = retry_after
+
+
+def connect(
+    url: str,
+    *,
+    token: Token,
+    device: str = "default",
+    topics: Iterable[str] | Mapping[str, str | None] = (),
+    ack: Literal["auto", "manual"] = "auto",
+    queue: int = 100,
+    timing: Timing | None = None,
+    patience: float | None = None,
+    ssl: tls.SSLContext | None = None,
+    on_state: Callable[[State], None] | None = None,
+    on_message: Callable[[Raw], None] | None = None,
+) -> Client:
+    """A client of a node, which comes back by itself whatever happens to the connection.
+
+    ::
+
+        async with connect("https://push.example.com", token=token) as client:
+            await client.subscribe("scores.nba")
+            async for message in client:
+                match message:
+                    case Notification(): print(message.data)
+                    case Presence(): print(message.joined)
+
+    Args:
+        url: of a node or of what stands before the nodes, http(s) or ws(s).
+        token: the user's token, or a function that returns one, see ``Token``.
+        device: whose place in the mailbox is used.
+        topics: to listen to; a mapping says after which id, None being the topic's state. One that
+            the token does not open, now or after a reconnect, is told as a ``Problem`` in the loop,
+            and not listened to; all else goes on.
+        ack: ``auto`` acknowledges a notification when the next one is asked for; with ``manual``
+            the program calls ``await notification.ack()``. A notification is given once in the
+            life of this client either way.
+        queue: how many questions may wait for a connection.
+        timing: how fast to come back.
+        patience: seconds without a connection after which it gives up; None for never.
+        ssl: for wss; the system's by default.
+        on_state: called at each change of ``client.state``. What it raises ends the client.
+        on_message: called with each message as it comes, repetitions too: for logs. What it raises
+            ends the client.
+
+    Raises:
+        ValueError: the URL is none of http, https, ws or wss, or a position is no id.
+    """
+    positions = dict(topics) if isinstance(topics, Mapping) else dict.fromkeys(topics)
+    comeback = Comeback(timing or Timing(), renewable=not isinstance(token, str), patience=patience)
+    return Client(
+        url, token, device, positions, auto_ack=ack == "auto", queue=queue, comeback=comeback,
+        ssl=ssl, on_state=on_state, on_message=on_message,
+    )  # fmt: skip
+
+
+async def listen(
+    url: str,
+    *,
+    token: Token,
+    device: str = "default",
+    topics: Iterable[str] | Mapping[str, str | None] = (),
+    ack: Literal["auto", "manual"] = "auto",
+    timing: Timing | None = None,
+    patience: float | None = None,
+    ssl: tls.SSLContext | None = None,
+) -> AsyncGenerator[Notification]:
+    """The notifications of a user's device, of the broadcast and of topics, each once, in order.
+
+    ::
+
+        async for notification in listen("https://push.example.com", token=token):
+            print(notification.data)
+
+    Comes back by itself when the connection ends, and goes on where it was. The arguments and the
+    errors are those of ``connect``, which also tells of gaps, presence and what was withdrawn; but
+    a topic that the token does not open ends the loop with ``Refused``. A notification is
+    acknowledged when the next one is asked for; one at which the loop is left is not, and comes
+    again, unless ``await notification.ack()`` was called.
+
+    Whoever leaves the loop and goes on with the same device uses ``contextlib.aclosing``, as with
+    any asynchronous generator: its end closes the connection and sends the last acks.
+    """
+    client = connect(
+        url, token=token, device=device, topics=topics, ack=ack, timing=timing,
+        patience=patience, ssl=ssl,
+    )  # fmt: skip
+    async with client, aclosing(aiter(client)) as messages:
+        async for message in messages:
+            if isinstance(message, Notification):
+                yield message
+            elif isinstance(message, Problem) and (message.topic or message.code == "forbidden"):
+                raise message.as_error()  # silence would look like a topic in which nothing happens
+
+
+def _address(url: str, device: str) -> str:
+    parts = urlsplit(url)
+    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
+    if scheme is None or not parts.hostname:
+        raise ValueError(
+            f"{url!r} is no address of a node: it begins with http://, https://, ws:// or wss://"
+        )
+    query = urlencode({"device": device})
+    return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/v1/ws", query, ""))
+
+
+def _parsed(text: str | bytes) -> Raw | None:
+    """A message, or None for what is none."""
+    try:
+        message = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return message if isinstance(message, dict) and isinstance(message.get("type"), str) else None
+
+
+def _encoded(data: Any) -> Raw:
+    if isinstance(data, bytes | bytearray | memoryview):
+        return {"data": b64encode(data).decode(), "encoding": "base64"}
+    return {"data": data}
+
+
+def _refusal(error: InvalidStatus) -> Ended:
+    response = error.response
+    try:
+        problem = json.loads(response.body or b"")
+    except ValueError:
+        problem = None
+    try:
+        header = float(response.headers.get("Retry-After", ""))
+    except ValueError:
+        header = 0.0
+    refused = Refused.of(problem, response.status_code, header)
+    return Ended(retry_after=refused.retry_after or 0.0, refusal=refused)

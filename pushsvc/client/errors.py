@@ -1,0 +1,98 @@
+"""What can go wrong, as one tree.
+
+PushError
+├── Refused         the service said no: the same request would be refused again
+├── Unavailable     it did not answer in the time allowed: trying again later is safe
+├── OutcomeUnknown  it was sent and the connection ended before the answer: it may have happened
+├── QueueFull       too much waits for a connection: this one was not sent
+└── Closed          the client was closed before this was answered
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+class PushError(Exception):
+    """Anything that this package raises on purpose."""
+
+
+class Refused(PushError):
+    """The service refused it.
+
+    Args:
+        detail: why, and what to change.
+        code: the stable name of the problem, such as ``forbidden``; ``closed`` where a connection
+            was closed for good.
+        status: of the HTTP answer, or the close code of a WebSocket (1000 and up); None for a
+            message on a live socket.
+        retry_after: seconds after which another try may go better; None where it would not.
+    """
+
+    def __init__(
+        self,
+        detail: str,
+        *,
+        code: str = "refused",
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(f"{code if status is None else status}: {detail}")
+        self.detail = detail
+        self.code = code
+        self.status = status
+        self.retry_after = retry_after
+
+    @classmethod
+    def of(cls, problem: Any, status: int | None, retry_after: float | None = None) -> "Refused":
+        """Of a problem+json document (RFC 9457) or an ``error`` message, however misshapen.
+
+        Args:
+            problem: the parsed JSON.
+            status: of the answer; None to take the problem's own.
+            retry_after: seconds, from a header; the problem's own is more exact.
+        """
+        if not isinstance(problem, Mapping):
+            return cls("the answer says no more", status=status, retry_after=retry_after)
+        kind = str(problem.get("type", "")).rpartition(":")[2]
+        own = problem.get("status")
+        wait = problem.get("retry_after", retry_after)
+        return cls(
+            str(problem.get("detail") or problem.get("title") or "the answer says no more"),
+            code=str(problem.get("code") or kind or "refused"),
+            status=own if status is None and isinstance(own, int) else status,
+            retry_after=float(wait) if isinstance(wait, int | float) else None,
+        )
+
+
+class Unavailable(PushError):
+    """The service could not be reached, or could not do it, in the time allowed.
+
+    Args:
+        detail: what was tried, and what happened last.
+        key: the idempotency key that the request carried: whoever repeats the same request with it
+            publishes one notification, whatever became of this one. None where there was none.
+    """
+
+    def __init__(self, detail: str, *, key: str | None = None) -> None:
+        safe = "" if key is None else f"; repeating it with the idempotency key {key!r} is safe"
+        super().__init__(detail + safe)
+        self.detail = detail
+        self.key = key
+
+
+class OutcomeUnknown(PushError):
+    """It was sent, and the connection ended before the answer: it may have happened, or not."""
+
+    code = "unknown"
+
+
+class QueueFull(PushError):
+    """There is no connection, and as much waits for one as may: this was not sent."""
+
+    code = "queue_full"
+
+
+class Closed(PushError):
+    """The client was closed: open a new one."""
+
+    code = "closed"

@@ -1,0 +1,209 @@
+"""What a publisher sends and what it is answered: notifications to requests, answers to receipts.
+
+Pure: no socket, no clock. The two publishers are shells around this and ``calls``.
+"""
+
+import json
+import re
+import uuid
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Required, TypedDict
+
+from pushsvc.client.errors import PushError, Refused, Unavailable
+
+ONE: Final = "/v1/notifications"
+MANY: Final = "/v1/notifications/batch"
+MOST: Final = 1000
+"""Notifications of one request, each user counted."""
+MAX_BODY: Final = 2**20
+"""Bytes of a request that every node takes, as it is set by default."""
+TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
+"""Statuses after which the same request may succeed."""
+
+_OPENING, _CLOSING = b'{"notifications":[', b"]}"
+_key = re.compile(r"[ -~]{1,255}").fullmatch
+
+
+class Content(TypedDict, total=False):
+    """What a notification says."""
+
+    data: Required[Any]
+    """Any JSON value, or bytes."""
+    event: str | None
+    """What kind of notification it is, such as ``order.shipped``."""
+    ttl: float | None
+    """Seconds that it is worth delivering; 0 is live only; by default the service's retention."""
+    collapse_key: str | None
+    """It takes the place of an older one with the same key."""
+    ephemeral: bool
+    """Worthless a moment later: it has no id and is never stored."""
+    deliver: Literal["all", "any-device"]
+    """To all devices of the user, or until one has acknowledged it. Users only."""
+    receipt: bool
+    """Whether the service is to tell what became of it. Users only."""
+
+
+class Note(Content, total=False):
+    """A notification, and who gets it: exactly one of ``user``, ``topic`` and ``broadcast``."""
+
+    user: str
+    topic: str
+    broadcast: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """A notification was accepted."""
+
+    id: str | None
+    """``<milliseconds>-<sequence>``; None for what is ephemeral."""
+    durability: str
+    """How safe it was at that moment: ``none``, ``memory``, ``replica`` or ``fsync``."""
+    connections: int
+    """Live connections that it was routed to."""
+
+
+Result = Receipt | PushError
+"""What became of one notification of several."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, as it is sent and, if it has to be, sent again."""
+
+    path: str
+    body: bytes
+    key: str
+
+    def headers(self, token: str) -> dict[str, str]:
+        """The HTTP headers."""
+        quoted = self.key.replace("\\", "\\\\").replace('"', '\\"')
+        return {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/json",
+            "Idempotency-Key": f'"{quoted}"',
+        }
+
+
+def key_of(given: str | None) -> str:
+    """The caller's idempotency key, or one of our own.
+
+    Raises:
+        ValueError: it has characters, or a length, that keys may not have.
+    """
+    if given is None:
+        return uuid.uuid4().hex
+    if not _key(given):
+        raise ValueError("an idempotency key is 1 to 255 printable ASCII characters")
+    return given
+
+
+def encode(note: Mapping[str, Any]) -> bytes:
+    """One notification as JSON.
+
+    Raises:
+        TypeError: ``data`` is no JSON value.
+        ValueError: it does not name exactly one of ``user``, ``topic`` and ``broadcast``.
+    """
+    fields = {name: value for name, value in note.items() if value is not None}
+    to = {name: fields.pop(name) for name in ("user", "topic", "broadcast") if fields.get(name)}
+    fields.pop("broadcast", None)
+    if len(to) != 1:
+        raise ValueError("name exactly one of user, topic and broadcast=True")
+    return _json({"to": to, **_content(note, fields)})
+
+
+def encode_for(users: Sequence[str], content: Mapping[str, Any]) -> bytes:
+    """One notification for several users as JSON. Errors are those of ``encode``."""
+    fields = {name: value for name, value in content.items() if value is not None}
+    return _json({"to": {"users": list(users)}, **_content(content, fields)})
+
+
+def _content(note: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
+    data = note["data"]
+    if isinstance(data, bytes | bytearray | memoryview):
+        return fields | {"data": b64encode(data).decode(), "encoding": "base64"}
+    return fields | {"data": data}  # None is a value too
+
+
+def _json(value: Any) -> bytes:
+    # NaN is no JSON: refused here, where the caller sees which one it was.
+    return json.dumps(value, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def split(notes: Iterable[bytes], max_body: int) -> list[list[bytes]]:
+    """Encoded notifications in parts that each fit into a request, in order.
+
+    Args:
+        notes: any number.
+        max_body: bytes of a request. A notification that is larger has a part of its own, and
+            the service says what is wrong with it.
+    """
+    parts: list[list[bytes]] = []
+    room = 0
+    for note in notes:
+        size = len(note) + 1
+        if not parts or len(parts[-1]) == MOST or size > room:
+            parts.append([])
+            room = max_body - len(_OPENING) - len(_CLOSING)
+        parts[-1].append(note)
+        room -= size
+    return parts
+
+
+def batch(notes: Sequence[bytes], key: str) -> Request:
+    """A request that publishes all of them."""
+    return Request(MANY, _OPENING + b",".join(notes) + _CLOSING, key)
+
+
+def requests_for(notes: Iterable[bytes], given: str | None, max_body: int) -> list[Request]:
+    """The requests that publish these, in order.
+
+    Args:
+        notes: encoded.
+        given: the caller's idempotency key. Where there are several requests each has its own,
+            made of it: the same notifications with the same key make the same requests again.
+        max_body: bytes of a request.
+    """
+    parts = split(notes, max_body)
+    key = key_of(given)
+    if len(parts) == 1:
+        return [batch(parts[0], key)]
+    return [batch(part, key_of(f"{key}/{number}")) for number, part in enumerate(parts)]
+
+
+def requests_to(users: Sequence[str], content: Content, given: str | None) -> list[Request]:
+    """The requests that publish one notification to many users. See ``requests_for``."""
+    parts = [users[first : first + MOST] for first in range(0, len(users), MOST)]
+    key = key_of(given)
+    keys = [key] if len(parts) == 1 else [key_of(f"{key}/{n}") for n in range(len(parts))]
+    return [
+        Request(ONE, encode_for(part, content), key) for part, key in zip(parts, keys, strict=True)
+    ]
+
+
+def size_of(request: Request) -> int:
+    """How many notifications a request makes."""
+    found = json.loads(request.body)
+    return len(found["notifications"] if request.path == MANY else found["to"]["users"])
+
+
+def receipt(told: Mapping[str, Any]) -> Receipt:
+    """The receipt of a request for one notification."""
+    return Receipt(told.get("id"), told["durability"], told["connections"])
+
+
+def results(told: Mapping[str, Any], key: str) -> list[Result]:
+    """The receipts and problems of a request for several, which carried this key."""
+    return [_result(each, key) for each in told["results"]]
+
+
+def _result(told: Mapping[str, Any], key: str) -> Result:
+    if "durability" in told:
+        return receipt(told)
+    refused = Refused.of(told, None)
+    if refused.status in TRANSIENT:
+        return Unavailable(f"not done in time; last: {refused}", key=key)
+    return refused

@@ -1,0 +1,223 @@
+"""The publishers of ``pushsvc.client`` against real nodes: one call, one notification."""
+
+import asyncio
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pushsvc.client import AsyncPublisher, Closed, Note, Publisher, Receipt, Refused, Unavailable
+from pushsvc.embedded import EmbeddedServer
+from tests.support.nodes import Node, publisher_token, token, wait_until
+from tests.support.proxy import Proxy
+
+
+def kept(node: Node, user: str) -> list[Any]:
+    """What is in a mailbox, oldest first."""
+    headers = {"Authorization": f"Bearer {publisher_token()}"}
+    url = f"{node.url}/v1/users/{user}/notifications"
+    found: list[Any] = []
+    before: str | None = ""
+    while before is not None:
+        query: dict[str, Any] = {"limit": 100} | ({"before": before} if before else {})
+        page = httpx.get(url, params=query, headers=headers, timeout=10).json()
+        found += page["notifications"]
+        before = page["next"]
+    return [note["data"] for note in reversed(found)]
+
+
+# --- one by one ----------------------------------------------------------------------------------
+
+
+def test_what_is_published_has_a_receipt_and_all_its_fields(node: Node) -> None:
+    with Publisher(node.url, token=publisher_token()) as publisher:
+        receipt = publisher.publish(user="u1", data={"order": 17}, event="order.shipped", ttl=60)
+        assert receipt.id is not None
+        assert (receipt.durability, receipt.connections) == ("memory", 0)
+        assert publisher.publish(topic="t", data=b"\x00", collapse_key="k").id
+        assert publisher.publish(broadcast=True, data=None).id
+        assert publisher.publish(user="u1", data=1, ephemeral=True).id is None
+        once = [publisher.publish(user="u1", data=2, idempotency_key="k1") for _ in range(2)]
+        assert once[0].id == once[1].id
+    assert kept(node, "u1") == [{"order": 17}, 2]
+
+
+def test_a_refusal_says_what_to_change(node: Node) -> None:
+    with Publisher(node.url, token=publisher_token()) as publisher:
+        with pytest.raises(Refused, match="user id") as refused:
+            publisher.publish(user="a b", data=1)
+        assert (refused.value.status, refused.value.code) == (400, "invalid_name")
+        publisher.publish(user="u1", data=1, idempotency_key="k")
+        with pytest.raises(Refused) as refused:
+            publisher.publish(user="u1", data=2, idempotency_key="k")
+        assert refused.value.code == "idempotency_conflict"
+    with (
+        Publisher(node.url, token=lambda _: "no.t.oken") as publisher,
+        pytest.raises(Refused, match="401"),
+    ):
+        publisher.publish(user="u1", data=1)
+
+
+def test_a_refused_token_is_replaced(node: Node) -> None:
+    asked: list[bool] = []
+
+    def provider(refused: bool) -> str:  # noqa: FBT001 - the shape of a provider
+        asked.append(refused)
+        return publisher_token() if refused else token("backend", ttl=-100)
+
+    with Publisher(node.url, token=provider) as publisher:
+        assert publisher.publish(user="u1", data=1).id
+        assert publisher.publish(user="u1", data=2).id
+    assert asked == [False, True]
+
+
+def test_without_a_node_the_deadline_tells_the_key_with_which_to_try_again() -> None:
+    begin = time.monotonic()
+    with (
+        Publisher("http://127.0.0.1:1", token="t", deadline=1) as publisher,
+        pytest.raises(Unavailable, match=r"'k1' is safe") as error,
+    ):
+        publisher.publish(user="u1", data=1, idempotency_key="k1")
+    assert error.value.key == "k1"
+    assert time.monotonic() - begin < 3
+    with pytest.raises(ValueError, match="http://"):
+        Publisher("file:///etc/passwd", token="t")
+
+
+def test_a_publish_whose_answer_is_lost_is_one_notification(node: Node) -> None:
+    with (
+        Proxy(node.port) as network,
+        Publisher(f"http://127.0.0.1:{network.port}", token=publisher_token()) as publisher,
+        ThreadPoolExecutor() as threads,
+    ):
+        network.cut_after = b"the-answer-is-lost"
+        publishing = threads.submit(publisher.publish, user="u1", data="the-answer-is-lost")
+        while not network.cuts:
+            time.sleep(0.01)
+        network.cut_after = b""
+        assert publishing.result(20).id is not None
+    assert kept(node, "u1") == ["the-answer-is-lost"]
+
+
+def test_publishing_survives_the_death_of_the_node_without_a_loss_or_a_repetition(
+    node: Node,
+) -> None:
+    count = 400
+    with Publisher(node.url, token=publisher_token()) as publisher, ThreadPoolExecutor() as threads:
+
+        def publish_all() -> list[Receipt]:
+            return [publisher.publish(user="u1", data=number) for number in range(count)]
+
+        publishing = threads.submit(publish_all)
+        for _ in range(3):
+            while not publishing.done() and not kept(node, "u1"):
+                time.sleep(0.01)
+            node.kill()
+            node.start()
+        receipts = publishing.result(60)
+    assert kept(node, "u1") == list(range(count))
+    assert len({receipt.id for receipt in receipts}) == count
+
+
+# --- several at once -----------------------------------------------------------------------------
+
+
+def test_many_are_published_in_order_each_with_its_own_result(node: Node) -> None:
+    notes: list[Note] = [{"user": "u1", "data": number} for number in range(900)]
+    notes[3] = {"user": "a b", "data": 3}
+    with Publisher(node.url, token=publisher_token(), max_body=20_000) as publisher:
+        results = publisher.publish_many(notes)
+        assert isinstance(results[3], Refused)
+        assert all(isinstance(result, Receipt) for result in results[:3] + results[4:])
+        again = publisher.publish_many(notes[:3], idempotency_key="k")
+        assert publisher.publish_many(notes[:3], idempotency_key="k") == again
+        users = [f"many-{number}" for number in range(1200)]
+        to = publisher.publish_to_users(users, data="hi")
+        assert all(isinstance(result, Receipt) for result in to)
+        assert len(to) == 1200
+        assert publisher.publish_many([]) == []
+    assert kept(node, "u1") == [n for n in range(900) if n != 3] + [0, 1, 2]
+    assert kept(node, "many-1199") == ["hi"]
+
+
+async def test_what_is_published_in_one_moment_goes_as_one_batch(node: Node) -> None:
+    async with AsyncPublisher(node.url, token=publisher_token()) as publisher:
+        results = await asyncio.gather(
+            *(publisher.publish(user="u1", data=number) for number in range(300)),
+            publisher.publish(user="a b", data=1),
+            return_exceptions=True,
+        )
+        assert isinstance(results[-1], Refused)
+        assert all(isinstance(result, Receipt) for result in results[:-1])
+        requests = await asyncio.to_thread(node.metric, "pushsvc_http_requests_total")
+        assert requests < 20
+        receipt = await publisher.publish(user="u1", data="own", idempotency_key="k")
+        assert (await publisher.publish(user="u1", data="own", idempotency_key="k")) == receipt
+    assert await asyncio.to_thread(kept, node, "u1") == [*range(300), "own"]
+    with pytest.raises(Closed):
+        await publisher.publish(user="u1", data=1)
+
+
+async def test_the_async_publisher_survives_the_death_of_the_node_and_keeps_the_order(
+    node: Node,
+) -> None:
+    async with AsyncPublisher(node.url, token=publisher_token(), queue=50) as publisher:
+        publishing = [
+            asyncio.create_task(publisher.publish(user="u1", data=number)) for number in range(600)
+        ]
+        for _ in range(3):
+            await asyncio.to_thread(node.kill)
+            await asyncio.to_thread(node.start)
+        receipts = await asyncio.gather(*publishing)
+    assert len({receipt.id for receipt in receipts}) == 600
+    assert await asyncio.to_thread(kept, node, "u1") == list(range(600))
+
+
+async def test_a_batch_whose_answer_is_lost_is_published_once(node: Node) -> None:
+    with Proxy(node.port) as network:
+        url = f"http://127.0.0.1:{network.port}"
+        async with AsyncPublisher(url, token=publisher_token()) as publisher:
+            network.cut_after = b"lost"
+            publishing = [
+                asyncio.create_task(publisher.publish(user="u1", data=f"lost {number}"))
+                for number in range(10)
+            ]
+            while not network.cuts:
+                await asyncio.sleep(0.01)
+            network.cut_after = b""
+            await asyncio.gather(*publishing)
+    assert await asyncio.to_thread(kept, node, "u1") == [f"lost {number}" for number in range(10)]
+
+
+async def test_the_end_of_the_block_sends_what_was_published_and_leaves_no_task(node: Node) -> None:
+    before = asyncio.all_tasks()
+    async with AsyncPublisher(node.url, token=publisher_token()) as publisher:
+        left = asyncio.create_task(publisher.publish(user="u1", data=1))
+        cancelled = asyncio.create_task(publisher.publish(user="u1", data=2))
+        await asyncio.sleep(0)
+        cancelled.cancel()
+    assert (await left).id is not None
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    assert asyncio.all_tasks() == before
+    assert await asyncio.to_thread(kept, node, "u1") == [1]
+
+
+def test_a_node_without_its_store_is_waited_for(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    with Proxy(int(valkey.url.rpartition(":")[2].partition("/")[0])) as network:  # noqa: SIM117
+        with (
+            Node(network.url, tmp_path, prefix=prefix) as node,
+            Publisher(node.url, token=publisher_token()) as publisher,
+            ThreadPoolExecutor() as threads,
+        ):
+            network.stop_flow()
+            publishing = threads.submit(publisher.publish, user="u1", data="late")
+            wait_until(lambda: not node.is_ready(), "the node to miss its store")
+            network.flow()
+            assert publishing.result(30).id is not None
+            assert kept(node, "u1") == ["late"]

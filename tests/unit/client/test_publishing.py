@@ -1,0 +1,83 @@
+"""Notifications as requests, and answers as receipts."""
+
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pushsvc.client import publishing
+from pushsvc.client.errors import Refused, Unavailable
+from pushsvc.client.publishing import MOST, Receipt
+
+
+def test_a_note_becomes_the_documented_json() -> None:
+    note = {"user": "u1", "data": None, "event": None, "ttl": 0, "deliver": "any-device"}
+    assert json.loads(publishing.encode(note)) == {
+        "to": {"user": "u1"}, "data": None, "ttl": 0, "deliver": "any-device",
+    }  # fmt: skip
+    assert json.loads(publishing.encode({"topic": "t", "broadcast": False, "data": b"\xff"})) == {
+        "to": {"topic": "t"}, "data": "/w==", "encoding": "base64",
+    }  # fmt: skip
+
+
+def test_a_note_has_one_destination_and_json_data() -> None:
+    for note in ({"data": 1}, {"data": 1, "user": "u", "topic": "t"}):
+        with pytest.raises(ValueError, match="exactly one"):
+            publishing.encode(note)
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        publishing.encode({"user": "u", "data": math.nan})
+    with pytest.raises(TypeError):
+        publishing.encode({"user": "u", "data": object()})
+
+
+@given(st.lists(st.binary(max_size=60), max_size=200), st.integers(30, 200))
+def test_parts_keep_the_order_and_fit(notes: list[bytes], max_body: int) -> None:
+    parts = publishing.split(notes, max_body)
+    assert [note for part in parts for note in part] == notes
+    for part in parts:
+        assert part
+        assert len(part) <= MOST
+        assert len(part) == 1 or len(publishing.batch(part, "k").body) <= max_body
+
+
+def test_at_most_a_thousand_go_in_a_part() -> None:
+    assert [len(part) for part in publishing.split([b"1"] * 2500, 2**20)] == [1000, 1000, 500]
+
+
+def test_a_key_of_the_caller_makes_the_same_requests_again() -> None:
+    notes = [publishing.encode({"user": "u", "data": n}) for n in range(1500)]
+    first, again = (publishing.requests_for(notes, "k", 2**20) for _ in range(2))
+    assert first == again
+    assert [request.key for request in first] == ["k/0", "k/1"]
+    assert [publishing.size_of(request) for request in first] == [1000, 500]
+    (one,) = publishing.requests_for(notes[:1], "k", 2**20)
+    assert one.key == "k"
+    to = publishing.requests_to(["a", "b"], {"data": 1}, None)
+    assert publishing.size_of(to[0]) == 2
+    assert len(to[0].key) == 32
+
+
+def test_a_key_is_quoted_and_checked() -> None:
+    headers = publishing.Request("/", b"", 'a"b\\c').headers("t")
+    assert headers["Idempotency-Key"] == r'"a\"b\\c"'
+    for key in ("", "é", "x" * 256):
+        with pytest.raises(ValueError, match="printable"):
+            publishing.key_of(key)
+
+
+def test_results_are_receipts_refusals_and_what_may_be_repeated() -> None:
+    told = {
+        "results": [
+            {"id": "1-0", "durability": "memory", "connections": 2},
+            {"type": "urn:pushsvc:problem:invalid_name", "status": 400, "detail": "no"},
+            {"type": "urn:pushsvc:problem:store_unavailable", "status": 503, "detail": "no"},
+        ]
+    }
+    receipt, refused, unavailable = publishing.results(told, "k1")
+    assert receipt == Receipt("1-0", "memory", 2)
+    assert isinstance(refused, Refused)
+    assert refused.code == "invalid_name"
+    assert isinstance(unavailable, Unavailable)
+    assert unavailable.key == "k1"
