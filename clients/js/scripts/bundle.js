@@ -1,0 +1,65 @@
+import { gzipSync } from "node:zlib";
+import { build } from "esbuild";
+import { minify } from "terser";
+
+/** The modules: what every page loads, and the parts that it loads when it needs them. */
+const PARTS = { index: "client", fallback: "client-fallback", tabs: "client-tabs" };
+
+/** Each part is built alone: one that shared code with the others would be one more to load. */
+const alone = {
+  name: "parts",
+  setup({ onResolve }) {
+    onResolve({ filter: /.*/ }, ({ kind, path }) =>
+      kind === "dynamic-import" ? { path, external: true } : undefined,
+    );
+  },
+};
+
+/** The parts find each other where a node serves them. */
+const served = {
+  name: "served",
+  setup({ onResolve, resolve }) {
+    onResolve({ filter: /\/parts\.js$/ }, ({ path, resolveDir, kind }) =>
+      resolve(path.replace("parts.js", "parts.served.js"), { resolveDir, kind }),
+    );
+  },
+};
+
+async function built(part, plugins) {
+  const { outputFiles } = await build({
+    entryPoints: [`src/${part}.ts`],
+    bundle: true,
+    format: "esm",
+    target: "es2022",
+    write: false,
+    plugins,
+  });
+  return outputFiles[0].text;
+}
+
+/** The modules of the npm package. They have no `import.meta`, which React Native cannot parse. */
+export async function library() {
+  const modules = {};
+  for (const part of Object.keys(PARTS)) modules[`${part}.js`] = await built(part, [alone]);
+  return modules;
+}
+
+/** The modules that a node serves: they connect to where they came from. */
+export async function assets() {
+  const modules = {};
+  for (const [part, name] of Object.entries(PARTS)) {
+    const { code } = await minify(await built(part, [alone, served]), {
+      module: true,
+      ecma: 2020,
+      compress: { passes: 3 },
+      format: { preamble: "/*! pushsvc client, Apache-2.0 */" },
+    });
+    modules[`${name}.js`] = `${code}\n`;
+  }
+  return modules;
+}
+
+/** Bytes when gzipped. */
+export function gzipped(contents) {
+  return gzipSync(contents, { level: 9 }).length;
+}

@@ -1,0 +1,33 @@
+import { existsSync, readdirSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { assets, gzipped } from "./bundle.js";
+import { ASSETS, ROOT } from "./paths.js";
+
+/** Most bytes, gzipped, of what a page loads to connect, and of all parts together. */
+const BUDGETS = { "client.js": 6144, "all parts": 10240 };
+
+process.chdir(ROOT);
+const troubles = [];
+const fresh = await assets();
+const sizes = { "all parts": 0 };
+for (const [name, contents] of Object.entries(fresh)) {
+  sizes[name] = gzipped(contents);
+  sizes["all parts"] += sizes[name];
+  const path = join(ASSETS, name);
+  if (!existsSync(path) || readFileSync(path, "utf8") !== contents) {
+    troubles.push(`pushsvc/web/assets/${name} is not what the sources make: npm run build`);
+  }
+}
+for (const name of readdirSync(ASSETS)) {
+  if (!(name in fresh)) troubles.push(`pushsvc/web/assets/${name} is made by nothing: remove it`);
+}
+for (const [name, size] of Object.entries(sizes)) {
+  const most = BUDGETS[name];
+  console.log(`${name}: ${size}${most ? ` of ${most}` : ""} bytes, gzipped`);
+  if (size > most) troubles.push(`${name}: ${size - most} bytes too many`);
+}
+if (readFileSync("package-lock.json", "utf8").includes('"resolved"')) {
+  troubles.push("package-lock.json names a registry: take its resolved fields out");
+}
+for (const trouble of troubles) console.error(trouble);
+process.exitCode = troubles.length ? 1 : 0;

@@ -1,0 +1,16 @@
+import type { ErrorClass } from "./errors.js";
+import { type Http, http } from "./transports/http.js";
+import type { Opener } from "./transports/link.js";
+import { poll } from "./transports/poll.js";
+import { sse } from "./transports/sse.js";
+
+/** What works without a WebSocket. */
+export interface Fallback extends Record<"sse" | "poll", Opener> {
+  readonly http: Http;
+}
+
+/** Makes it; a part of its own, as most clients never need it. */
+export function fallback(PushError: ErrorClass): Fallback {
+  const made = http(PushError);
+  return { http: made, sse: sse(made, PushError), poll: poll(made) };
+}

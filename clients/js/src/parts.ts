@@ -1,0 +1,6 @@
+/** Where a node serves this module; a package does not know. */
+export const ORIGIN: string | undefined = undefined;
+
+// The parts that not every page needs. A bundler finds them by these very words.
+export const loadFallback = () => import("./fallback.js");
+export const loadTabs = () => import("./tabs.js");

@@ -1,0 +1,32 @@
+import { PushError } from "../errors.js";
+import type { Fallback } from "../fallback.js";
+import { loadFallback } from "../parts.js";
+import type { Link, Opener } from "./link.js";
+
+/** What works without a WebSocket, loaded by the first who needs it. */
+export async function fallback(): Promise<Fallback> {
+  return (await loadFallback()).fallback(PushError);
+}
+
+/** A transport that is loaded first. If it cannot be loaded, that is the end of the attempt. */
+export function loaded(name: "sse" | "poll"): Opener {
+  return (target, on) => {
+    let link: Link | undefined;
+    let closed = false;
+    fallback().then(
+      (part) => {
+        if (!closed) link = part[name](target, on);
+      },
+      (error) => on.end(new PushError("lost", String(error))),
+    );
+    return {
+      request: (message) => (link as Link).request(message),
+      ack: (message) => link?.ack(message),
+      failed: () => link?.failed?.(),
+      close() {
+        closed = true;
+        link?.close();
+      },
+    };
+  };
+}

@@ -1,0 +1,173 @@
+import type { PushError } from "./errors.js";
+
+/** A notification, with the fields as the server sends them. */
+export interface Notification<T = unknown> {
+  readonly type: "notification";
+  /** `<milliseconds>-<sequence>`; what is ephemeral has none. */
+  readonly id?: string;
+  /** When it was published, RFC 3339. */
+  readonly time: string;
+  readonly event?: string;
+  readonly data: T;
+  readonly encoding?: "base64";
+  /** From 2 on where it was sent before. */
+  readonly attempt?: number;
+  readonly topic?: string;
+  readonly broadcast?: true;
+  /** The user whose socket published it. */
+  readonly from?: string;
+  readonly ephemeral?: true;
+  /** Acknowledges this notification and all before it of the same feed. Topics need none. */
+  ack(): void;
+}
+
+export interface Gap {
+  readonly type: "gap";
+  readonly after: string;
+  /** `overflow` is this client's own: a tab that handles nothing dropped the oldest. */
+  readonly reason: "trimmed" | "reset" | "overflow";
+  readonly topic?: string;
+  readonly broadcast?: true;
+}
+
+export interface Withdrawn {
+  readonly type: "withdrawn";
+  readonly id: string;
+  readonly reason: "recalled" | "acked";
+}
+
+export interface PresenceChange {
+  readonly type: "presence";
+  readonly topic: string;
+  readonly joined: string[];
+  readonly left: string[];
+}
+
+export type TransportName = "websocket" | "sse" | "poll";
+
+/** How the connection is. */
+export interface State {
+  readonly status: "connecting" | "connected" | "waiting" | "closed";
+  readonly transport?: TransportName;
+  /** The server's name for the connection. */
+  readonly connection?: string;
+  readonly user?: string;
+  readonly device?: string;
+  /** When the next attempt is made, milliseconds since the epoch. */
+  readonly retryAt?: number;
+  /** Why the last connection or attempt ended. */
+  readonly error?: PushError | undefined;
+}
+
+export interface Events {
+  notification: Notification;
+  state: State;
+  gap: Gap;
+  presence: PresenceChange;
+  withdrawn: Withdrawn;
+  error: Error;
+}
+
+export type Handler<E> = (event: E) => unknown;
+
+export type TokenSource = string | ((why: { refused: boolean }) => string | Promise<string>);
+
+/** Milliseconds. */
+export interface Timing {
+  /** Most random delay before the first reconnect; it doubles with each failure. Default 1000. */
+  first: number;
+  /** Most random delay before a reconnect. Default 30000. */
+  max: number;
+  /** How long a connection must last to count as a success. Default 10000. */
+  uptime: number;
+  /** How long an attempt may take. Default 10000. */
+  open: number;
+  /** How long the answer to a sign of life may take. Default 10000. */
+  pong: number;
+  /** Until a better transport is tried again; it doubles each time, up to an hour, give or take a quarter. Default 60000. */
+  upgrade: number;
+}
+
+export interface Options {
+  /** Where the node is, such as `https://push.example.com`. */
+  url?: string | URL;
+  /** The user's token, or a function that gets one whenever a new one is needed. */
+  token: TokenSource;
+  /** Default: in a browser a random one that is kept in its localStorage, else `default`. */
+  device?: string;
+  /** To subscribe to from the start: names, or names with the last id that was seen of each. */
+  topics?: readonly string[] | Readonly<Record<string, string | null | undefined>>;
+  /** `auto`: once the handlers are done. `manual`: by `notification.ack()`. Default `auto`. */
+  ack?: "auto" | "manual";
+  /** Which ways of listening to try, best first. Default: `websocket`, `sse`, `poll`. */
+  transports?: readonly TransportName[];
+  /** Whether the tabs of a browser share one connection. Default: where they can. */
+  share?: boolean;
+  /** Most requests that wait for a connection. Default 100. */
+  queue?: number;
+  timing?: Partial<Timing>;
+  /** Where the platform has none, such as that of the package `ws`. */
+  WebSocket?: any;
+  fetch?: typeof globalThis.fetch;
+}
+
+/** Fields of a notification beside its data. */
+export interface PublishFields {
+  event?: string;
+  ttl?: number;
+  collapse_key?: string;
+  ephemeral?: boolean;
+  encoding?: "base64";
+}
+
+export interface Published {
+  /** What is ephemeral has none. */
+  id?: string;
+  durability: "memory" | "replica" | "fsync" | "none";
+  /** To how many live connections it was routed. */
+  connections: number;
+}
+
+export interface Present {
+  topic: string;
+  /** The first 500, in order. */
+  users: string[];
+  count: number;
+}
+
+/** A message of the server, as it is on the wire. */
+export interface ServerMessage {
+  readonly type: string;
+  readonly id?: string;
+  readonly topic?: string;
+  readonly broadcast?: true;
+  readonly attempt?: number;
+  readonly [field: string]: any;
+}
+
+/** What a message of the client is answered with. */
+export type Reply = any;
+
+/** Where notifications come from: a connection of one's own, or one shared with other tabs. */
+export interface Source {
+  start(): void;
+  close(): void;
+  /** Acknowledges up to a notification. */
+  ack(message: ServerMessage): void;
+  /** A notification could not be handled, and must come again. */
+  failed(): void;
+  subscribe(topic: string, since: string | undefined): Promise<{ last: string | null }>;
+  unsubscribe(topic: string): Promise<void>;
+  /** Sends a `publish` or a `presence`, now or when there is a connection. */
+  call(message: ServerMessage): Promise<Reply>;
+  /** Stops what comes; false where that cannot be. */
+  pause(): boolean;
+  resume(): void;
+}
+
+/** Whom a source tells. */
+export interface Hooks {
+  message(message: ServerMessage): void;
+  state(state: State): void;
+  error(error: Error): void;
+}

@@ -1,0 +1,100 @@
+import assert from "node:assert/strict";
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { test } from "node:test";
+
+// The test runs in the folder of the package, after a build.
+const CONSUMER = `
+import { connect, PushError, type Notification, type Push, type State } from "pushsvc";
+
+const push: Push = connect({
+  url: "http://127.0.0.1:9",
+  token: async ({ refused }) => (refused ? "new" : "old"),
+  topics: { "scores.nba": null },
+  share: false,
+});
+push.on("state", (state: State) => console.log(state.status));
+const stop: () => void = push.on("notification", async (n: Notification) => n.ack());
+stop();
+export async function listen(): Promise<void> {
+  for await (const { data, topic } of push) console.log(data, topic);
+}
+push.publish("chat.r1", { text: "hi" }, { event: "message" }).catch((error: PushError) => {
+  console.log(error.code);
+});
+push.close();
+// @ts-expect-error there is no such event
+push.on("nope", () => {});
+`;
+
+const PROGRAM = `
+import { connect } from "pushsvc";
+try {
+  connect({ token: "t" });
+} catch (error) {
+  console.log(error.message);
+}
+const push = connect({ url: "http://127.0.0.1:9", token: "t" });
+console.log(push.state.status);
+push.close();
+console.log(push.state.status);
+const other = connect({ url: "http://127.0.0.1:9", token: "t", transports: ["sse"] });
+other.on("state", ({ status, error }) => {
+  if (status !== "waiting") return;
+  console.log(error.code, /fetch/.test(error.message));
+  other.close();
+});
+`;
+
+function npm(...args: string[]): string {
+  return execFileSync("npm", args, { encoding: "utf8", stdio: ["ignore", "pipe", "ignore"] });
+}
+
+test("the package holds what was built, and nothing else", () => {
+  const [packed] = JSON.parse(npm("pack", "--dry-run", "--json", "--ignore-scripts"));
+  const paths: string[] = packed.files.map(({ path }: { path: string }) => path);
+  const others = paths.filter((path) => !/^dist\/.+\.d\.ts$/.test(path)).sort();
+  assert.deepEqual(others, [
+    "LICENSE",
+    "README.md",
+    "dist/fallback.js",
+    "dist/index.js",
+    "dist/tabs.js",
+    "package.json",
+  ]);
+});
+
+test("the modules hold nothing that React Native cannot parse", () => {
+  for (const name of ["index", "fallback", "tabs"]) {
+    const module = readFileSync(`dist/${name}.js`, "utf8");
+    assert.doesNotMatch(module, /import\.meta|^import /m);
+    // What Metro finds: modules of the package, by their names.
+    const loaded = [...module.matchAll(/import\((.*?)\)/g)].map(([, what]) => what);
+    assert.deepEqual(loaded, name === "index" ? ['"./fallback.js"', '"./tabs.js"'] : []);
+  }
+});
+
+test("the package can be installed, imported and type-checked", () => {
+  const folder = mkdtempSync(join(tmpdir(), "pushsvc-"));
+  try {
+    const pack = ["pack", "--json", "--ignore-scripts", "--pack-destination", folder];
+    const [{ filename }] = JSON.parse(npm(...pack));
+    writeFileSync(join(folder, "package.json"), '{"type":"module"}');
+    npm("install", "--offline", "--ignore-scripts", "--prefix", folder, join(folder, filename));
+    writeFileSync(join(folder, "consumer.ts"), CONSUMER);
+    writeFileSync(join(folder, "program.js"), PROGRAM);
+    const program = [join(folder, "program.js")];
+    const printed = execFileSync(process.execPath, program, { encoding: "utf8" });
+    assert.match(printed, /^connect needs the node's url.*\nconnecting\nclosed\nlost true\n$/);
+    for (const module of ["nodenext", "preserve"]) {
+      const compilerOptions = { module, target: "es2022", strict: true, noEmit: true, types: [] };
+      const project = join(folder, "tsconfig.json");
+      writeFileSync(project, JSON.stringify({ compilerOptions, files: ["consumer.ts"] }));
+      execFileSync("node_modules/.bin/tsc", ["-p", project], { stdio: "inherit" });
+    }
+  } finally {
+    rmSync(folder, { recursive: true });
+  }
+});
