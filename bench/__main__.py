@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from bench import acked, fanout, handshakes, memory, pauses
+from bench import acked, console, fanout, handshakes, memory, pauses, publishers
 from bench.harness import Figure, pin
 
 BENCHMARKS = {
@@ -13,6 +13,8 @@ BENCHMARKS = {
     "acked": acked.run,
     "fanout": fanout.run,
     "pauses": pauses.run,
+    "console": console.run,
+    "publishers": publishers.run,
 }
 
 

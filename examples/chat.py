@@ -18,7 +18,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from common import Client, Message, connected, run, token_for
+from common import connected, run, token_for
+from pushsvc.client import Client, Notification, Presence, Problem
 
 
 class Member:
@@ -36,51 +37,49 @@ class Member:
         print(f"{self.name:>5} | {line}", flush=True)
 
     async def join(self) -> None:
-        await self.client.ask("subscribe", topic=self.topic, since="0-0")
-        answer = await self.client.ask("presence", topic=self.topic)
-        self.people = set(answer["users"])
-        self.show(f"-- here: {', '.join(answer['users'])}")
+        await self.client.subscribe(self.topic, since="0-0")
+        users, _ = await self.client.presence(self.topic)
+        self.people = set(users)
+        self.show(f"-- here: {', '.join(users)}")
 
     async def say(self, text: str) -> None:
-        await self.client.ask("publish", topic=self.topic, event="said", data=text)
+        await self.client.publish(self.topic, text, event="said")
 
     async def type(self) -> None:
-        await self.client.tell("publish", topic=self.topic, event="typing", data={}, ephemeral=True)
+        await self.client.publish(self.topic, {}, event="typing", ephemeral=True)
 
     async def watch(self) -> None:
         """Show what happens in the room."""
         async for message in self.client:
-            if message["type"] == "error":
-                self.show(f"-- {message['detail']}")
-            elif message.get("topic") != self.topic:
-                pass  # a broadcast, or for another part of an app
-            elif message["type"] == "presence":
+            if isinstance(message, Problem):
+                self.show(f"-- {message.detail}")
+            elif isinstance(message, Presence):
                 self.come_and_go(message)
-            elif message["type"] == "notification":
-                self.happened(message.get("event"), message)
+            elif isinstance(message, Notification) and message.topic == self.topic:
+                self.happened(message)  # others are for another part of an app
 
-    def come_and_go(self, message: Message) -> None:
+    def come_and_go(self, message: Presence) -> None:
         # An announcement may repeat what the answer in `join` said already.
-        for name in set(message["joined"]) - self.people:
+        for name in set(message.joined) - self.people:
             self.show(f"-- {name} joined")
-        for name in self.people & set(message["left"]):
+        for name in self.people & set(message.left):
             self.show(f"-- {name} left")
-        self.people = (self.people | set(message["joined"])) - set(message["left"])
+        self.people = (self.people | set(message.joined)) - set(message.left)
 
-    def happened(self, event: str | None, message: Message) -> None:
-        who = message.get("from", "backend")
-        if event == "said":
+    def happened(self, message: Notification) -> None:
+        who = message.sender or "backend"
+        if message.event == "said":
             # One's own words are shown when they come back: all see them in the same order.
-            self.show(f"{who}: {message['data']}")
-            self.texts[message["id"]] = message["data"]
+            self.show(f"{who}: {message.data}")
+            self.texts[str(message.id)] = message.data
             if who != self.name:
-                self.newest = message["id"]
+                self.newest = str(message.id)
         elif who == self.name:
             pass  # one knows what one types and reads
-        elif event == "typing":
+        elif message.event == "typing":
             self.show(f"   ({who} is typing)")
-        elif event == "read":
-            text = self.texts.get(message["data"], "something older")
+        elif message.event == "read":
+            text = self.texts.get(message.data, "something older")
             self.show(f"   ({who} has read: {text})")
 
     async def tell_what_is_read(self) -> None:
@@ -90,10 +89,8 @@ class Member:
             await asyncio.sleep(0.3)
             if self.newest != told:
                 told = self.newest
-                await self.client.tell(
-                    "publish", topic=self.topic, event="read", data=told,
-                    collapse_key=f"read:{self.name}",
-                )  # fmt: skip
+                key = f"read:{self.name}"
+                await self.client.publish(self.topic, told, event="read", collapse_key=key)
 
 
 @asynccontextmanager
@@ -103,7 +100,7 @@ async def joined(name: str, room: str) -> AsyncIterator[Member]:
     async with asyncio.TaskGroup() as tasks, connected(token) as client:
         member = Member(name, room, client)
         await member.join()
-        tasks.create_task(member.watch())  # ends with the connection
+        tasks.create_task(member.watch())  # ends with the client
         telling = tasks.create_task(member.tell_what_is_read())
         yield member
         telling.cancel()

@@ -16,7 +16,8 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from common import Client, Message, connected, run, token_for
+from common import connected, run, token_for
+from pushsvc.client import Client, Gap, Notification
 
 
 class Copy:
@@ -36,42 +37,41 @@ class Copy:
         """Catch up with the topic and keep up, until the end of the block."""
         token = await token_for(self.name, topics="doc.*")
         async with asyncio.TaskGroup() as tasks, connected(token) as self.client:
-            tasks.create_task(self.follow())  # ends with the connection
+            tasks.create_task(self.follow())  # ends with the client
             since = self.edits[-1] if self.edits else "0-0"
-            await self.client.ask("subscribe", topic=self.topic, since=since)
+            await self.client.subscribe(self.topic, since=since)
             yield
 
     async def follow(self) -> None:
         async for message in self.client:
-            if message.get("topic") != self.topic:
-                continue  # a broadcast, or for another part of an app
-            if message["type"] == "gap":
+            if isinstance(message, Gap) and message.topic == self.topic:
                 raise RuntimeError("older edits are gone: this is where a snapshot is loaded")
-            if message.get("ephemeral"):
-                self.cursors[message["from"]] = message["data"]
-            elif message["type"] == "notification":
+            if not isinstance(message, Notification) or message.topic != self.topic:
+                continue  # a broadcast, or for another part of an app
+            if message.ephemeral:
+                self.cursors[str(message.sender)] = message.data
+            else:
                 self.apply(message)
             self.changed.set()
 
-    def apply(self, message: Message) -> None:
+    def apply(self, message: Notification) -> None:
         """Apply one edit: the same edits in the same order make the same lines."""
-        line, text = message["data"]["line"], message["data"]["text"]
-        if message["event"] == "insert":
+        line, text = message.data["line"], message.data["text"]
+        if message.event == "insert":
             self.lines.insert(line, text)
         elif line < len(self.lines):
             self.lines[line] = text
-        self.edits.append(message["id"])
-        print(f"  {self.name:>5} | {message['from']}: {message['event']} line {line}: {text}")
+        self.edits.append(str(message.id))
+        print(f"  {self.name:>5} | {message.sender}: {message.event} line {line}: {text}")
 
     async def edit(self, event: str, line: int, text: str) -> str:
         """Propose an edit; its id, which is its place in the order."""
         data = {"line": line, "text": text}
-        answer = await self.client.ask("publish", topic=self.topic, event=event, data=data)
-        return str(answer["id"])
+        return str(await self.client.publish(self.topic, data, event=event))
 
     async def point(self, line: int) -> None:
         """Show the others where the cursor is; an editor would do so some times a second."""
-        await self.client.tell("publish", topic=self.topic, ephemeral=True, data=line)
+        await self.client.publish(self.topic, line, ephemeral=True)
 
     async def holds(self, edit: str) -> None:
         """Wait until an edit is in this copy."""

@@ -14,7 +14,8 @@ import random
 import secrets
 import time
 
-from common import Client, at_least_one, connected, run, token_for
+from common import at_least_one, connected, run, token_for
+from pushsvc.client import Client, Notification
 
 HZ = 20
 WIDTH, HEIGHT = 48, 12
@@ -39,14 +40,18 @@ class Player:
 
     async def watch(self, client: Client) -> None:
         async for message in client:
-            if message.get("ephemeral") and message["from"] != self.name:
-                self.others[message["from"]] = message["data"]
+            if (
+                isinstance(message, Notification)
+                and message.ephemeral
+                and message.sender not in (None, self.name)
+            ):
+                self.others[str(message.sender)] = message.data
                 self.received += 1
 
     async def play(self, start: asyncio.Barrier, seconds: float) -> None:
         """Connect, wait for all players, and play."""
         async with connected(await token_for(self.name, topics="game.*")) as client:
-            await client.ask("subscribe", topic=self.topic)
+            await client.subscribe(self.topic)
             watching = asyncio.create_task(self.watch(client))
             await start.wait()
             begin = time.monotonic()
@@ -54,10 +59,8 @@ class Player:
                 # By the clock: what one tick is late does not make the next one late.
                 await asyncio.sleep(begin + tick / HZ - time.monotonic())
                 self.step()
-                await client.tell(
-                    "publish", topic=self.topic, ephemeral=True,
-                    data=[round(self.x, 1), round(self.y, 1)],
-                )  # fmt: skip
+                here = [round(self.x, 1), round(self.y, 1)]
+                await client.publish(self.topic, here, ephemeral=True)
                 self.sent += 1
             await asyncio.sleep(0.5)  # for what is still on its way
         await watching

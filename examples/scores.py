@@ -16,7 +16,8 @@ import random
 import secrets
 import time
 
-from common import NODE, Client, Message, at_least_one, connected, post, run, token_for
+from common import NODE, at_least_one, connected, run, token_for
+from pushsvc.client import AsyncPublisher, Client, Note, Notification
 
 GOALS = 9
 SCREENS = 25
@@ -43,7 +44,7 @@ class Stadium:
         """One socket that watches the match."""
         await self._gate.acquire()
         async with connected(token, device) as client:
-            await client.ask("subscribe", topic=self.topic)
+            await client.subscribe(self.topic)
             self._gate.release()
             watching = asyncio.create_task(self.watch(client))
             await self.ready.wait()
@@ -52,37 +53,37 @@ class Stadium:
 
     async def watch(self, client: Client) -> None:
         async for message in client:
-            if message.get("event") not in ("goal", "final"):
+            if not isinstance(message, Notification) or message.event not in ("goal", "final"):
                 continue  # for another part of an app
-            minute = message["data"]["minute"]
+            minute = message.data["minute"]
             if minute in self.published:  # and not the end of another match
                 self.latencies[minute].append(time.perf_counter() - self.published[minute])
 
-    async def publish(self, token: str, minute: int, event: str, score: str) -> None:
+    async def publish(self, publisher: AsyncPublisher, minute: int, event: str, score: str) -> None:
         """Tell everyone, wait until all have heard of it, and say how long that took."""
-        note: Message = {"event": event, "data": {"minute": minute, "score": score}}
+        note: Note = {"event": event, "data": {"minute": minute, "score": score}}
         if event == "goal":
             # Replaces the score before: who subscribes later is sent the newest one.
-            note |= {"to": {"topic": self.topic}, "collapse_key": "score"}
+            note |= {"data": note["data"], "topic": self.topic, "collapse_key": "score"}
         else:
             # Live only: nobody who connects later needs to be told.
-            note |= {"to": {"broadcast": True}, "ttl": 0}
+            note |= {"data": note["data"], "broadcast": True, "ttl": 0}
         latencies = self.latencies[minute] = []
         begin = self.published[minute] = time.perf_counter()
-        await post(f"{NODE}/v1/notifications", note, token)
+        await publisher.publish(**note)
         while len(latencies) < self.sockets:
             if time.perf_counter() - begin > PATIENCE:
                 raise SystemExit(f"{self.sockets - len(latencies)} sockets did not hear of {note}")
             await asyncio.sleep(0.01)
         print(f"  {minute:>2}'  {event:<6}{score}   {percentiles(latencies)}", flush=True)
 
-    async def match(self, token: str) -> None:
+    async def match(self, publisher: AsyncPublisher) -> None:
         """Goals for either side, and the final whistle."""
         home = away = 0
         for minute in sorted(random.sample(range(1, 90), GOALS)):
             home, away = random.choice([(home + 1, away), (home, away + 1)])
-            await self.publish(token, minute, "goal", f"{home}:{away}")
-        await self.publish(token, 90, "final", f"{home}:{away}")
+            await self.publish(publisher, minute, "goal", f"{home}:{away}")
+        await self.publish(publisher, 90, "final", f"{home}:{away}")
         self.over.set()
 
 
@@ -98,9 +99,9 @@ async def main(sockets: int) -> None:
     """Fill the stadium, play a match, and sum up."""
     print(f"connecting {sockets} sockets ...", flush=True)
     stadium = Stadium(sockets)
-    publisher = await token_for("stadium", scope="push.publish")
+    token = await token_for("stadium", scope="push.publish")
     begin = time.perf_counter()
-    async with asyncio.TaskGroup() as fans:
+    async with AsyncPublisher(NODE, token=token) as publisher, asyncio.TaskGroup() as fans:
         for first in range(0, sockets, SCREENS):
             token = await token_for(f"fan-{first // SCREENS}", topics="scores.*")
             for number in range(first, min(first + SCREENS, sockets)):

@@ -6,9 +6,8 @@ import os
 import re
 import secrets
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -16,7 +15,8 @@ import click
 from pushsvc import __version__, logs
 from pushsvc.settings import PREFIX, Settings, SettingsError, load, rows
 
-if TYPE_CHECKING:  # only _serve needs the server's modules
+if TYPE_CHECKING:  # imported where they are needed, so that the other commands start at once
+    from pushsvc.client import Content, Note, PushError, Receipt, State
     from pushsvc.web.dev import Mint
 
 DEV_USER: Final = "demo"
@@ -33,6 +33,8 @@ DEV_DEFAULTS: Final = {
     "rate_burst": "100",
 }
 """What ``pushsvc dev`` assumes where neither a flag nor a variable says otherwise."""
+PUBLISH_DEADLINE: Final = 5.0
+"""Seconds that `pushsvc publish` tries: somebody waits for it."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
@@ -108,19 +110,16 @@ def serve(**flags: Any) -> None:
 
     Settings come from PUSHSVC_* variables, each also a flag; docs/settings.md lists them.
     """
-    _serve(_load(flags))
-
-
-def _serve(
-    settings: Settings,
-    started: Callable[[int, int], None] = lambda *_: None,
-    mint: "Mint | None" = None,
-) -> None:
     # Imported here, so that the other commands start at once.
     from pushsvc import run, supervisor  # noqa: PLC0415
 
+    settings = _load(flags)
+    _serve(lambda: (run if settings.workers == 1 else supervisor).serve(settings))
+
+
+def _serve(serving: Callable[[], None]) -> None:
     try:
-        (run if settings.workers == 1 else supervisor).serve(settings, started, mint)
+        serving()
     except SettingsError as error:
         raise _BadSettings(str(error)) from None
 
@@ -131,8 +130,10 @@ def dev(**flags: Any) -> None:
     """Run a node with an embedded Valkey on this machine, for development.
 
     Everything is kept in memory and gone when it stops. Ctrl-C ends all of it.
-    Programs on this machine get tokens from POST /dev/token on the admin port.
+    The demo at /demo on the admin port shows what it does.
+    Programs on this machine get tokens from POST /dev/token, on the same port.
     """
+    from pushsvc import supervisor  # noqa: PLC0415
     from pushsvc.embedded import EmbeddedServer, EmbeddedServerError  # noqa: PLC0415
 
     if flags["redis_url"] is not None:
@@ -147,10 +148,13 @@ def dev(**flags: Any) -> None:
                 jwt_secret=secrets.token_urlsafe(32),
                 **DEV_DEFAULTS,
             )
+            # The node is a child, even where it is the only one, so that it can be killed.
             _serve(
-                settings,
-                lambda port, admin: _introduce(settings, port, admin),
-                _mint_for_all(settings),
+                lambda: supervisor.serve(
+                    settings,
+                    lambda port, admin: _introduce(settings, port, admin),
+                    _mint_for_all(settings),
+                )
             )
     except EmbeddedServerError as error:
         raise click.ClickException(str(error)) from None
@@ -164,15 +168,22 @@ def _mint_for_all(settings: Settings) -> "Mint | None":
 
 
 def _introduce(settings: Settings, port: int, admin_port: int) -> None:
-    node = f"http://{settings.host}:{port}"
+    from pushsvc.web.dev import address  # noqa: PLC0415
+
+    node = f"http://{address(settings.host, port)}"
+    here = f"http://{address(settings.admin_host, admin_port)}"
+    demo = f"\n  demo             {here}/demo  (begin here)" if _mint_for_all(settings) else ""
     everything = {"subscribe": ("**",), "publish": ("**",)}
     user = _mint(settings, DEV_USER, (), DEV_TTL, everything)
     publisher = _mint(settings, "backend", ("push.publish",), DEV_TTL)
     admin = _mint(settings, "admin", ("push.admin",), DEV_TTL)
+    acting = _mint(settings, "admin", ("push.admin", "push.publish"), DEV_TTL)
     click.echo(f"""
 pushsvc {__version__} is running, with an embedded Valkey; Ctrl-C stops it.
+{demo}
+  console          {here}/console#token={acting}
+  API reference    {node}/docs
 
-  console          http://{settings.admin_host}:{admin_port}/console
   node             {node}
   user token       {user}
   publisher token  {publisher}
@@ -228,7 +239,7 @@ def _mint(
     "--scope",
     "scopes",
     multiple=True,
-    type=click.Choice(["push.receive", "push.publish", "push.admin"]),
+    type=click.Choice(["push.receive", "push.publish", "push.admin", "push.observe"]),
     help="A scope; may be given several times.",
 )
 @click.option(
@@ -298,37 +309,36 @@ def publish(
         value = json.loads(data)
     except ValueError:
         value = data
-    to: dict[str, Any] = {"user": users[0]} if len(users) == 1 else {"users": list(users)}
-    if not users:
-        to = {"broadcast": True} if topic is None else {"topic": topic}
-    note = {
-        "to": to,
-        "data": value,
-        **({} if event is None else {"event": event}),
-        **({} if ttl is None else {"ttl": ttl}),
-    }
-    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
-    if idempotency_key is not None:
-        headers["Idempotency-Key"] = f'"{idempotency_key}"'
-    if not url.startswith(("http://", "https://")):
-        raise click.BadParameter("begins with http:// or https://", param_hint="--url")
-    request = urllib.request.Request(  # noqa: S310 - the scheme was checked above
-        url.rstrip("/") + "/v1/notifications", json.dumps(note).encode(), headers
-    )
+    from pushsvc.client import Publisher, PushError  # noqa: PLC0415
+
+    content: Content = {"data": value, "event": event, "ttl": ttl}
     try:
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-            click.echo(answer.read().decode().rstrip())
-    except urllib.error.HTTPError as error:
-        raise click.ClickException(_detail(error.code, error.read())) from None
-    except OSError as error:
-        raise click.ClickException(f"{url} cannot be reached: {error}") from None
+        with Publisher(url, token=token, deadline=PUBLISH_DEADLINE) as publisher:
+            if len(users) > 1:
+                results = publisher.publish_to_users(
+                    users, idempotency_key=idempotency_key, **content
+                )
+                told: Any = {"results": [_told(result) for result in results]}
+            else:
+                note: Note = {"data": value, "event": event, "ttl": ttl}
+                if topic is not None:
+                    note["topic"] = topic
+                elif broadcast:
+                    note["broadcast"] = True
+                else:
+                    note["user"] = users[0]
+                told = _told(publisher.publish(idempotency_key=idempotency_key, **note))
+    except PushError as error:
+        raise click.ClickException(f"{url}: {error}") from None
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    click.echo(json.dumps(told))
 
 
-def _detail(status: int, body: bytes) -> str:
-    try:
-        return f"{status}: {json.loads(body)['detail']}"
-    except (ValueError, KeyError, TypeError):
-        return f"{status}"
+def _told(result: "Receipt | PushError") -> dict[str, Any]:
+    """What became of one publish, as the service says it."""
+    told = asdict(result) if is_dataclass(result) else {"error": str(result)}
+    return {name: value for name, value in told.items() if value is not None}
 
 
 @main.command()
@@ -350,12 +360,45 @@ def listen(
 
     Reconnects by itself until the server says that it is useless.
     """
-    from pushsvc.listen import Refused, notifications  # noqa: PLC0415
+    import asyncio  # noqa: PLC0415
+
+    from pushsvc.client import PushError  # noqa: PLC0415
 
     try:
-        for text in notifications(url, token, device, topics, ack=ack, count=count):
-            click.echo(text)
-    except Refused as error:
+        asyncio.run(_listen(url, token, device, topics, ack=ack, count=count))
+    except (PushError, ValueError) as error:
         raise click.ClickException(str(error)) from None
     except KeyboardInterrupt:
         return
+
+
+async def _listen(
+    url: str, token: str, device: str, topics: Sequence[str], *, ack: bool, count: int | None
+) -> None:
+    from pushsvc.client import Notification, Problem, connect  # noqa: PLC0415
+
+    def shown(message: dict[str, Any]) -> None:
+        """Answers and the like; what the loop below is given is shown when it is its turn."""
+        if message["type"] in ("welcome", "reply", "reconnect"):
+            click.echo(json.dumps(message))
+
+    def waits(state: "State") -> None:
+        if state.status == "waiting" and state.error is not None:
+            click.echo(f"{url} cannot be reached ({state.error}); trying again", err=True)
+
+    client = connect(
+        url, token=token, device=device, topics=topics, ack="auto" if ack else "manual",
+        on_message=shown, on_state=waits,
+    )  # fmt: skip
+    left = count
+    async with client:
+        async for message in client:
+            click.echo(json.dumps(message.raw))
+            if isinstance(message, Problem) and message.topic is not None:
+                raise message.as_error()
+            if isinstance(message, Notification) and left is not None:
+                left -= 1
+                if left == 0:
+                    if ack:
+                        await message.ack()
+                    return

@@ -55,8 +55,5 @@ _REASONS = {
 
 
 def means_reconnect(code: int) -> bool:
-    """Whether a client that saw this close code should come back.
-
-    Everything outside 4500-4999 is worth another try, save a normal close.
-    """
-    return code != Close.NORMAL and not 4500 <= code <= 4999
+    """Whether a client whose connection the service closed with this code should come back."""
+    return not 4500 <= code <= 4999

@@ -21,6 +21,12 @@ _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 _ANSWER_SECONDS = 1.0
 _PORT_ATTEMPTS = 10
+_WATCH = 'read -r _ || { kill -9 "$1"; test -z "$2" || rm -rf "$2"; }'
+"""For a shell whose standard input ends when the owner of a server dies, however that happens.
+
+Its arguments are the server's process id, and the directory to remove. An owner that stops the
+server by itself writes a line first.
+"""
 
 
 class EmbeddedServerError(RuntimeError):
@@ -54,8 +60,8 @@ class EmbeddedServer:
 
     The server is in a session of its own, so that Ctrl-C in a terminal reaches this process alone
     and the node can drain while the server still answers. It is stopped by stop(), by the end of
-    the ``with`` block or at the exit of the interpreter. A process that dies without any of these
-    (SIGKILL, or SIGTERM without a handler) leaves its server behind.
+    the ``with`` block or at the exit of the interpreter. Where the process dies without any of
+    these (SIGKILL, or SIGTERM without a handler), a shell that watches it kills the server.
 
     Not safe for use by several threads at once. Processes forked from the one that started the
     server can use it but never stop it.
@@ -85,6 +91,7 @@ class EmbeddedServer:
         self._extra = tuple(extra)
         self._timeout = timeout
         self._process: subprocess.Popen[bytes] | None = None
+        self._watcher: subprocess.Popen[bytes] | None = None
         self._owner = 0
 
     @property
@@ -169,6 +176,7 @@ class EmbeddedServer:
         if os.getpid() != self._owner:
             return
         atexit.unregister(self.stop)
+        self._unwatch()
         process, self._process = self._process, None
         if process is not None:
             process.terminate()
@@ -184,6 +192,7 @@ class EmbeddedServer:
     def kill(self) -> None:
         """SIGKILL, as in a crash: the directory stays, and start() brings the server back."""
         if self._process is not None and os.getpid() == self._owner:
+            self._unwatch()
             self._process.kill()
             self._process.wait()
 
@@ -198,6 +207,7 @@ class EmbeddedServer:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._watch(self._process.pid)
         deadline = time.monotonic() + self._timeout
         while not _answers(port, self._process.pid):
             if self._process.poll() is not None:
@@ -212,6 +222,23 @@ class EmbeddedServer:
                     f"{binary} did not answer within {self._timeout:g} seconds:\n{tail}"
                 )
             time.sleep(_POLL_SECONDS)
+
+    def _watch(self, pid: int) -> None:
+        """Have the server killed when this process is gone, and its temporary files removed."""
+        self._unwatch()
+        leftover = "" if self._given_directory is not None else str(self._directory)
+        self._watcher = subprocess.Popen(  # noqa: S603 - a fixed program; arguments are not parsed
+            ["/bin/sh", "-c", _WATCH, "watch", str(pid), leftover],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def _unwatch(self) -> None:
+        watcher, self._watcher = self._watcher, None
+        if watcher is not None:
+            watcher.communicate(b"\n")
 
     def _log(self) -> Path:
         if self._directory is None:

@@ -17,15 +17,16 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from pushsvc import metrics
+from pushsvc.desk import desk
 from pushsvc.settings import PREFIX, Settings, SettingsError
 from pushsvc.web import admin, api
-from pushsvc.web.dev import Mint
+from pushsvc.web.dev import Development
 from pushsvc.worker import Worker, worker
 
 BACKLOG: Final = 4096
 """Connections that the kernel holds until they are accepted."""
 MAX_ADMIN_BODY: Final = 16 * 1024
-"""Bytes of a request to the admin port."""
+"""Bytes of a request to the admin port, save for what the console sends."""
 
 log = structlog.get_logger("pushsvc.run")
 
@@ -80,20 +81,26 @@ async def admin_server(
     sockets: list[socket.socket],
     report: admin.Report,
     registry: CollectorRegistry,
-    mint: Mint | None = None,
+    settings: Settings,
+    development: Development | None = None,
 ) -> AsyncIterator[int]:
-    """The admin port, until the context ends; ``mint`` makes tokens for who asks."""
-    server = HTTPServer(
-        admin.application(report, registry, mint),
-        max_header_size=api.MAX_HEADERS,
-        max_body_size=MAX_ADMIN_BODY,
-    )
-    server.add_sockets(sockets)
-    try:
-        yield sockets[0].getsockname()[1]
-    finally:
-        server.stop()
-        await server.close_all_connections()
+    """The admin port, until the context ends; with what ``pushsvc dev`` serves on it.
+
+    Raises:
+        SettingsError: a setting does not fit its surroundings.
+    """
+    async with desk(settings) as console:
+        server = HTTPServer(
+            admin.application(report, registry, console, development),
+            max_header_size=api.MAX_HEADERS,
+            max_body_size=MAX_ADMIN_BODY,
+        )
+        server.add_sockets(sockets)
+        try:
+            yield sockets[0].getsockname()[1]
+        finally:
+            server.stop()
+            await server.close_all_connections()
 
 
 def until_signal() -> asyncio.Event:
@@ -112,12 +119,12 @@ Started = Callable[[int, int], None]
 """Told the public and the admin port, once both are served."""
 
 
-async def _serve(settings: Settings, started: Started, mint: Mint | None) -> None:
+async def _serve(settings: Settings, started: Started) -> None:
     stop = until_signal()
     sockets, admin_sockets = bind(settings), bind_admin(settings)
     async with (
         worker(settings, sockets) as running,
-        admin_server(admin_sockets, running.report, REGISTRY, mint) as admin_port,
+        admin_server(admin_sockets, running.report, REGISTRY, settings) as admin_port,
     ):
         settle_memory()
         metrics.ready.set_function(lambda: not running.troubles())
@@ -154,16 +161,15 @@ def _naming(host_field: str, port_field: str, host: str, port: int) -> Iterator[
         raise SettingsError(variable, trouble) from None
 
 
-def serve(settings: Settings, started: Started = lambda *_: None, mint: Mint | None = None) -> None:
+def serve(settings: Settings, started: Started = lambda *_: None) -> None:
     """Run one worker and the admin port until a signal.
 
     Args:
         settings: of the node.
         started: told when it serves.
-        mint: makes tokens for whoever asks the admin port; for development only.
 
     Raises:
         SettingsError: a setting does not fit its surroundings.
     """
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings, started, mint))
+        runner.run(_serve(settings, started))

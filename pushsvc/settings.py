@@ -378,6 +378,12 @@ class Settings(BaseSettings):
         description="Seconds between two checks of each connection's feed and registration; the "
         "longest that a lost copy delays a notification.",
     )
+    trace_events: int = Field(
+        default=20_000,
+        ge=0,
+        le=200_000,
+        description="Events a worker remembers, to trace notifications (about 250 bytes each).",
+    )
     drain_seconds: float = Field(
         default=25,
         ge=0,

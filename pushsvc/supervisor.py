@@ -8,11 +8,13 @@ replaces one that dies or stops reporting, and sums up their health and metrics.
 import asyncio
 import contextlib
 import multiprocessing
+import multiprocessing.resource_tracker
 import os
 import shutil
+import signal
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, Final
@@ -24,10 +26,12 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 
 from pushsvc import logs, metrics, run
 from pushsvc.settings import Settings, SettingsError
-from pushsvc.web.dev import Mint
-from pushsvc.worker import verifier_of, worker
+from pushsvc.web.dev import Development, Mint, Process
+from pushsvc.worker import worker
 
 REPORT_EVERY: Final = 0.5
+STARTING_EVERY: Final = 0.05
+"""Seconds between two reports of a worker that was not ready yet."""
 SILENT_SECONDS: Final = 20.0
 """A worker that did not report for so long hangs, and is replaced."""
 RESTART_PAUSE: Final = 1.0
@@ -50,13 +54,12 @@ def serve(
     Args:
         settings: of the workers.
         started: told the ports.
-        mint: makes tokens for whoever asks the admin port; for development only.
+        mint: makes tokens for whoever asks the admin port, where pages can kill workers too; for
+            development only.
 
     Raises:
         SettingsError: a setting does not fit its surroundings.
     """
-    # Wrong keys are told here, once, and not by each worker.
-    verifier_of(settings, _no_fetch)
     # The workers keep their metrics in files here; this process only sums them up.
     directory = tempfile.mkdtemp(prefix="pushsvc-metrics-")
     os.environ[_METRICS_DIRECTORY] = directory
@@ -67,15 +70,12 @@ def serve(
         shutil.rmtree(directory, ignore_errors=True)
 
 
-async def _no_fetch(url: str) -> bytes:
-    raise OSError(f"{url} is fetched by the workers")
-
-
 class _Slot:
     """One worker's place: the process that fills it, and what that last said."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, demo: str | None) -> None:
         self._settings = settings
+        self._demo = demo
         self.report: dict[str, Any] = {}
         self.heard_at = 0.0
         self.process: BaseProcess
@@ -84,8 +84,9 @@ class _Slot:
 
     def start(self) -> None:
         self._pipe, theirs = _spawn.Pipe()
-        self.process = _spawn.Process(target=_work, args=(self._settings, theirs))
-        self.process.start()
+        self.process = _spawn.Process(target=_work, args=(self._settings, theirs, self._demo))
+        with _undisturbed():
+            self.process.start()
         theirs.close()
         self.report = {"troubles": ["starting"], "connections": 0}
         self.heard_at = time.monotonic()
@@ -100,6 +101,13 @@ class _Slot:
         except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
 
+    def kill(self) -> None:
+        """SIGKILL, and nothing that it said counts any more."""
+        self.process.kill()
+        self.process.join()
+        self.hear()
+        self.report = {"troubles": ["killed"], "connections": 0}
+
     def close(self) -> None:
         with contextlib.suppress(OSError):
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
@@ -108,12 +116,41 @@ class _Slot:
             mark_process_dead(self.process.pid)  # type: ignore[no-untyped-call]
 
 
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Have a child not hear of what the terminal sends to all: the parent tells it when to stop."""
+    # Started by the first child, this would unblock them.
+    multiprocessing.resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 async def _supervise(settings: Settings, started: run.Started, mint: Mint | None) -> None:
     stop = run.until_signal()
+    if mint is not None:
+        # Ports that are shared can be held by several: two of these would take turns.
+        for alone in run.bind(settings):
+            alone.close()
     # Holding the port without listening settles its number for all workers.
     with run.hold_port(settings) as held:
         port: int = held.getsockname()[1]
         shared = settings.model_copy(update={"port": port})
+        sockets = run.bind_admin(settings)
+        development = None
+        if mint is not None:
+            development = Development(
+                mint,
+                nodes=lambda: [_process(slot) for slot in slots],
+                host=settings.host,
+                port=port,
+                admin_host=settings.admin_host,
+                admin_port=sockets[0].getsockname()[1],
+            )
+            origins = (*settings.allowed_origins, *development.origins())
+            shared = shared.model_copy(update={"allowed_origins": origins})
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         slots: list[_Slot] = []
@@ -126,9 +163,9 @@ async def _supervise(settings: Settings, started: run.Started, mint: Mint | None
                 "workers": workers,
             }
 
-        sockets = run.bind_admin(settings)
-        async with run.admin_server(sockets, report, registry, mint) as admin_port:
-            slots.extend(_Slot(shared) for _ in range(settings.workers))
+        demo = None if development is None else development.admin_url()
+        async with run.admin_server(sockets, report, registry, settings, development) as admin_port:
+            slots.extend(_Slot(shared, demo) for _ in range(settings.workers))
             try:
                 log.info("serving", port=port, admin_port=admin_port, workers=len(slots))
                 await _watch(slots, stop, lambda: started(port, admin_port))
@@ -142,7 +179,7 @@ async def _watch(slots: list[_Slot], stop: asyncio.Event, ready: Callable[[], No
     told = False
     while not stop.is_set():
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), REPORT_EVERY)
+            await asyncio.wait_for(stop.wait(), REPORT_EVERY if told else STARTING_EVERY)
         if not told and not any(slot.report["troubles"] for slot in slots):
             told = True
             ready()
@@ -154,8 +191,7 @@ async def _watch(slots: list[_Slot], stop: asyncio.Event, ready: Callable[[], No
                 return
             if time.monotonic() - slot.heard_at > SILENT_SECONDS:
                 log.error("a worker hangs and is killed", pid=slot.process.pid)
-                slot.process.kill()
-                slot.process.join()
+                slot.kill()
             if slot.process.exitcode is not None:
                 log.error(
                     "a worker ended and is replaced",
@@ -163,8 +199,21 @@ async def _watch(slots: list[_Slot], stop: asyncio.Event, ready: Callable[[], No
                     exit_code=slot.process.exitcode,
                 )
                 slot.close()
-                await asyncio.sleep(RESTART_PAUSE)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), RESTART_PAUSE)
+                    return
                 slot.start()
+
+
+def _process(slot: _Slot) -> Process:
+    """A worker, as ``pushsvc dev`` shows it."""
+    alive = slot.process.is_alive()
+    return Process(
+        node=slot.report.get("node"),
+        pid=slot.process.pid if alive else None,
+        ready=alive and not slot.report["troubles"],
+        kill=slot.kill,
+    )
 
 
 async def _stop(slots: list[_Slot], seconds: float) -> None:
@@ -183,12 +232,12 @@ async def _stop(slots: list[_Slot], seconds: float) -> None:
         slot.close()
 
 
-def _work(settings: Settings, pipe: Connection) -> None:
+def _work(settings: Settings, pipe: Connection, demo: str | None) -> None:
     """The life of one worker process."""
     logs.configure(settings.log_format, settings.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(settings, pipe))
+            runner.run(_serve(settings, pipe, demo))
     except SettingsError as error:
         # Told by the parent, once for all workers.
         pipe.send(
@@ -201,20 +250,23 @@ def _work(settings: Settings, pipe: Connection) -> None:
         raise SystemExit(BAD_SETTINGS) from None
 
 
-async def _serve(settings: Settings, pipe: Connection) -> None:
+async def _serve(settings: Settings, pipe: Connection, demo: str | None) -> None:
     stop = run.until_signal()
     # The pipe ends with the parent: a worker does not outlive it.
     asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
-    async with worker(settings, run.bind(settings, shared=True)) as running:
+    async with worker(settings, run.bind(settings, shared=True), demo) as running:
         run.settle_memory()
         metrics.ready.set(0)
+        pause = STARTING_EVERY
         while not stop.is_set():
             report = running.report()
             metrics.ready.set(0 if report["troubles"] else 1)
+            if not report["troubles"]:
+                pause = REPORT_EVERY
             with contextlib.suppress(OSError):
                 pipe.send(report)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), REPORT_EVERY)
+                await asyncio.wait_for(stop.wait(), pause)
         draining = asyncio.create_task(running.drain(settings.drain_seconds))
         while not draining.done():
             with contextlib.suppress(OSError):

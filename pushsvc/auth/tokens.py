@@ -23,7 +23,8 @@ from pushsvc.protocol.names import NAME_RULE, is_name, require_name
 SCOPE_RECEIVE: Final = "push.receive"
 SCOPE_PUBLISH: Final = "push.publish"
 SCOPE_ADMIN: Final = "push.admin"
-SCOPES: Final = frozenset({SCOPE_RECEIVE, SCOPE_PUBLISH, SCOPE_ADMIN})
+SCOPE_OBSERVE: Final = "push.observe"
+SCOPES: Final = frozenset({SCOPE_RECEIVE, SCOPE_PUBLISH, SCOPE_ADMIN, SCOPE_OBSERVE})
 """The scopes that mean something here; a token may carry others."""
 
 MAX_TOKEN: Final = 8192

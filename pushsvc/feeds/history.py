@@ -177,7 +177,7 @@ class History:
             return None
         listeners, acked, receipt = answer
         notice = Notice("withdrawn", feed, [ids.render(entry_id), "recalled"])
-        for node in {node_of(each) for each in await self._live(_pairs(listeners))}:
+        for node in {node_of(each) for each in await self._live(pairs(listeners))}:
             self._outbox.notify(node, notice)
         if receipt:
             self._receipts_due(feed)
@@ -197,7 +197,7 @@ class History:
         Raises:
             PushError: Redis cannot be reached or refuses.
         """
-        listeners = _pairs(await self._lane.one("HGETALL", self._keys.listeners(feed)))
+        listeners = pairs(await self._lane.one("HGETALL", self._keys.listeners(feed)))
         dead = frozenset(await self._leases.dead(listeners))
         joined: dict[str, list[int]] = {}
         for connection, value in listeners.items():
@@ -207,7 +207,7 @@ class History:
         return [Present(device, len(times), min(times)) for device, times in sorted(joined.items())]
 
 
-def _pairs(fields: Any) -> dict[str, str]:
+def pairs(fields: Any) -> dict[str, str]:
     """A hash: flat as a server answers it, or taken apart by redis-py already (Cluster)."""
     if not isinstance(fields, dict):
         fields = dict(zip(fields[::2], fields[1::2], strict=True))
@@ -216,7 +216,7 @@ def _pairs(fields: Any) -> dict[str, str]:
 
 def _page(answer: Any) -> Page:
     following, since, entries, cursors, acks = answer
-    fields = _pairs(cursors)
+    fields = pairs(cursors)
     who = Acks(
         {name: ids.parse(value) for name, value in fields.items() if not name.startswith(OWN)},
         {

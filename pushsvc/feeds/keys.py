@@ -54,6 +54,14 @@ class Keys:
         """Stream: courier packets for one node."""
         return f"{self.prefix}:node:{node}:inbox"
 
+    def summary(self, node: str) -> str:
+        """String: what one node says of itself."""
+        return f"{self.prefix}:node:{node}:summary"
+
+    def answer(self, question: str, node: str) -> str:
+        """String: what one node knows of a notification that is asked for, for seconds."""
+        return f"{self.prefix}:answer:{question}:{node}"
+
     def revocations(self, part: str) -> str:
         """What is revoked.
 

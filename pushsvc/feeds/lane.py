@@ -211,6 +211,8 @@ class Lane:
     ) -> None:
         """Fail a pipeline, and for a moment everything after it, so that callers hear at once."""
         metrics.redis_errors.labels(self.name, type(error).__name__).inc()
+        if not self._pause:  # once, until it can be reached again; the error names the address
+            log.warning("Redis cannot be reached", lane=self.name, error=str(error))
         self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
         self._closed_until = time.monotonic() + self._pause
         batch = [*batch, *self._queue]

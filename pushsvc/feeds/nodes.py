@@ -6,7 +6,7 @@ to send a copy, and a node whose lease has lapsed takes all of its registrations
 
 import asyncio
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 import msgspec
@@ -45,7 +45,7 @@ class Notice(NamedTuple):
     """Something that listeners of a feed have to know, and that is no entry of it."""
 
     kind: str
-    """``acked``, ``withdrawn`` or ``presence``."""
+    """``acked``, ``withdrawn`` or ``presence``; ``trace`` asks the node itself."""
     feed: str
     values: list[str]
 
@@ -182,16 +182,17 @@ class Outbox:
 
 
 class Leases:
-    """The leases of the nodes, and who is live, as of the last renewal."""
+    """The leases of the nodes, and who is live, as of the last renewal or look."""
 
     def __init__(self, lane: Lane, keys: Keys, scripts: Scripts, seconds: float) -> None:
         self.seconds = seconds
-        self.live: Collection[str] = frozenset()
+        self.live: frozenset[str] = frozenset()
         self.redis_offset = 0.0
         """Redis time less this machine's clock, in seconds."""
+        self._known = False
         self._lane = lane
         self._keys = keys
-        self._digest = scripts.digests["lease"]
+        self._digests = scripts.digests
 
     async def renew(self, node: str, *, take: bool) -> Beat:
         """Renew a node's lease, or take one that it does not hold yet.
@@ -201,14 +202,32 @@ class Leases:
         """
         sent = time.time()
         redis_ms, held, *live = await self._lane.one(
-            "EVALSHA", self._digest, 1, self._keys.nodes,
+            "EVALSHA", self._digests["lease"], 1, self._keys.nodes,
             node, round(self.seconds * 1000), "1" if take else "0",
         )  # fmt: skip
         self.redis_offset = redis_ms / 1000 - (sent + time.time()) / 2
         if not held:
             return Beat(redis_ms, None)
-        self.live = frozenset(name.decode() for name in live)
+        self._see(live)
         return Beat(redis_ms, self.live)
+
+    async def look(self) -> frozenset[str]:
+        """The live nodes, for who holds no lease itself.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        sent = time.time()
+        redis_ms, *live = await self._lane.one(
+            "EVALSHA", self._digests["live"], 1, self._keys.nodes
+        )
+        self.redis_offset = redis_ms / 1000 - (sent + time.time()) / 2
+        return self._see(live)
+
+    def _see(self, live: Iterable[bytes]) -> frozenset[str]:
+        self._known = True
+        self.live = frozenset(name.decode() for name in live)
+        return self.live
 
     async def dead(self, connections: Iterable[str]) -> list[str]:
         """Those of some registrations whose node's lease has lapsed.
@@ -221,8 +240,8 @@ class Leases:
             PushError: Redis cannot be reached or refuses.
         """
         suspects = [each for each in connections if node_of(each) not in self.live]
-        if not suspects or not self.live:
-            return []  # before the first renewal nothing is known, Redis time included
+        if not suspects or not self._known:
+            return []  # before the first look nothing is known, Redis time included
         now = round(self.redis_time() * 1000)
         names = await self._lane.one("ZRANGE", self._keys.nodes, f"({now}", "+inf", "BYSCORE")
         live = {name.decode() for name in names}

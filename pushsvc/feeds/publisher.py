@@ -15,6 +15,7 @@ import msgspec
 from pushsvc import metrics
 from pushsvc.errors import DurabilityNotReached, PushError
 from pushsvc.feeds.feed import Append, Appended, Feeds
+from pushsvc.feeds.journal import ACCEPTED, Journal
 from pushsvc.feeds.nodes import Copy, Leases, Outbox, node_of
 from pushsvc.feeds.pipe import Command
 from pushsvc.feeds.receipts import Receipts
@@ -67,6 +68,7 @@ class Publisher:
         leases: who is live.
         durability: what to wait for.
         receipts: what owes publishers an answer.
+        journal: remembers what was accepted.
     """
 
     def __init__(
@@ -76,12 +78,14 @@ class Publisher:
         leases: Leases,
         durability: Durability,
         receipts: Receipts,
+        journal: Journal,
     ) -> None:
         self._feeds = feeds
         self._outbox = outbox
         self._leases = leases
         self._durability: Final = durability
         self._receipts = receipts
+        self._journal = journal
         # Who listens to a feed, as read a moment ago, for what is ephemeral.
         self._heard: OrderedDict[str, tuple[float, Mapping[str, int]]] = OrderedDict()
 
@@ -114,8 +118,12 @@ class Publisher:
                 self._heard.popitem(last=False)
         return listeners
 
-    async def publish(self, appends: Sequence[Append]) -> list[Receipt | PushError]:
+    async def publish(self, appends: Sequence[Append], by: str = "") -> list[Receipt | PushError]:
         """Publish messages, each to its feed, in order.
+
+        Args:
+            appends: the messages.
+            by: who publishes them.
 
         Returns:
             For each a receipt, or why it was not accepted.
@@ -131,6 +139,8 @@ class Publisher:
         results, confirmed = await self._feeds.append(appends)
         unconfirmed = self._unconfirmed(confirmed)
         dead = await self._dead(results)
+        reached = self._durability.value if unconfirmed is None else ""
+        now = self._leases.redis_time()
         receipts: list[Receipt | PushError] = []
         accepted = 0
         for append, result in zip(appends, results, strict=True):
@@ -138,7 +148,12 @@ class Publisher:
             if isinstance(result, PushError):
                 outcome = result
             else:
-                connections = self._route(append, result, dead)
+                connections, nodes = self._route(append, result, dead)
+                at = reached if append.ttl != 0 else Durability.NONE.value
+                if self._journal.takes(result.id):
+                    self._journal.add(
+                        (now, ACCEPTED, append.feed, result.id, by, at, connections, tuple(nodes))
+                    )
                 if result.receipts:
                     self._receipts.soon(append.feed)
                 if append.ttl == 0:
@@ -176,16 +191,19 @@ class Publisher:
         except PushError:
             return ()  # a copy too many does no harm
 
-    def _route(self, append: Append, appended: Appended, dead: Collection[str]) -> int:
+    def _route(
+        self, append: Append, appended: Appended, dead: Collection[str]
+    ) -> tuple[int, Collection[str]]:
         """Send a copy to each live node that holds a listener, and clean up after dead nodes.
 
         Returns:
-            How many live connections listen.
+            How many live connections listen, and on which nodes.
         """
         live = {each: n for each, n in appended.listeners.items() if each not in dead}
-        for node in {node_of(each) for each in live}:
+        nodes = {node_of(each) for each in live}
+        for node in nodes:
             self._outbox.post(node, Copy(append.feed, appended.id, appended.previous, append.body))
         if len(live) < len(appended.listeners):
             gone = [each for each in appended.listeners if each in dead]
             self._feeds.clean([(append.feed, gone)])
-        return sum(live.values())
+        return sum(live.values()), nodes

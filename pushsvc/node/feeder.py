@@ -12,10 +12,11 @@ from typing import Any, Final, Protocol
 from pushsvc import metrics
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.feeds.feed import Feeds
+from pushsvc.feeds.journal import SENT, Journal
 from pushsvc.node.withdrawals import Withdrawals
 from pushsvc.protocol import messages
 from pushsvc.protocol.delivery import Backlog, Cursor, Deliver, Gap, Step, Withdrawn
-from pushsvc.protocol.feeds import fields_of
+from pushsvc.protocol.feeds import MAILBOX, fields_of
 from pushsvc.protocol.session import Policy, Session
 from pushsvc.protocol.wire import Wire
 
@@ -113,12 +114,23 @@ class Feeder:
         reader: of the feeds.
         policy: the rules of every session.
         clock: seconds on a monotonic clock.
+        journal: remembers what was sent.
+        redis_time: seconds since the epoch, by Redis time.
     """
 
-    def __init__(self, reader: Reader, policy: Policy, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        policy: Policy,
+        clock: Callable[[], float],
+        journal: Journal,
+        redis_time: Callable[[], float],
+    ) -> None:
         self._reader = reader
         self._policy = policy
         self._clock = clock
+        self._journal = journal
+        self._redis_time = redis_time
         self.withdrawals = Withdrawals()
         """What is not to be delivered any more, though an answer may hold it."""
         self.caught_up: Callable[[Listener, Cursor], None] = lambda _listener, _cursor: None
@@ -166,6 +178,9 @@ class Feeder:
         chunk = [first] if first else []
         size = len(first)
         delivered = redelivered = 0
+        # What goes to many is one event, and that is where it comes in.
+        remembered = cursor.feed.startswith(MAILBOX)
+        at, number = self._redis_time(), listener.number
         for step in cursor.plan(backlog, self._policy.window, now):
             entry_id, payload = told(cursor.feed, step)
             if isinstance(step, Deliver) and self.withdrawals.holds(cursor.feed, entry_id):
@@ -179,6 +194,10 @@ class Feeder:
                 cursor.take(entry_id, now)
                 delivered += step.attempt == 1
                 redelivered += step.attempt > 1
+                if remembered and self._journal.takes(entry_id):
+                    self._journal.add(
+                        (at, SENT, cursor.feed, entry_id, cursor.device, number, step.attempt)
+                    )
             elif isinstance(step, Gap):
                 metrics.gaps.labels(step.reason).inc()
             chunk.append(frame)

@@ -17,6 +17,7 @@ import structlog
 from pushsvc import metrics
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.feeds.feed import Feeds, Full, Join
+from pushsvc.feeds.journal import CLOSED, SENT, SPREAD, WITHDRAWN, Journal, connection_id
 from pushsvc.feeds.nodes import Copy, Leases, Notice
 from pushsvc.node.acks import Acks
 from pushsvc.node.broadcast import Broadcast
@@ -54,6 +55,7 @@ class Hub:
         feeder: feeds those that are not in step.
         topics: what some listen to.
         policy: the rules of every session.
+        journal: remembers what happens to notifications.
         sweep_seconds: the longest that a lost copy can delay an entry for a quiet user.
         clock: seconds on a monotonic clock.
     """
@@ -67,6 +69,7 @@ class Hub:
         feeder: Feeder,
         topics: Topics,
         policy: Policy,
+        journal: Journal,
         *,
         sweep_seconds: float,
         clock: Callable[[], float] = time.monotonic,
@@ -75,6 +78,7 @@ class Hub:
         self._feeds = feeds
         self._leases = leases
         self._policy = policy
+        self._journal = journal
         self._clock = clock
         self._acks = acks
         self._feeder = feeder
@@ -100,7 +104,7 @@ class Hub:
 
     def connection_id(self, listener: Listener) -> str:
         """The id under which a listener is registered."""
-        return f"{self.node}.{listener.number:x}"
+        return connection_id(self.node, listener.number)
 
     # --- coming and going ----------------------------------------------------------------------
 
@@ -184,7 +188,12 @@ class Hub:
     def left(self, listener: Listener) -> None:
         """Forget a listener."""
         self._count -= 1
-        feed = listener.session.cursor.feed
+        cursor = listener.session.cursor
+        feed = cursor.feed
+        if cursor.unacked and self._journal.takes(cursor.unacked[-1]):
+            at = self._leases.redis_time()
+            first, last = cursor.unacked[0], cursor.unacked[-1]
+            self._journal.add((at, CLOSED, feed, last, cursor.device, listener.number, first))
         here = self._listeners.get(feed)
         if here is listener:
             del self._listeners[feed]
@@ -225,7 +234,8 @@ class Hub:
         else:
             self._listeners[feed] = [here, listener]
 
-    def _of(self, feed: str) -> Sequence[Listener]:
+    def listeners_of(self, feed: str) -> Sequence[Listener]:
+        """The listeners of a mailbox, those included whose handshake is under way."""
         here = self._listeners.get(feed)
         if here is None:
             return ()
@@ -243,11 +253,14 @@ class Hub:
                 self._pass_on(copy, redis_time)
                 continue
             if copy.feed.startswith(MAILBOX):
-                sent, missed = self._deliver(copy, now)
-            elif copy.feed == BROADCAST:
-                sent, missed = self._broadcast.deliver(copy, now)
+                sent, missed = self._deliver(copy, now, redis_time)
             else:
-                sent, missed = self._topics.deliver(copy)
+                if copy.feed == BROADCAST:
+                    sent, missed = self._broadcast.deliver(copy, now)
+                else:
+                    sent, missed = self._topics.deliver(copy)
+                if (sent or missed) and self._journal.takes(copy.id):
+                    self._journal.add((redis_time, SPREAD, copy.feed, copy.id, sent, missed))
             delivered += sent
             late += missed
             if sent:
@@ -260,15 +273,16 @@ class Hub:
         if late:
             metrics.courier_entries.labels("late").inc(late)
 
-    def _deliver(self, copy: Copy, now: float) -> tuple[int, int]:
+    def _deliver(self, copy: Copy, now: float, redis_time: float) -> tuple[int, int]:
         """Hand a mailbox's entry to its listeners; how many got it, and how many read it later."""
+        remembered = self._journal.takes(copy.id)
         feed, entry_id, previous, body = copy
         window = self._policy.window
         frames: dict[Wire, bytes] = {}
         delivered = late = 0
         withdrawals = self._feeder.withdrawals
         withdrawn = bool(withdrawals) and withdrawals.holds(feed, entry_id)
-        for listener in self._of(feed):
+        for listener in self.listeners_of(feed):
             cursor = listener.session.cursor
             if withdrawn and cursor.offer(entry_id, previous, window):
                 cursor.skip(entry_id)
@@ -284,6 +298,12 @@ class Hub:
                 listener.write(frame)
                 if idle:
                     listener.watch()
+                if remembered:
+                    # The cursor's strings live as long as the connection; the copy's would be kept.
+                    number = listener.number
+                    self._journal.add(
+                        (redis_time, SENT, cursor.feed, entry_id, cursor.device, number, 1)
+                    )
                 delivered += 1
             else:
                 late += 1
@@ -294,7 +314,7 @@ class Hub:
         """Hand over what is no entry of a feed, to whom there is room for it."""
         payload = messages.ephemeral(redis_time, copy.body)
         if copy.feed.startswith(MAILBOX):
-            listeners: Iterable[Listener] = self._of(copy.feed)
+            listeners: Iterable[Listener] = self.listeners_of(copy.feed)
         elif copy.feed == BROADCAST:
             listeners = list(self)
         else:
@@ -326,7 +346,7 @@ class Hub:
             self._topics.presence_changed(notice.feed)
 
     def _acked_elsewhere(self, feed: str, device: str, position: int, kind: str) -> None:
-        for listener in self._of(feed):
+        for listener in self.listeners_of(feed):
             session = listener.session
             if session.device == device:
                 cursor = session.broadcast if kind.startswith("broadcast") else session.cursor
@@ -334,9 +354,11 @@ class Hub:
                     self._feeder.catch_up(listener, cursor, "window")
 
     def _withdrawn(self, feed: str, entry_id: int, reason: str) -> None:
-        if self._of(feed):
+        if self.listeners_of(feed):
+            at = self._leases.redis_time()
+            self._journal.add((at, WITHDRAWN, feed, entry_id, reason))
             self._feeder.withdrawals.add(feed, entry_id, self._clock())
-        for listener in self._of(feed):
+        for listener in self.listeners_of(feed):
             if listener.open and listener.session.cursor.withdraw(entry_id):
                 listener.send(messages.withdrawn(entry_id, reason))
                 # It may have left room in the window.
@@ -383,6 +405,7 @@ class Hub:
 
     def tick(self) -> None:
         """Try again what failed, and sweep; to be called once a second."""
+        self._journal.tick()
         self._acks.flush()
         self._flush_left()
         self._feeder.tick()
@@ -409,7 +432,7 @@ class Hub:
 
     def _batches(self, feeds: Sequence[str]) -> Iterator[list[Listener]]:
         """The listeners of feeds, those whose handshake is under way aside."""
-        listeners = [each for feed in feeds for each in self._of(feed) if each.open]
+        listeners = [each for feed in feeds for each in self.listeners_of(feed) if each.open]
         for first in range(0, len(listeners), BATCH):
             yield listeners[first : first + BATCH]
 

@@ -18,7 +18,7 @@ from pushsvc import metrics
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
-from pushsvc.feeds.nodes import INBOX_PACKETS, Inbox, Leases
+from pushsvc.feeds.nodes import INBOX_PACKETS, Inbox, Leases, Notice
 from pushsvc.feeds.pipe import Pipe
 from pushsvc.node.courier import Courier
 from pushsvc.node.hub import Hub
@@ -45,6 +45,7 @@ class Membership:
         lane: for the inbox's upkeep.
         keys: the key names.
         connect: makes the pipe for the inbox's blocking reads.
+        notice: takes the notices that come.
         clock: seconds on a monotonic clock.
     """
 
@@ -55,6 +56,7 @@ class Membership:
         lane: Lane,
         keys: Keys,
         connect: Callable[[], Pipe],
+        notice: Callable[[Notice], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._hub = hub
@@ -62,6 +64,7 @@ class Membership:
         self._lane = lane
         self._keys = keys
         self._connect = connect
+        self._notice = notice
         self._clock = clock
         self._tasks: asyncio.TaskGroup
         self._held_until = 0.0
@@ -123,7 +126,7 @@ class Membership:
         courier = Courier(
             inbox,
             deliver=self._hub.deliver,
-            notice=self._hub.notice,
+            notice=self._notice,
             fresh=self.fresh,
             heard=self._heard,
             broken=self._hub.sweep_soon,

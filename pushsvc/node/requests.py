@@ -56,7 +56,7 @@ class Requests:
                 result = await self._publisher.pass_on(feed, body)
             else:
                 append = Append(feed, body, message.ttl, collapse_key=message.collapse_key or "")
-                (result,) = await self._publisher.publish([append])
+                (result,) = await self._publisher.publish([append], listener.session.user)
         except PushError as error:
             result = error
         if isinstance(result, PushError):

@@ -1,15 +1,17 @@
-"""The admin port: liveness, readiness, metrics, and a page that shows them."""
+"""The admin port: liveness, readiness, metrics, and the console."""
 
 from collections.abc import Callable
-from importlib.resources import files
 from typing import Any, ClassVar
 
 import tornado.web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from tornado.httputil import HTTPHeaders
 
-from pushsvc.web import dev
+from pushsvc.web import assets, dev, pages
 from pushsvc.web.base import Handler, NotFoundHandler
+from pushsvc.web.cors import Origins
+from pushsvc.web.desk import Desk
 
 Report = Callable[[], dict[str, Any]]
 """What the process says of itself: ``troubles``, empty when it is ready, and more."""
@@ -65,42 +67,54 @@ class MetricsHandler(Handler):
         self.finish(encode(self._registry))
 
 
-class ConsoleHandler(Handler):
-    """``/console``: the state and the rates of this process, live."""
+class Sealed(tornado.web.OutputTransform):
+    """Gives each answer of the admin port the headers that it did not set itself.
 
-    route: ClassVar[str] = "console"
+    An answer is no page unless it says so, and nothing learns from where a link was followed.
+    """
 
-    def get(self) -> None:
-        """Answer with the page; it reads ``/readyz`` and ``/metrics``."""
-        self.set_header("Content-Type", "text/html; charset=utf-8")
-        self.set_header(
-            "Content-Security-Policy",
-            "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
-            "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        )
-        self.finish((files("pushsvc.web") / "console.html").read_bytes())
+    def transform_first_chunk(
+        self,
+        status_code: int,
+        headers: HTTPHeaders,
+        chunk: bytes,
+        finishing: bool,  # noqa: FBT001, ARG002 - Tornado's interface
+    ) -> tuple[int, HTTPHeaders, bytes]:
+        """Add the headers."""
+        headers.setdefault("Referrer-Policy", "no-referrer")
+        headers.setdefault("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+        return status_code, headers, chunk
 
 
 def application(
-    report: Report, registry: CollectorRegistry, mint: dev.Mint | None = None
+    report: Report,
+    registry: CollectorRegistry,
+    desk: Desk,
+    development: dev.Development | None = None,
 ) -> tornado.web.Application:
     """The application of the admin port.
 
     Args:
         report: what the process says of itself.
         registry: the metrics.
-        mint: makes tokens for who asks, in development only.
+        desk: what the console asks and does.
+        development: what is served besides, by ``pushsvc dev`` only.
     """
-    for_development = [] if mint is None else [(dev.PATH, dev.TokenHandler, {"mint": mint})]
+    console = pages.folder("console")
     return tornado.web.Application(
         [
-            *for_development,
+            *([] if development is None else dev.rules(development)),
             (r"/livez", LiveHandler),
             (r"/readyz", ReadyHandler, {"report": report}),
             (r"/metrics", MetricsHandler, {"registry": registry}),
-            (r"/console", ConsoleHandler),
+            (r"/console/?", pages.PageHandler, {"folder": console, "index": "index.html"}),
+            (r"/console/assets/(.+)", pages.PageHandler, {"folder": console}),
+            *desk.rules(),
+            assets.RULE,
             (r"/", tornado.web.RedirectHandler, {"url": "/console", "permanent": False}),
         ],
         default_handler_class=NotFoundHandler,
+        transforms=[Sealed],
         log_function=lambda _: None,
+        origins=Origins(()),  # pages of this very port and no others
     )

@@ -13,7 +13,7 @@ from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerRequ
 from tornado.iostream import IOStream, StreamClosedError
 
 from pushsvc import metrics
-from pushsvc.web import topics, users
+from pushsvc.web import assets, dev, topics, users
 from pushsvc.web.base import NotFoundHandler
 from pushsvc.web.cors import Origins
 from pushsvc.web.documents import AsyncAPIHandler, DocsHandler, HomeHandler, OpenAPIHandler
@@ -78,6 +78,7 @@ class Routes:
             (r"/openapi\.json", OpenAPIHandler),
             (r"/asyncapi\.json", AsyncAPIHandler),
             (r"/docs", DocsHandler),
+            assets.RULE,
             (r"/", HomeHandler),
         ]
 
@@ -86,14 +87,20 @@ class Application(tornado.web.Application):
     """The application of the public port."""
 
     def __init__(
-        self, handshakes: Handshakes, routes: Routes, *, admission: Admission, origins: Origins
+        self,
+        handshakes: Handshakes,
+        routes: Routes,
+        *,
+        admission: Admission,
+        origins: Origins,
+        demo: str | None = None,
     ) -> None:
         self._handshakes = handshakes
         self.fresh: dict[IOStream, float] = {}
         # A request whose client has gone is forgotten with its last reference.
         self._under_way: weakref.WeakSet[HTTPServerRequest] = weakref.WeakSet()
         super().__init__(
-            routes.rules(),
+            [*routes.rules(), *([] if demo is None else dev.redirect(demo))],
             default_handler_class=NotFoundHandler,
             log_function=lambda handler: self._under_way.discard(handler.request),
             admission=admission,

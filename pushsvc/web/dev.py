@@ -1,33 +1,101 @@
-"""Tokens for who tries things out on the same machine: served by ``pushsvc dev`` only.
+"""What ``pushsvc dev`` serves on its admin port: tokens, a node that can be killed, and the demo.
 
-Whoever reaches this address gets any token, so what must not reach it is a web page: one of another
-origin, or one whose own name was pointed at this machine (DNS rebinding).
+Whoever reaches these addresses gets any token, so what must not reach them is a web page: one of
+another origin, or one whose own name was pointed at this machine (DNS rebinding).
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Final, Literal
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 import msgspec
+import tornado.web
 
 from pushsvc.errors import (
     InvalidRequest,
     InvalidToken,
     MethodNotAllowed,
+    NotFound,
     OriginRefused,
     UnsupportedMediaType,
 )
 from pushsvc.protocol import encoding
 from pushsvc.web.base import Handler
 
-PATH: Final = "/dev/token"
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 """The names of this machine for itself."""
 DEFAULT_TTL: Final = 3600
 MAX_TTL: Final = 7 * 86400
+KINDS: Final = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+"""What the demo is made of."""
 
 Mint = Callable[[str, Sequence[str], float, Mapping[str, Sequence[str]] | None], str]
 """Makes a token of a user, scopes, a time to live in seconds, and patterns of topics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A node's process; without an id before it first spoke, without a pid when it is dead."""
+
+    node: str | None
+    pid: int | None
+    ready: bool
+    kill: Callable[[], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Development:
+    """What the handlers need of the process that they are in."""
+
+    mint: Mint
+    nodes: Callable[[], list[Process]]
+    host: str
+    port: int
+    admin_host: str
+    admin_port: int
+
+    def node_url(self) -> str:
+        """Where pages on this machine find the node."""
+        return f"http://{address(self.host, self.port)}"
+
+    def admin_url(self) -> str:
+        """Where the demo is served."""
+        return f"http://{address(self.admin_host, self.admin_port)}"
+
+    def origins(self) -> list[str]:
+        """The origins of the pages on the admin port."""
+        return [f"http://{address(name, self.admin_port)}" for name in sorted(LOOPBACK)]
+
+
+def address(host: str, port: int) -> str:
+    """Host and port as a URL has them; what stands for all addresses is this machine here."""
+    host = {"": "127.0.0.1", "0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def rules(development: Development) -> list[Any]:
+    """The paths of the admin port that only development has."""
+    having = {"development": development}
+    return [
+        (r"/dev/token", TokenHandler, having),
+        (r"/dev/node", NodeHandler, having),
+        (r"/dev/kill", KillHandler, having),
+        (r"/demo(?:/([a-z]+(?:\.[a-z]+)?))?", DemoHandler, having),
+        (r"/(?:demo/)?", tornado.web.RedirectHandler, {"url": "/demo", "permanent": False}),
+    ]
+
+
+def redirect(admin_url: str) -> list[Any]:
+    """The paths of the public port that lead to the demo."""
+    to = {"url": admin_url + "{0}", "permanent": False}
+    return [(r"(/demo(?:/[a-z]+)?)/?", tornado.web.RedirectHandler, to)]
 
 
 class Topics(msgspec.Struct, forbid_unknown_fields=True):
@@ -41,34 +109,46 @@ class Wanted(msgspec.Struct, forbid_unknown_fields=True):
     """What a token is to say; ``ttl`` is in seconds."""
 
     user: str
-    scopes: list[Literal["push.receive", "push.publish", "push.admin"]] = []
+    scopes: list[Literal["push.receive", "push.publish", "push.admin", "push.observe"]] = []
     topics: Topics | None = None
     ttl: int | float = DEFAULT_TTL
 
 
-class TokenHandler(Handler):
+class Victim(msgspec.Struct, forbid_unknown_fields=True):
+    """Which node is to die; the only one, where none is named."""
+
+    node: str | None = None
+
+
+class _Guarded(Handler):
+    """Base of what programs on this machine, and the pages of this port, may ask for."""
+
+    def initialize(self, development: Development) -> None:
+        """Take what the application passes."""
+        self._development = development
+
+    def prepare(self) -> None:
+        """Refuse other web pages, and what is no JSON: a page could send it without asking."""
+        if self.request.method != self.allow:
+            raise MethodNotAllowed(f"this path serves {self.allow}")
+        host = self.request.headers.get("Host", "").lower()
+        origin = self.request.headers.get("Origin")
+        if not _is_loopback(host):
+            raise OriginRefused("ask at 127.0.0.1 or localhost, not under another name")
+        if origin is not None and origin.lower() != f"http://{host}":
+            raise OriginRefused("pages of other origins may not ask: ask from a program")
+        if self.request.method == "GET":
+            return
+        kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise UnsupportedMediaType(f"send Content-Type application/json, not {kind[:80]!r}")
+
+
+class TokenHandler(_Guarded):
     """``/dev/token``: any token, for the asking."""
 
     route: ClassVar[str] = "dev_token"
     allow: ClassVar[str] = "POST"
-
-    def initialize(self, mint: Mint) -> None:
-        """Take what the application passes."""
-        self._mint = mint
-
-    def prepare(self) -> None:
-        """Refuse web pages, and what is no JSON: a page could send that without asking first."""
-        if self.request.method != "POST":
-            raise MethodNotAllowed("tokens are made by POST")
-        host = self.request.headers.get("Host", "").lower()
-        origin = self.request.headers.get("Origin")
-        if not _is_loopback(host):
-            raise OriginRefused("ask for tokens at 127.0.0.1 or localhost, not under another name")
-        if origin is not None and origin.lower() != f"http://{host}":
-            raise OriginRefused("pages of other origins get no tokens: ask from a program")
-        kind = self.request.headers.get("Content-Type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
-            raise UnsupportedMediaType(f"send Content-Type application/json, not {kind[:80]!r}")
 
     def post(self) -> None:
         """Make a token."""
@@ -80,10 +160,71 @@ class TokenHandler(Handler):
         if topics is not None:
             patterns = {"subscribe": topics.subscribe, "publish": topics.publish}
         try:
-            token = self._mint(wanted.user, wanted.scopes, wanted.ttl, patterns)
+            token = self._development.mint(wanted.user, wanted.scopes, wanted.ttl, patterns)
         except InvalidToken as error:  # no token was sent, so this is no 401
             raise InvalidRequest(error.detail) from None
         self.write_json(200, {"token": token})
+
+
+class NodeHandler(_Guarded):
+    """``/dev/node``: where the node is, and the processes behind it."""
+
+    route: ClassVar[str] = "dev_node"
+
+    def get(self) -> None:
+        """Answer."""
+        nodes = [
+            {"node": each.node, "pid": each.pid, "ready": each.ready}
+            for each in self._development.nodes()
+        ]
+        self.write_json(200, {"url": self._development.node_url(), "nodes": nodes})
+
+
+class KillHandler(_Guarded):
+    """``/dev/kill``: the sudden death of a node, by SIGKILL; another takes its place."""
+
+    route: ClassVar[str] = "dev_kill"
+    allow: ClassVar[str] = "POST"
+
+    def post(self) -> None:
+        """Kill it, and answer when it is dead."""
+        victim = encoding.shape(encoding.decode(self.request.body), Victim)
+        alive = [each for each in self._development.nodes() if each.pid is not None]
+        found = [each for each in alive if victim.node in (None, each.node)]
+        if not found:
+            raise NotFound("no such node is alive now: GET /dev/node lists those that are")
+        if len(found) > 1:
+            names = ", ".join(str(each.node) for each in found)
+            raise InvalidRequest(f'name the "node" that is to die, one of {names}')
+        found[0].kill()
+        self.write_json(200, {"node": found[0].node, "pid": found[0].pid})
+
+
+class DemoHandler(Handler):
+    """``/demo``: the pages of the demo, and what they are made of."""
+
+    route: ClassVar[str] = "demo"
+
+    def initialize(self, development: Development) -> None:
+        """Take what the application passes."""
+        node = development.node_url()
+        self._policy = (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+            f"connect-src 'self' {node} {node.replace('http', 'ws', 1)}; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        )
+
+    def get(self, name: str | None) -> None:
+        """Answer with a file."""
+        stem, _, kind = (name or "index").partition(".")
+        kind = kind or "html"
+        file = files("pushsvc.web") / "demo" / f"{stem}.{kind}"
+        if kind not in KINDS or not file.is_file():
+            raise NotFound("there is no such page: begin at /demo")
+        self.set_header("Content-Type", KINDS[kind])
+        self.set_header("Content-Security-Policy", self._policy)
+        self.set_header("Referrer-Policy", "no-referrer")
+        self.finish(file.read_bytes())
 
 
 def _is_loopback(host: str) -> bool:

@@ -162,7 +162,7 @@ class PublishHandler(CrossOriginBodyHandler):
             if more > 0:
                 self._client_rates.spend(self.claims.user, time.monotonic(), more)
         appends = [append for item in items for append in item.appends if not append.ephemeral]
-        receipts = iter(await self._publisher.publish(appends) if appends else [])
+        receipts = iter(await self._publisher.publish(appends, self.claims.user) if appends else [])
         return [
             item.answer(
                 [

@@ -17,6 +17,9 @@ JSON: Final = "application/json"
 class _AdminHandler(BodyHandler):
     """Base of what only an administrator may do."""
 
+    readers: ClassVar[frozenset[str]] = frozenset({SCOPE_ADMIN})
+    """With any of these scopes a token may look; all else needs ``push.admin``."""
+
     def initialize(  # type: ignore[override]  # Tornado passes what the application names
         self, *, gate: Gate, max_body: int, timeout: float
     ) -> None:
@@ -27,7 +30,8 @@ class _AdminHandler(BodyHandler):
     async def admit(self) -> None:
         """Refuse, by raising an error, what the headers alone condemn."""
         await super().admit()
-        if SCOPE_ADMIN not in self.claims.scopes:
+        looking = self.request.method == "GET"
+        if not self.claims.scopes & (self.readers if looking else frozenset({SCOPE_ADMIN})):
             raise Forbidden(f"this needs a token with the scope {SCOPE_ADMIN}")
 
     async def revoke(self, value: Any) -> None:

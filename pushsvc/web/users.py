@@ -40,6 +40,9 @@ _limit = re.compile(r"[1-9][0-9]{0,2}").fullmatch
 class UserHandler(CrossOriginHandler):
     """Base of what is asked about one user."""
 
+    backends: ClassVar[frozenset[str]] = BACKEND
+    """With any of these scopes a token may ask about every user."""
+
     def initialize(self, *, history: History, verifier: TokenCheck, rates: RequestRates) -> None:
         """Take what the application passes.
 
@@ -68,8 +71,8 @@ class UserHandler(CrossOriginHandler):
             InvalidName: the user id is not one.
         """
         claims = await authorize(self.request, self._verifier)
-        if not claims.scopes & BACKEND:
-            raise Forbidden(f"use a token with the scope {SCOPE_PUBLISH} or {SCOPE_ADMIN}")
+        if not claims.scopes & self.backends:
+            raise Forbidden(f"use a token with the scope {self._backends()}")
         return mailbox(require_name(user, "user id"))
 
     async def reader(self, user: str) -> str:
@@ -82,14 +85,16 @@ class UserHandler(CrossOriginHandler):
             InvalidName: the user id is not one.
         """
         claims = await authorize(self.request, self._verifier)
-        if not claims.scopes & BACKEND:
+        if not claims.scopes & self.backends:
             self._rates.spend(claims.user, time.monotonic())
             if claims.user != user:
                 raise Forbidden(
-                    f"use the user's own token, or one with the scope {SCOPE_PUBLISH} or "
-                    f"{SCOPE_ADMIN}"
+                    f"use the user's own token, or one with the scope {self._backends()}"
                 )
         return mailbox(require_name(user, "user id"))
+
+    def _backends(self) -> str:
+        return " or ".join(sorted(self.backends))
 
     def query(self, name: str) -> str | None:
         """A value of the query, None without one.
@@ -116,7 +121,7 @@ class NotificationsHandler(UserHandler):
         following = b"null" if page.following is None else b'"%b"' % _id(page.following)
         self.set_header("Content-Type", JSON)
         self.finish(
-            b'{"notifications":[%b],"next":%b}\n' % (b",".join(map(_told, page.entries)), following)
+            b'{"notifications":[%b],"next":%b}\n' % (b",".join(map(told, page.entries)), following)
         )
 
     def _before(self) -> int | None:
@@ -166,7 +171,7 @@ class PresenceHandler(UserHandler):
         """Answer with the devices."""
         feed = await self.reader(user)
         devices = [
-            {"device": each.device, "connections": each.connections, "since": _time(each.since)}
+            {"device": each.device, "connections": each.connections, "since": rfc3339(each.since)}
             for each in await self._history.present(feed)
         ]
         self.write_json(200, {"user": user, "online": bool(devices), "devices": devices})
@@ -229,24 +234,24 @@ def _id(entry_id: int) -> bytes:
     return ids.render(entry_id).encode()
 
 
-def _time(milliseconds: int) -> str:
+def rfc3339(milliseconds: int) -> str:
     """A time as in RFC 3339."""
     stamp = datetime.fromtimestamp(milliseconds / 1000, UTC)
     return stamp.strftime("%Y-%m-%dT%H:%M:%S.") + f"{milliseconds % 1000:03d}Z"
 
 
-def _told(entry: Retained) -> bytes:
+def told(entry: Retained) -> bytes:
     """A notification as it is listed; its body is the end of a JSON object."""
     acked = [
-        {"device": each.device, "time": None if each.time is None else _time(each.time)}
+        {"device": each.device, "time": None if each.time is None else rfc3339(each.time)}
         for each in entry.acked
     ]
     return (
         encoding.encode(
             {
                 "id": ids.render(entry.id),
-                "time": _time(ids.milliseconds(entry.id)),
-                "expires": _time(entry.expires),
+                "time": rfc3339(ids.milliseconds(entry.id)),
+                "expires": rfc3339(entry.expires),
                 "acked": acked,
             }
         )[:-1]

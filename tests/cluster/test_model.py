@@ -35,6 +35,7 @@ from pushsvc.errors import StoreUnavailable, TooManyConnections, Unavailable
 from pushsvc.feeds import feed as feed_module
 from pushsvc.feeds.connect import connector
 from pushsvc.feeds.feed import Append, Appended, Bounds, Feeds
+from pushsvc.feeds.journal import Journal
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
 from pushsvc.feeds.nodes import Copy, Leases, Notice, Outbox, node_of, pack, unpack
@@ -470,7 +471,7 @@ class Model(RuleBasedStateMachine):
         # Nothing asks for a receipt.
         receipts = cast(Receipts, None)
         self.publisher = Publisher(
-            self.feeds, self.outbox, self.leases, Durability.MEMORY, receipts
+            self.feeds, self.outbox, self.leases, Durability.MEMORY, receipts, Journal(0)
         )
         self.run(self._start_nodes())
 

@@ -26,6 +26,7 @@ from hypothesis.stateful import (
 from pushsvc.embedded import EmbeddedServer
 from pushsvc.feeds import feed as feed_module
 from pushsvc.feeds.feed import Append, Appended, Bounds, Feeds
+from pushsvc.feeds.journal import Journal
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.nodes import Leases
 from pushsvc.feeds.publisher import Durability, Publisher, Receipt
@@ -248,7 +249,7 @@ class TopicsModel(RuleBasedStateMachine):
         self.outbox = VirtualOutbox(lambda: self.nodes)
         receipts = cast(Receipts, None)  # nothing asks for one
         self.publisher = Publisher(
-            self.feeds, self.outbox, self.leases, Durability.MEMORY, receipts
+            self.feeds, self.outbox, self.leases, Durability.MEMORY, receipts, Journal(0)
         )
         self.run(self._start_nodes())
 

@@ -1,17 +1,15 @@
-"""The examples in README.md and PROTOCOL.md, executed."""
+"""The examples in PROTOCOL.md, executed, and what the documents name."""
 
 import asyncio
 import json
-import os
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.nodes import Node, publisher_token, token
+from tests.support.nodes import Node, token
 from tests.support.phone import Phone
 
 ROOT = Path(__file__).parents[2]
@@ -98,22 +96,6 @@ async def test_messages_have_the_fields_that_are_shown(node: Node) -> None:
             assert set(theirs) - {"event"} == set(ours) - {"event"}
         await phone.send(type="nope", ref=1)
         assert set(await phone.receive()) <= set(shown["error", False])
-
-
-async def test_the_curl_line_of_the_readme_publishes(node: Node) -> None:
-    command = block(README, "sh", "curl").replace("http://127.0.0.1:8080", node.url)
-    async with Phone(node, "demo") as phone:
-        done = await asyncio.to_thread(
-            subprocess.run,
-            ["bash", "-c", command],
-            env=os.environ | {"PUBLISHER_TOKEN": publisher_token()},
-            capture_output=True,
-            check=True,
-        )
-        answer = json.loads(done.stdout)
-        assert answer.keys() == json.loads(block(README, "json", '{"id"')).keys()
-        note = await phone.notification()
-        assert (note["id"], note["data"]) == (answer["id"], {"order": 17})
 
 
 def test_the_root_of_the_public_port_leads_to_the_page(node: Node) -> None:

@@ -233,7 +233,7 @@ def test_a_node_that_makes_no_tokens_is_told_by_its_answer(local: Dev) -> None:
 
 def test_a_refused_connection_is_told_in_one_line(local: Dev) -> None:
     line = failed(local.environ | {"PUSH_URL": local.admin_url})
-    assert "refused the connection: 404" in line
+    assert "the node refused: 404" in line
 
 
 def test_too_few_files_for_the_sockets_are_told_with_the_way_out(local: Dev) -> None:

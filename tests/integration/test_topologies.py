@@ -8,11 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import redis
 
 from pushsvc.embedded import EmbeddedServer, find_server
-from tests.support.nodes import Node, wait_until
+from tests.support.nodes import Node, nodes, token, wait_until
 from tests.support.phone import Phone
 
 
@@ -117,3 +118,32 @@ async def test_notifications_are_delivered_and_acked(
             async with Phone(node, user) as phone:
                 notes = await phone.notifications(2)
                 assert [note["id"] for note in notes] == [sent[user][2], last]
+
+
+@pytest.mark.parametrize("topology", ["cluster", "sentinel", "unix_socket"])
+async def test_the_console_sees_every_node_and_user(
+    topology: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    operator = {"Authorization": f"Bearer {token('ada', 'push.admin')}"}
+    with nodes(2, request.getfixturevalue(topology), tmp_path) as (a, b):
+
+        def look(path: str) -> dict[str, Any]:
+            answer = httpx.get(f"{b.admin_url}/console/api{path}", headers=operator, timeout=10)
+            assert answer.status_code == 200, answer.text
+            found: dict[str, Any] = answer.json()
+            return found
+
+        def complete() -> bool:
+            found = look("/overview")["nodes"]
+            return len(found) == 2 and all(each["ready"] for each in found)
+
+        await asyncio.to_thread(wait_until, complete, "both nodes")
+        for user in (f"u{n}" for n in range(8)):
+            async with Phone(a, user) as phone:
+                sent = await asyncio.to_thread(a.publish, user, 1)
+                assert (await phone.notification())["id"] == sent
+                await phone.acked(sent)
+                (device,) = look(f"/users/{user}")["devices"]
+                assert (device["acked"], device["waiting"]) == (sent, 0)
+                assert len(device["connections"]) == 1
+                assert look(f"/trace?id={sent}&user={user}")["status"] == "acked"

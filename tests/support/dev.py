@@ -26,9 +26,12 @@ class Dev:
         return dict(os.environ) | {"PUSH_URL": self.url, "PUSH_ADMIN_URL": self.admin_url}
 
 
-@contextmanager
-def dev(directory: Path, *flags: str) -> Iterator[Dev]:
-    """A development node on free ports, until the end of the block."""
+def start(directory: Path, *flags: str) -> tuple[subprocess.Popen[bytes], Dev]:
+    """A development node on free ports, for who ends it by other means.
+
+    Raises:
+        RuntimeError: it ended, and why.
+    """
     output = directory / "dev.log"
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PUSHSVC_")}
     with output.open("wb") as log:
@@ -49,9 +52,21 @@ def dev(directory: Path, *flags: str) -> Iterator[Dev]:
         node = re.search(r"node +(http://\S+)", text)
         assert console
         assert node
-        yield Dev(node[1], f"http://127.0.0.1:{console[1]}", output)
+    except BaseException:
+        process.terminate()
+        process.wait()
+        raise
+    return process, Dev(node[1], f"http://127.0.0.1:{console[1]}", output)
+
+
+@contextmanager
+def dev(directory: Path, *flags: str) -> Iterator[Dev]:
+    """A development node on free ports, until the end of the block."""
+    process, running = start(directory, *flags)
+    try:
+        yield running
     finally:
         process.terminate()
         process.wait()
     assert process.returncode == 0
-    assert "Traceback" not in output.read_text()
+    assert "Traceback" not in running.output.read_text()

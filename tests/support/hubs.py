@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pushsvc.feeds.feed import Feeds
+from pushsvc.feeds.journal import Journal
 from pushsvc.feeds.nodes import Leases, Outbox
 from pushsvc.node.acks import Acks
 from pushsvc.node.feeder import Feeder, Reader
@@ -30,6 +31,7 @@ class Parts:
     topics: Topics
     presence: Presence
     acks: Acks
+    journal: Journal
 
     async def aclose(self) -> None:
         """Finish what is under way."""
@@ -49,16 +51,26 @@ def parts(
 ) -> Parts:
     """A hub, put together as a worker does it."""
     reader = Reader(feeds)
-    feeder = Feeder(reader, policy, clock)
+    journal = Journal(1000)
+    feeder = Feeder(reader, policy, clock, journal, leases.redis_time)
     presence = Presence(node, feeds, outbox, leases, clock)
     topics = Topics(
         node, feeds, reader, feeder, presence, fan_out, sweep_seconds=sweep_seconds, clock=clock
     )
     acks = Acks(feeds, outbox, lambda _feed: None)
     hub = Hub(
-        node, feeds, leases, acks, feeder, topics, policy, sweep_seconds=sweep_seconds, clock=clock
+        node,
+        feeds,
+        leases,
+        acks,
+        feeder,
+        topics,
+        policy,
+        journal,
+        sweep_seconds=sweep_seconds,
+        clock=clock,
     )
-    return Parts(hub, reader, topics, presence, acks)
+    return Parts(hub, reader, topics, presence, acks, journal)
 
 
 def fan_out(listeners: Iterable[Any], frame: bytes) -> list[Any]:

@@ -37,32 +37,9 @@ local function page()
   return found, last
 end
 
--- The time from which on every ack is known: what is not needed for the mailbox's size is trimmed.
-local function known()
-  if redis.call('EXISTS', acks) == 0 then
-    return '0'
-  end
-  local info = {}
-  local fields = redis.call('XINFO', 'STREAM', acks)
-  for i = 1, #fields, 2 do
-    info[fields[i]] = fields[i + 1]
-  end
-  if info['entries-added'] == info['length'] then
-    return '0'
-  end
-  return string.match(info['first-entry'][1], '^%d+')
-end
-
 local found, following = page()
-local answer = {following, known(), found, redis.call('HGETALL', cursors), {}}
+local answer = {following, acks_since(acks), found, redis.call('HGETALL', cursors), {}}
 if #found > 0 then
-  -- An entry is acknowledged after it was published.
-  local oldest = string.match(found[#found - 2], '^%d+')
-  local told = answer[5]
-  for _, entry in ipairs(redis.call('XRANGE', acks, oldest, '+', 'COUNT', looks)) do
-    told[#told + 1] = entry[1]
-    told[#told + 1] = entry[2][2]
-    told[#told + 1] = entry[2][4]
-  end
+  answer[5] = acks_from(acks, found[#found - 2], looks)
 end
 return answer

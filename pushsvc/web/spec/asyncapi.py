@@ -152,10 +152,9 @@ def close_codes() -> list[dict[str, Any]]:
 def _then(code: Close) -> str:
     if code is Close.TOKEN_EXPIRED:
         return "reconnect with a new token"
-    if code >= 4000 or code is Close.GOING_AWAY:
+    if code >= 4000 or code in {Close.NORMAL, Close.GOING_AWAY}:
         return "reconnect" if means_reconnect(code) else "stop"
-    others = {Close.NORMAL: "nothing", Close.TOO_BIG: "send less"}
-    return others.get(code, "mend the client")
+    return "send less" if code is Close.TOO_BIG else "mend the client"
 
 
 def errors() -> list[dict[str, Any]]:

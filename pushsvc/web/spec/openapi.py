@@ -69,6 +69,9 @@ OPERATIONS: Final = (
         "/asyncapi.json", "asyncapi", "The messages of the socket, as AsyncAPI 3.0", JSON, "object"
     ),
     _document("/docs", "docs", "Both documents as a page", "text/html", "string"),
+    _document(
+        "/client.js", "client", "The JavaScript client, one module", "text/javascript", "string"
+    ),
 )
 """All operations of the public port."""
 

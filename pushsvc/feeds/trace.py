@@ -1,0 +1,313 @@
+"""Where a notification is: what its feed keeps, and what the nodes remember, told as one story.
+
+Pure: what is known and the time go in. The feed is the truth about what is kept and acknowledged;
+the journals tell who sent it where and when, as far back as they go. The clocks of nodes differ by
+milliseconds, so an effect is never told before its cause.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+
+from pushsvc.feeds.history import Retained
+from pushsvc.feeds.journal import (
+    ACCEPTED,
+    CLOSED,
+    SENT,
+    SPREAD,
+    WITHDRAWN,
+    Answer,
+    Seen,
+)
+from pushsvc.feeds.nodes import node_of
+from pushsvc.feeds.reach import Device, Kept, many, reach
+from pushsvc.protocol import ids
+from pushsvc.protocol.feeds import by_node
+
+ACKED: Final = "acked"
+
+ORDER: Final = (ACCEPTED, "repeated", "routed", SENT, ACKED, CLOSED)
+"""What comes first of what happened in one millisecond."""
+
+ENDS: Final = {
+    "recalled": "it was recalled",
+    "acked": "one device acknowledged it for all",
+    "replaced": "a newer one with its collapse key took its place",
+    "trimmed": "it made room for newer ones",
+    "expired": "its time to live has passed",
+}
+"""How an entry leaves its mailbox."""
+
+
+class Step(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Something that happened to it."""
+
+    time: int
+    what: str
+    node: str = ""
+    device: str = ""
+    connection: str = ""
+    by: str = ""
+    attempt: int = 0
+    note: str = ""
+
+
+class Trace(msgspec.Struct, frozen=True):
+    """The story of a notification.
+
+    ``acked`` is one that all of the user's devices have acknowledged, ``sent`` one that at least
+    one listener was sent, ``waiting`` one that is kept and was sent to nobody yet, ``expired`` one
+    whose time to live has passed, ``gone`` one that is not kept any more.
+    """
+
+    id: int
+    feed: str | None
+    entry: Retained | None
+    status: str
+    steps: Sequence[Step]
+    devices: Sequence[Device]
+    note: str
+    """What else there is to say, in sentences; may be empty."""
+    answers: Mapping[str, Answer | None]
+    """The live nodes, and what each answered."""
+    also: Sequence[str] = ()
+    """Other feeds in which something has this id."""
+
+
+def unknown(entry_id: int, answers: Mapping[str, Answer | None]) -> Trace:
+    """The trace of an id that no journal remembers."""
+    note = (
+        "No node remembers this id. Name the user or the topic: what is kept there is found "
+        "however old it is."
+    )
+    return Trace(
+        entry_id, None, None, "unknown", (), (), _sentences([note, *_silent(answers)]), answers
+    )
+
+
+def trace(entry_id: int, feed: str, kept: Kept, answers: Mapping[str, Answer | None]) -> Trace:
+    """The trace of a notification.
+
+    Args:
+        entry_id: its id.
+        feed: where it was published.
+        kept: what the feed says.
+        answers: what each of the live nodes answered, None for one that did not.
+    """
+    seen = sorted((each for a in answers.values() if a for each in a.seen), key=lambda e: e.time)
+    was_here = kept.expires is not None or kept.withdrawn or kept.ended or seen
+    if not was_here:
+        return _stranger(entry_id, feed, kept, answers)
+    acked = _acked(kept, seen)
+    steps = _steps(entry_id, kept, seen, acked)
+    devices = [] if by_node(feed) else reach(entry_id, kept, answers, seen, acked)
+    notes = [
+        *_gone(kept, entry_id, seen),
+        *_nobody(feed, kept, devices),
+        *_silent(answers),
+        *_lost(kept, seen, answers),
+        *_forgotten(seen),
+    ]
+    entry = None
+    if kept.owed and kept.expires is not None:
+        entry = Retained(entry_id, kept.expires, kept.body, kept.acked)
+    return Trace(
+        entry_id,
+        feed,
+        entry,
+        _status(kept, devices, seen),
+        steps,
+        devices,
+        _sentences(notes),
+        answers,
+    )
+
+
+def _stranger(entry_id: int, feed: str, kept: Kept, answers: Mapping[str, Answer | None]) -> Trace:
+    """An id that the feed does not keep and nobody remembers."""
+    if kept.head == ids.START:
+        status = "unknown"
+        note = "Nothing was published there, or it was longer ago than anything is kept."
+    elif entry_id <= kept.head:
+        status = "gone"
+        note = "It is not kept: it expired, was replaced, recalled or trimmed, or never was there."
+    else:
+        status = "unknown"
+        note = "Nothing with this id was published there: its newest is older."
+    notes = [note, *_silent(answers)]
+    return Trace(entry_id, feed, None, status, (), (), _sentences(notes), answers)
+
+
+def _acked(kept: Kept, seen: Sequence[Seen]) -> dict[str, int | None]:
+    """Who has acknowledged it, and when.
+
+    Acks are cumulative, so one of what followed it may come from a device that never had it: of
+    what is over only those count that came in time, or from a device that was sent it.
+    """
+    acked: dict[str, int | None] = {each.device: each.time for each in kept.acked}
+    if kept.withdrawn == "acked" or kept.owed:
+        return acked
+    end = _end(kept, seen)
+    sent = {each.device for each in seen if each.what == SENT}
+    taken = end is not None and end.what != "expired"
+
+    def counts(device: str, at: int | None) -> bool:
+        in_time = end is not None and at is not None and at <= end.time
+        known = taken and at is not None
+        return in_time or (device in sent and not known)
+
+    return {device: at for device, at in acked.items() if counts(device, at)}
+
+
+def _status(kept: Kept, devices: Sequence[Device], seen: Sequence[Seen]) -> str:
+    everyone = {each.status for each in devices}
+    if everyone == {"acked"} or kept.withdrawn == "acked":
+        return "acked"
+    if kept.expires is None:
+        sent = any(each.what in (SENT, SPREAD) for each in seen)
+        return "sent" if sent and not kept.withdrawn and _live_only(seen) else "gone"
+    if kept.expires <= kept.now:
+        return "expired"
+    if everyone & {"acked", "sent"} or any(each.what == SPREAD for each in seen):
+        return "sent"
+    return "waiting"
+
+
+# --- what happened -------------------------------------------------------------------------------
+
+
+def _steps(
+    entry_id: int, kept: Kept, seen: Sequence[Seen], acked: Mapping[str, int | None]
+) -> list[Step]:
+    """What happened, oldest first."""
+    published = ids.milliseconds(entry_id)
+    sent = [_sent(each, published) for each in seen if each.what in (SENT, SPREAD)]
+    reached = {each.device: each.time for each in reversed(sent)}
+    steps = [
+        *_accepted(published, sent[0].time if sent else None, seen),
+        *sent,
+        *(
+            Step(max(at, reached.get(device, published)), ACKED, device=device)
+            for device, at in acked.items()
+            if at is not None
+        ),
+        *(_closed(each) for each in seen if each.what == CLOSED),
+    ]
+    if end := _end(kept, seen):
+        steps.append(end)
+    rank = {what: place for place, what in enumerate(ORDER)}
+    return sorted(steps, key=lambda step: (step.time, rank.get(step.what, len(ORDER))))
+
+
+def _sent(event: Seen, published: int) -> Step:
+    return Step(
+        max(published, event.ms),
+        SENT,
+        event.node,
+        event.device,
+        event.connection,
+        attempt=event.attempt,
+        note=_spread(event) if event.what == SPREAD else "",
+    )
+
+
+def _closed(event: Seen) -> Step:
+    note = "it was not acknowledged by then"
+    return Step(event.ms, CLOSED, event.node, event.device, event.connection, note=note)
+
+
+def _end(kept: Kept, seen: Sequence[Seen]) -> Step | None:
+    """How it ended, where the time of that is known."""
+    withdrawn = next((each for each in seen if each.what == WITHDRAWN), None)
+    if withdrawn is not None:
+        note = ENDS.get(withdrawn.reason, withdrawn.reason)
+        return Step(withdrawn.ms, WITHDRAWN, note=note)
+    if kept.ended is not None:
+        how, at = kept.ended
+        return Step(at, how, note=ENDS.get(how, ""))
+    if kept.expires is not None and kept.expires <= kept.now:
+        return Step(kept.expires, "expired", note=ENDS["expired"])
+    return None
+
+
+def _accepted(published: int, first_sent: int | None, seen: Sequence[Seen]) -> Iterator[Step]:
+    """Its beginning, which its id tells even where nobody remembers it."""
+    events = [each for each in seen if each.what == ACCEPTED]
+    if not events:
+        yield Step(published, ACCEPTED)
+        return
+    first, *again = events
+    how = (
+        f"durability {first.durability}" if first.durability else "its durability was not confirmed"
+    )
+    yield Step(published, ACCEPTED, first.node, by=first.by, note=how)
+    routed = max(published, first.ms)
+    if first_sent is not None:
+        routed = min(routed, first_sent)
+    yield Step(routed, "routed", first.node, note=_routed(first))
+    for event in again:
+        note = f"with the same Idempotency-Key; {_routed(event)}"
+        yield Step(event.ms, "repeated", event.node, by=event.by, note=note)
+
+
+def _routed(event: Seen) -> str:
+    if not event.count:
+        return "nobody was connected"
+    return f"to {many(event.count, 'connection')} on {', '.join(sorted(event.nodes))}"
+
+
+def _spread(event: Seen) -> str:
+    told = f"to {many(event.count, 'connection')}"
+    return f"{told}; {many(event.late, 'more')} read it from the feed" if event.late else told
+
+
+# --- what else there is to say -------------------------------------------------------------------
+
+
+def _gone(kept: Kept, entry_id: int, seen: Sequence[Seen]) -> Iterator[str]:
+    """Why it is not kept."""
+    if kept.expires is not None:
+        return
+    if kept.withdrawn:
+        yield f"It is not kept: {ENDS.get(kept.withdrawn, kept.withdrawn)}."
+    elif kept.ended is not None:
+        yield f"It is not kept: {ENDS.get(kept.ended[0], kept.ended[0])}."
+    elif _live_only(seen):
+        yield "It was for who was connected only, and is not kept."
+    elif entry_id <= kept.trimmed:
+        yield f"It is not kept: {ENDS['trimmed']}, or was too old."
+    else:
+        yield f"It is not kept: {ENDS['replaced']}, or it was taken out."
+
+
+def _live_only(seen: Sequence[Seen]) -> bool:
+    return any(each.what == ACCEPTED and each.durability == "none" for each in seen)
+
+
+def _nobody(feed: str, kept: Kept, devices: Sequence[Device]) -> Iterator[str]:
+    if kept.owed and not devices and not by_node(feed):
+        yield "No device of the user has connected yet: it waits for the first."
+
+
+def _silent(answers: Mapping[str, Answer | None]) -> Iterator[str]:
+    silent = sorted(node for node, answer in answers.items() if answer is None)
+    if silent:
+        yield f"Did not answer in time, so what they did is missing here: {', '.join(silent)}."
+
+
+def _lost(kept: Kept, seen: Sequence[Seen], answers: Mapping[str, Answer | None]) -> Iterator[str]:
+    """The nodes that had to do with it and are no more."""
+    concerned = {node for event in seen for node in event.nodes}
+    concerned |= {node_of(each) for each in kept.listeners}
+    if concerned := concerned - answers.keys():
+        yield f"Has ended, and its journal with it: {', '.join(sorted(concerned))}."
+
+
+def _forgotten(seen: Sequence[Seen]) -> Iterator[str]:
+    if not any(each.what == ACCEPTED for each in seen):
+        yield "No node remembers who published it: it was too long ago, or too much at a time."
+
+
+def _sentences(notes: Sequence[str]) -> str:
+    return " ".join(notes)

@@ -1,0 +1,196 @@
+"""Asking the nodes, on a real server: who answers, who does not, and what stays behind."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import cast
+
+import pytest
+
+from pushsvc.embedded import EmbeddedServer
+from pushsvc.feeds.connect import connector
+from pushsvc.feeds.feed import Bounds
+from pushsvc.feeds.journal import Answer, Journal, Seen
+from pushsvc.feeds.nodes import Inbox, Leases, Outbox, unpack_notice
+from pushsvc.feeds.tracer import MOST_ALSO, QUESTION, Tracer, reply
+from pushsvc.protocol import ids
+from tests.support.store import FEED, Store
+
+Answers = Callable[[int, str | None], Answer]
+
+
+class World:
+    """A feed, and nodes that are nothing but an inbox and something that answers."""
+
+    def __init__(self, url: str, prefix: str) -> None:
+        self.url = url
+        self.store = Store(url, prefix, Bounds(100, 3600, 100))
+        lane, keys, scripts = self.store.lane, self.store.keys, self.store.scripts
+        self.leases = Leases(lane, keys, scripts, 10)
+        self.outbox = Outbox(lane, keys)
+        self.own = Journal(10)
+        self.tracer = Tracer(lane, keys, scripts, self.leases, self.outbox, self.own, 0.3)
+        self.tasks: list[asyncio.Task[None]] = []
+
+    async def node(self, name: str, answer: Answers | None) -> None:
+        """A live node; without an answer it is silent."""
+        pipe = connector(self.url)(10)
+        inbox = Inbox(pipe, self.store.lane, self.store.keys, name, 10)
+        await inbox.open()
+        await self.leases.renew(name, take=True)
+        if answer is None:
+            await pipe.aclose()
+        else:
+            self.tasks.append(asyncio.create_task(self._answer(name, inbox, answer)))
+
+    async def _answer(self, name: str, inbox: Inbox, answer: Answers) -> None:
+        while True:
+            for kind, packet in await inbox.read():
+                if kind == b"n":
+                    notice = unpack_notice(packet)
+                    assert notice.kind == QUESTION
+                    question, entry_id = notice.values
+                    found = answer(ids.parse(entry_id), notice.feed or None)
+                    reply(self.store.lane, self.store.keys, question, name, found)
+
+    def answers(self) -> list[str]:
+        """The answers that nobody took."""
+        return list(self.store.redis.scan_iter(self.store.keys.answer("*", "*"), count=10_000))
+
+    def keys(self) -> set[str]:
+        """All keys of this test."""
+        return set(self.store.redis.scan_iter(f"{self.store.keys.prefix}:*", count=10_000))
+
+    async def aclose(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
+        await self.outbox.aclose()
+        await self.store.aclose()
+
+
+@pytest.fixture
+async def world(valkey: EmbeddedServer, prefix: str) -> AsyncIterator[World]:
+    made = World(valkey.url, prefix)
+    yield made
+    await made.aclose()
+
+
+def nothing(_entry_id: int, _feed: str | None) -> Answer:
+    return Answer([], [], None)
+
+
+def knows(node: str, *feeds: str) -> Answers:
+    """A node that was the one to accept whatever is asked for, in these feeds."""
+
+    def answer(_entry_id: int, feed: str | None) -> Answer:
+        return Answer(
+            [Seen(1.0, "accepted", each, node) for each in feeds if feed in (None, each)], [], None
+        )
+
+    return answer
+
+
+async def test_all_live_nodes_are_asked_and_the_silent_ones_named(world: World) -> None:
+    sent = await world.store.publish('"data":1}')
+    await world.node("n1", knows("n1", FEED))
+    await world.node("n2", nothing)
+    await world.node("n3", None)
+    found = await world.tracer.trace(sent, FEED)
+    assert {node: answer is not None for node, answer in found.answers.items()} == {
+        "n1": True,
+        "n2": True,
+        "n3": False,
+    }
+    assert found.entry is not None
+    assert found.entry.body == b'"data":1}'
+    assert found.steps[0].node == "n1"
+
+
+async def test_several_feeds_with_one_id_are_told_the_first_mailbox_in_full(world: World) -> None:
+    sent = await world.store.publish()
+    await world.node("n1", knows("n1", "t:news", "u:zoe", FEED))
+    found = await world.tracer.trace(sent, None)
+    assert found.feed == FEED
+    assert list(found.also) == ["u:zoe", "t:news"]
+
+
+async def test_the_other_feeds_with_that_id_are_bounded(world: World) -> None:
+    sent = await world.store.publish()
+    await world.node("n1", knows("n1", *(f"u:user-{n:03d}" for n in range(3 * MOST_ALSO))))
+    found = await world.tracer.trace(sent, None)
+    assert len(found.also) == MOST_ALSO
+
+
+async def test_who_asks_need_be_no_node_and_tells_what_it_accepted_itself(world: World) -> None:
+    sent = await world.store.publish()
+    world.own.add((ids.milliseconds(sent) / 1000, "accepted", FEED, sent, "op", "memory", 0, ()))
+    found = await world.tracer.trace(sent, None)
+    assert found.feed == FEED
+    assert found.steps[0].by == "op"
+
+
+async def test_the_acks_and_what_is_before_it_are_read_from_the_feed(world: World) -> None:
+    store = world.store
+    await store.join("n9.1", "tv")
+    await store.join("n9.2", "phone")
+    await store.publish()
+    await store.publish()
+    sent = await store.publish()
+    await store.publish()
+    await store.ack("phone", sent)
+    found = await world.tracer.trace(sent, FEED)
+    offline, acked = sorted(found.devices, key=lambda each: each.status, reverse=True)
+    assert (acked.device, acked.status) == ("phone", "acked")
+    assert acked.time is not None
+    assert acked.time >= ids.milliseconds(sent)
+    assert (offline.device, offline.status) == ("tv", "offline")
+    assert offline.why.endswith("after 2 others")
+
+
+async def test_what_a_receipt_will_tell_is_told_here_too(world: World) -> None:
+    sent = await world.store.publish(collapse_key="score", receipt="shop")
+    await world.store.publish(collapse_key="score")
+    found = await world.tracer.trace(sent, FEED)
+    assert found.status == "gone"
+    assert found.steps[-1].what == "replaced"
+    assert "a newer one with its collapse key took its place" in found.note
+
+
+async def test_an_answer_of_another_version_is_as_good_as_none(world: World) -> None:
+    sent = await world.store.publish()
+    store, keys = world.store.redis, world.store.keys
+
+    def unreadable(_entry_id: int, _feed: str | None) -> Answer:
+        return cast(Answer, {"seen": "something else"})
+
+    await world.node("n1", unreadable)
+    await world.node("n2", knows("n2", FEED))
+    found = await world.tracer.trace(sent, FEED)
+    assert found.answers["n1"] is None
+    assert found.answers["n2"] is not None
+    assert "n1" in found.note
+    assert store.keys(keys.answer("*", "*")) == []
+
+
+async def test_a_mailbox_that_never_was_is_said_to_be_that(world: World) -> None:
+    found = await world.tracer.trace(await world.store.publish(), "u:nobody")
+    assert found.status == "unknown"
+    assert "Nothing was published there" in found.note
+
+
+async def test_a_thousand_questions_leave_no_key_behind(world: World) -> None:
+    await world.node("n1", nothing)
+    before = world.keys()
+    for first in range(0, 1000, 100):
+        asked = (world.tracer.trace(1 + first + n, FEED) for n in range(100))
+        for found in await asyncio.gather(*asked):
+            assert found.status == "unknown"
+    assert world.answers() == []
+    assert world.keys() == before
+
+
+async def test_an_answer_that_comes_too_late_is_gone_in_seconds(world: World) -> None:
+    reply(world.store.lane, world.store.keys, "q", "n1", Answer([], [], None))
+    await world.store.lane.one("PING")
+    (key,) = world.answers()
+    assert 0 < world.store.redis.pttl(key) <= 10_000
