@@ -1,0 +1,118 @@
+"""An application that uses the client: it serves its pages, and tokens for its users."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+from tests.support.nodes import token
+
+# What a page of a test does: the client is connected by `start`, everything that it tells is kept.
+CLIENT_PAGE = """<!doctype html>
+<html lang="en"><title>an application</title>
+<script type="module">
+  const query = new URLSearchParams(location.search);
+  const { connect } = await import(query.get("client") + "/client.js");
+  window.connect = connect;
+  const kept = window.kept = { notifications: [], states: [], gaps: [], errors: [], asked: [] };
+  const clock = () => performance.timeOrigin + performance.now();
+
+  // Options are those of `connect`; `tokens`, in place of a token, is the address to get one at.
+  window.start = ({ tokens, ...options }) => {
+    if (tokens) options.token = async (why) => {
+      kept.asked.push(why);
+      const answer = await fetch(tokens, { cache: "no-store" });
+      if (!answer.ok) throw new Error(`no token: ${answer.status}`);
+      return answer.text();
+    };
+    const push = window.push = connect(options);
+    push.on("notification", ({ id, topic, broadcast, data, from, attempt }) =>
+      { kept.notifications.push({ id, topic, broadcast, data, from, attempt }); });
+    push.on("gap", (gap) => { kept.gaps.push(gap); });
+    push.on("error", (error) => { kept.errors.push(String(error?.message ?? error)); });
+    push.on("state", (state) => {
+      kept.states.push({ at: clock(), ...plain(state) });
+    });
+  };
+  const plain = (state) =>
+    ({ ...state, error: state.error && `${state.error.code}: ${state.error.message}` });
+  window.state = () => plain(window.push.state);
+  window.ready = true;
+</script>
+"""
+
+
+class PageServer:
+    """A plain HTTP server on 127.0.0.1, in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._pages = {"/": CLIENT_PAGE}
+        self.no_tokens = False
+        """Whether `/token` is out of order."""
+        self.tokens_given = 0
+
+    @property
+    def origin(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def put(self, path: str, html: str) -> str:
+        """Serve a page; its address."""
+        self._pages[path] = html
+        return self.origin + path
+
+    def tokens(self, user: str, ttl: float = 600, topics: str = "**") -> str:
+        """The address of tokens for a user, which lets listen and publish to the topics."""
+        return f"{self.origin}/token?user={user}&ttl={ttl}&topics={topics}"
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def answer(self, target: str) -> tuple[int, str, str]:
+        """The status, media type and body that a request is answered with."""
+        url = urlsplit(target)
+        if url.path == "/token":
+            query = {name: values[0] for name, values in parse_qs(url.query).items()}
+            if self.no_tokens:
+                return 500, "text/plain", "out of order"
+            self.tokens_given += 1
+            return 200, "text/plain", user_token(query["user"], float(query["ttl"]))
+        if url.path == "/favicon.ico":
+            return 200, "image/svg+xml", '<svg xmlns="http://www.w3.org/2000/svg"/>'
+        page = self._pages.get(url.path)
+        return (404, "text/plain", "no such page") if page is None else (200, "text/html", page)
+
+    def _handler(outer) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - "self" is the request's
+        class Request(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                status, media_type, text = outer.answer(self.path)
+                body = text.encode()
+                self.send_response(status)
+                self.send_header("Content-Type", f"{media_type}; charset=utf-8")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_args: Any) -> None:
+                """Say nothing."""
+
+        return Request
+
+
+def user_token(user: str, ttl: float = 600) -> str:
+    """A token with which a user may listen and publish to every topic."""
+    return token(user, ttl=ttl, topics={"subscribe": ["**"], "publish": ["**"]})

@@ -1,0 +1,58 @@
+"""The bar: axe-core has no serious finding on the console and the demo, light and dark."""
+
+import pytest
+from playwright.sync_api import expect
+
+from tests.browser.axe import findings
+from tests.browser.tabs import Tabs
+from tests.browser.test_console import OPERATOR
+from tests.browser.traffic import Device
+from tests.support.dev import Dev
+from tests.support.nodes import Node, token
+
+SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
+DEMO_PAGES = ("", "/chat", "/document", "/game", "/ticker", "/scores")
+
+
+@SCHEMES
+def test_every_view_of_the_console_is_accessible(tabs: Tabs, node: Node, scheme: str) -> None:
+    found = {}
+    context = tabs.context(color_scheme=scheme)
+    page = tabs.open(f"{node.admin_url}/console", context)
+    expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+    found["sign-in"] = findings(page)
+    with Device(node, "u1", "phone") as phone, Device(node, "u1", "web", acks=False):
+        notification = node.publish("u1", {"text": "hello"}, event="greeting")
+        phone.wait_for({"text": "hello"})
+        page.goto(f"{node.admin_url}/console#token={token('operator', *OPERATOR)}")
+        page.reload()
+        expect(page.locator("#main").get_by_text("The node is ready.")).to_be_visible()
+        found["overview"] = findings(page)
+        for view, sign in (
+            ("user", "Show"),
+            ("user/u1", "acked by phone"),
+            (f"trace?id={notification}&user=u1", "Timeline"),
+            ("send", "Time to live"),
+            ("revocations", "Nothing is revoked."),
+        ):
+            page.evaluate("hash => { location.hash = hash }", f"#/{view}")
+            expect(page.locator("#main").get_by_text(sign).first).to_be_visible()
+            found[view] = findings(page)
+        page.evaluate("location.hash = '#/user/u1'")
+        page.get_by_role("button", name="Disconnect").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        found["question"] = findings(page)
+    assert not any(found.values()), found
+
+
+@SCHEMES
+def test_every_page_of_the_demo_is_accessible(tabs: Tabs, development: Dev, scheme: str) -> None:
+    found = {}
+    context = tabs.context(color_scheme=scheme)
+    for path in DEMO_PAGES:
+        page = tabs.open(f"{development.admin_url}/demo{path}", context)
+        expect(page.get_by_role("heading", level=1)).to_be_visible()
+        page.wait_for_timeout(1000)  # until it is filled
+        found[path] = findings(page)
+        page.close()
+    assert not any(found.values()), found
