@@ -1,0 +1,235 @@
+"""The README, done as it says: its commands, and each of its programs."""
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pushsvc.embedded import EmbeddedServer
+from tests.support.documents import ROOT, program
+from tests.support.nodes import wait_until
+
+README = (ROOT / "README.md").read_text()
+BIN = Path(sys.executable).parent
+NODE = "http://127.0.0.1:8080"
+"""The address that the README's programs use."""
+
+
+@dataclass(frozen=True)
+class Running:
+    """What ``make run`` printed."""
+
+    url: str
+    admin_url: str
+    tokens: dict[str, str]
+    text: str
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """An environment in which the README's programs can be run as they stand there."""
+        clean = {name: value for name, value in os.environ.items() if "PUSHSVC_" not in name}
+        clean["PUSH_URL"] = self.url
+        return clean | self.tokens | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+
+    def adapted(self, name: str) -> str:
+        """A program of the README, for the port that happened to be free."""
+        return program("README.md", name).replace(NODE, self.url)
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The first command, as it stands in the README, on free ports."""
+    command = re.search(r"```sh\n(make run)\n```", README)
+    assert command is not None
+    with _started(
+        [*shlex.split(command[1]), "ARGS=--port 0 --admin-port 0"],
+        tmp_path_factory.mktemp("readme") / "output",
+        "curl",
+        ends=signal.SIGINT,
+    ) as text:
+        node = re.search(r"node +(http://\S+)", text)
+        console = re.search(r"console +(http://[^/\s]+)/console", text)
+        assert node
+        assert console
+        tokens = {
+            f"{kind.upper()}_TOKEN": token
+            for kind, token in re.findall(r"(user|publisher|admin) token +(\S+)", text)
+        }
+        yield Running(node[1], console[1], tokens, text)
+
+
+@contextmanager
+def _started(
+    command: list[str],
+    output: Path,
+    until: str,
+    environ: dict[str, str] | None = None,
+    ends: signal.Signals = signal.SIGTERM,
+) -> Iterator[str]:
+    """A command that runs until it is sent a signal; what it printed so far."""
+    with output.open("wb") as log:
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdout=log, stderr=log, env=environ, start_new_session=True
+        )
+
+    def told() -> str:
+        text = output.read_text()
+        assert process.poll() is None, text
+        return text if until in text else ""
+
+    try:
+        yield wait_until(told, f"{until!r} to be printed")
+        assert "Traceback" not in output.read_text()
+    finally:
+        os.killpg(process.pid, ends)  # as Ctrl-C does: to all that the command started
+        process.wait(30)
+
+
+def acked(running: Running, notification_id: str) -> list[str]:
+    """The devices of the demo user that acknowledged a notification."""
+    answer = httpx.get(
+        f"{running.url}/v1/users/demo/notifications",
+        headers={"Authorization": f"Bearer {running.tokens['PUBLISHER_TOKEN']}"},
+        timeout=10,
+    ).json()
+    for note in answer["notifications"]:
+        if note["id"] == notification_id:
+            return [each["device"] for each in note["acked"]]
+    return []
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "text"),
+    [
+        ("publish.sh", ["bash"], "Order 17 is on its way"),
+        ("publish.py", [sys.executable], "Order 18 is on its way"),
+        ("publish.mjs", [str(BIN / "node")], "Order 19 is on its way"),
+    ],
+)
+def test_each_way_to_publish_puts_the_notification_into_the_mailbox(
+    running: Running, tmp_path: Path, name: str, command: list[str], text: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(running.adapted(name))
+    done = subprocess.run(
+        [*command, path], env=running.environ, capture_output=True, text=True, timeout=30,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = re.search(r"\d{13}-\d+", done.stdout)
+    assert found, done.stdout
+    kept = httpx.get(
+        f"{running.url}/v1/users/demo/notifications",
+        headers={"Authorization": f"Bearer {running.tokens['PUBLISHER_TOKEN']}"},
+        timeout=10,
+    ).json()["notifications"]
+    assert {note["id"]: note["data"] for note in kept}[found[0]] == {"text": text}
+
+
+def test_the_answer_is_the_one_that_is_shown(running: Running) -> None:
+    done = subprocess.run(
+        ["bash", "-c", running.adapted("publish.sh")], env=running.environ, capture_output=True,
+        text=True, timeout=30, check=True,
+    )  # fmt: skip
+    shown = re.search(r"```json\n(\{\"id\".*?)\n```", README)
+    assert shown
+    answer = httpx.Response(200, content=done.stdout).json()
+    assert answer.keys() == httpx.Response(200, content=shown[1]).json().keys()
+
+
+@pytest.mark.parametrize(("name", "shown"), [
+    ("listen", "order.shipped {'order': 17}"),
+    ("connect", "demo Hello!"),
+])  # fmt: skip
+def test_the_programs_that_receive_in_the_python_document_show_what_comes(
+    running: Running, tmp_path: Path, name: str, shown: str
+) -> None:
+    publisher = tmp_path / "publish.py"
+    publisher.write_text(program("docs/python.md", "publish"))
+    subprocess.run([sys.executable, publisher], env=running.environ, timeout=30, check=True)
+    listener = tmp_path / "listener.py"
+    listener.write_text(program("docs/python.md", name))
+    command = [sys.executable, "-u", str(listener)]
+    with _started(command, tmp_path / "output", shown, running.environ):
+        pass
+
+
+@pytest.mark.parametrize(("name", "shown"), [
+    ("publish", ["memory", "accepted: Receipt", "accepted: Receipt"]),
+    ("async", ["100 accepted"]),
+])  # fmt: skip
+def test_the_programs_that_publish_in_the_python_document_are_answered(
+    running: Running, tmp_path: Path, name: str, shown: list[str]
+) -> None:
+    path = tmp_path / "publish.py"
+    path.write_text(program("docs/python.md", name))
+    done = subprocess.run(
+        [sys.executable, path], env=running.environ, capture_output=True, text=True, timeout=30,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    for text in shown:
+        _, found, rest = done.stdout.partition(text)
+        assert found, done.stdout
+        done.stdout = rest
+
+
+@pytest.mark.parametrize(
+    ("name", "command"), [("receive.py", [sys.executable, "-u"]), ("listen", ["bash"])]
+)
+def test_each_way_to_receive_shows_and_acknowledges(
+    running: Running, tmp_path: Path, name: str, command: list[str]
+) -> None:
+    path = tmp_path / name
+    # The address of the command is its default, and another one here.
+    address = f' --url "{running.url}" --device terminal\n'
+    text = running.adapted(name)
+    path.write_text(text.rstrip() + address if name == "listen" else text)
+    unique = os.urandom(4).hex()
+    answer = httpx.post(
+        f"{running.url}/v1/notifications",
+        json={"to": {"user": "demo"}, "data": {"text": unique}},
+        headers={"Authorization": f"Bearer {running.tokens['PUBLISHER_TOKEN']}"},
+        timeout=10,
+    ).json()
+    with _started([*command, str(path)], tmp_path / "output", unique, running.environ):
+        wait_until(lambda: acked(running, answer["id"]), "the acknowledgement")
+
+
+def test_the_addresses_that_make_run_prints_can_be_opened(running: Running) -> None:
+    addresses = re.findall(r"^ +(?:demo|console) +(http://\S+)", running.text, re.MULTILINE)
+    assert len(addresses) == 2
+    for address in addresses:
+        answer = httpx.get(address, timeout=10)
+        assert answer.status_code == 200, address
+        assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert httpx.get(f"{running.url}/docs", timeout=10).status_code == 200
+
+
+def test_serving_for_real_takes_three_variables(valkey: EmbeddedServer, tmp_path: Path) -> None:
+    text = program("README.md", "serve")
+    assert "redis://redis.internal:6379/0" in text
+    text = text.replace("redis://redis.internal:6379/0", valkey.url).rstrip()
+    environ = {name: value for name, value in os.environ.items() if "PUSHSVC_" not in name}
+    environ |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PUSHSVC_DRAIN_SECONDS": "0"}
+    free = "--host 127.0.0.1 --port 0 --admin-host 127.0.0.1 --admin-port 0 --log-format json"
+    output = tmp_path / "output"
+    with _started(
+        ["bash", "-c", f"{text} {free}"], output, '"event": "serving"', environ
+    ) as printed:
+        port = re.search(r'"admin_port": (\d+)', printed)
+        assert port
+
+        def ready() -> bool:
+            return httpx.get(f"http://127.0.0.1:{port[1]}/readyz", timeout=10).status_code == 200
+
+        wait_until(ready, "both workers to be ready")
