@@ -1,13 +1,15 @@
 """``python -m conformance [--only TEXT] [-- DRIVER COMMAND…]``: holds a client to the table."""
 
 import asyncio
+import shlex
 import sys
 import time
 
 import click
 
+from conformance.driver import DriverFailed
 from conformance.drivers import ours
-from conformance.run import AT_ONCE, Outcome, run_all
+from conformance.run import AT_ONCE, Outcome, client_of, run_all
 from conformance.table import Scenario, load
 
 
@@ -20,7 +22,8 @@ def main(only: str | None, *, listing: bool, at_once: int, driver: tuple[str, ..
     """Run the scenarios against a client.
 
     DRIVER is the command that starts its driver, after --; without one, the clients of this
-    repository are held to the table.
+    repository are held to the table. Ends with 0 where nothing failed, 1 where something did, and
+    2 where a driver cannot be started.
     """
     scenarios = [each for each in load() if only is None or only in f"{each.group}: {each.name}"]
     if not scenarios:
@@ -30,12 +33,33 @@ def main(only: str | None, *, listing: bool, at_once: int, driver: tuple[str, ..
             click.echo(f"{scenario.group}: {scenario.name}")
         return
     commands = [list(driver)] if driver else list(ours().values())
-    results = [_report(scenarios, command, at_once) for command in commands]
-    sys.exit(0 if all(results) else 1)
+    clients = [_client(command) for command in commands]
+    results = [
+        _report(scenarios, client, command, at_once)
+        for client, command in zip(clients, commands, strict=True)
+    ]
+    for _, summary in results:
+        click.echo(summary)
+    sys.exit(0 if all(passed for passed, _ in results) else 1)
 
 
-def _report(scenarios: list[Scenario], command: list[str], at_once: int) -> bool:
-    """Run the scenarios with one driver and print how it went; whether all passed."""
+def _client(command: list[str]) -> str:
+    """The name of a driver's client; ends the program where the driver cannot be started."""
+    try:
+        return asyncio.run(client_of(command))
+    except DriverFailed as error:
+        click.echo(f"Error: the driver `{shlex.join(command)}`: {error}", err=True)
+        sys.exit(2)
+
+
+def _report(
+    scenarios: list[Scenario], client: str, command: list[str], at_once: int
+) -> tuple[bool, str]:
+    """Run the scenarios with one driver and print how it went.
+
+    Returns:
+        Whether none failed, and a line that sums it up.
+    """
     started = time.monotonic()
     width = max(len(each.name) for each in scenarios)
     click.echo(f"{' '.join(command)}\n")
@@ -49,12 +73,11 @@ def _report(scenarios: list[Scenario], command: list[str], at_once: int) -> bool
     failed = sum(outcome.wrong is not None for outcome in outcomes)
     skipped = sum(bool(outcome.lacks) for outcome in outcomes)
     passed = len(outcomes) - failed - skipped
-    client = next((each.client for each in outcomes if each.client), "the client")
-    click.echo(
-        f"\n{client}: {passed} passed, {failed} failed, {skipped} did not apply,"
-        f" in {time.monotonic() - started:.1f} s\n"
+    click.echo()
+    return failed == 0, (
+        f"{client}: {passed} passed, {failed} failed, {skipped} did not apply,"
+        f" in {time.monotonic() - started:.1f} s"
     )
-    return failed == 0
 
 
 def _line(outcome: Outcome, width: int) -> str:

@@ -34,6 +34,19 @@ class Outcome:
     seconds: float
 
 
+async def client_of(command: Sequence[str]) -> str:
+    """The name of the client that a driver puts under test.
+
+    Raises:
+        DriverFailed: it cannot be started, or did not become ready.
+    """
+    try:
+        async with Driver.running(command) as driver:
+            return driver.client
+    except OSError as error:
+        raise DriverFailed(f"cannot be started: {error.strerror or error}") from None
+
+
 async def run_one(scenario: Scenario, command: Sequence[str]) -> Outcome:
     """Play one scenario with a new driver."""
     started = time.monotonic()

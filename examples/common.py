@@ -10,7 +10,7 @@ import os
 import sys
 from collections.abc import Coroutine
 from typing import Any
-from urllib.error import HTTPError
+from urllib.error import HTTPError, URLError
 from urllib.request import Request, urlopen
 
 from pushsvc.client import Client, PushError, Refused, connect
@@ -66,7 +66,12 @@ def _explained(error: Exception) -> str:
     cause: BaseException = error.__cause__ or error
     if getattr(getattr(cause, "reason", cause), "errno", None) == errno.EMFILE:
         return "too many open files: allow more with `ulimit -n 65536`, or take fewer sockets"
-    return f"the node cannot be reached ({error}): start one with `make run`"
+    # Tokens are asked for by HTTP; all else goes to the node itself.
+    name, address = ("PUSH_ADMIN_URL", ADMIN) if isinstance(error, URLError) else ("PUSH_URL", NODE)
+    return (
+        f"the node cannot be reached at {name} {address} ({error}): start one with `make run`, or "
+        "say with PUSH_URL and PUSH_ADMIN_URL where it is"
+    )
 
 
 def at_least_one(text: str) -> int:

@@ -176,12 +176,11 @@ def _introduce(settings: Settings, port: int, admin_port: int) -> None:
     everything = {"subscribe": ("**",), "publish": ("**",)}
     user = _mint(settings, DEV_USER, (), DEV_TTL, everything)
     publisher = _mint(settings, "backend", ("push.publish",), DEV_TTL)
-    admin = _mint(settings, "admin", ("push.admin",), DEV_TTL)
-    acting = _mint(settings, "admin", ("push.admin", "push.publish"), DEV_TTL)
+    admin = _mint(settings, "admin", ("push.admin", "push.publish"), DEV_TTL)
     click.echo(f"""
 pushsvc {__version__} is running, with an embedded Valkey; Ctrl-C stops it.
 {demo}
-  console          {here}/console#token={acting}
+  console          {here}/console#token={admin}
   API reference    {node}/docs
 
   node             {node}
@@ -198,6 +197,10 @@ Publish to that user in a third one:
   curl -sS {node}/v1/notifications -H 'Content-Type: application/json' \\
     -H 'Authorization: Bearer {publisher}' \\
     -d '{{"to":{{"user":"{DEV_USER}"}},"data":{{"text":"hello"}}}}'
+
+For programs, such as those of the README, paste this before you start them:
+
+  export PUSH_URL={node} USER_TOKEN={user} PUBLISHER_TOKEN={publisher}
 """)
 
 
@@ -274,16 +277,23 @@ def token(
 
 
 _url = click.option(
-    "--url", default="http://127.0.0.1:8080", show_default=True, help="The node's address."
+    "--url",
+    default="http://127.0.0.1:8080",
+    show_default=True,
+    envvar="PUSH_URL",
+    help="The node's address, or set PUSH_URL.",
 )
-_token = click.option(
-    "--token", required=True, envvar="PUSH_TOKEN", help="The token, or set PUSH_TOKEN."
-)
+
+
+def _token(variable: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    return click.option(
+        "--token", required=True, envvar=variable, help=f"The token, or set {variable}."
+    )
 
 
 @main.command()
 @_url
-@_token
+@_token("PUBLISHER_TOKEN")
 @click.option("--user", "users", multiple=True, help="To this user; may be repeated.")
 @click.option("--topic", help="To who listens to this topic.")
 @click.option("--broadcast", is_flag=True, help="To everyone.")
@@ -343,7 +353,7 @@ def _told(result: "Receipt | PushError") -> dict[str, Any]:
 
 @main.command()
 @_url
-@_token
+@_token("USER_TOKEN")
 @click.option("--device", default="default", show_default=True, help="Whose cursor to use.")
 @click.option("--topic", "topics", multiple=True, help="Listen to a topic too; may be repeated.")
 @click.option("--ack/--no-ack", default=True, show_default=True, help="Acknowledge what comes.")

@@ -120,7 +120,13 @@ class EmbeddedServer:
     @property
     def running(self) -> bool:
         """Whether the server process lives; it may have been killed from outside."""
-        return self._process is not None and self._process.poll() is None
+        if self._process is None:
+            return False
+        if self._process.poll() is None:
+            return True
+        if os.getpid() == self._owner:
+            self._unwatch()  # the process id may be another's from now on
+        return False
 
     def __enter__(self) -> Self:
         self.start()
@@ -210,7 +216,7 @@ class EmbeddedServer:
         self._watch(self._process.pid)
         deadline = time.monotonic() + self._timeout
         while not _answers(port, self._process.pid):
-            if self._process.poll() is not None:
+            if not self.running:
                 tail = _tail(log, begin)
                 kind = _PortTakenError if "Address already in use" in tail else EmbeddedServerError
                 raise kind(

@@ -17,7 +17,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from pushsvc import metrics
-from pushsvc.desk import desk
+from pushsvc.console import desk
 from pushsvc.settings import PREFIX, Settings, SettingsError
 from pushsvc.web import admin, api
 from pushsvc.web.dev import Development

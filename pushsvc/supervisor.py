@@ -100,6 +100,10 @@ class _Slot:
                 self.heard_at = time.monotonic()
         except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
+            # The pipe ends with the worker: who asks learns it before the worker is replaced. Only
+            # why it could not start is still to be told.
+            if "refused" not in self.report:
+                self.report = {"troubles": ["ended"], "connections": 0}
 
     def kill(self) -> None:
         """SIGKILL, and nothing that it said counts any more."""

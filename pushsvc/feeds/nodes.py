@@ -327,7 +327,7 @@ class Inbox:
             raise StoreUnavailable(f"the inbox cannot be read: {answer}")
         came: list[tuple[bytes, bytes]] = []
         for _, entries in answer or ():
-            for entry_id, (kind, value) in entries:
+            for entry_id, (kind, value, *_) in entries:  # a newer version may say more
                 came.append((kind, value))
                 self._last = entry_id
         return came

@@ -5,7 +5,7 @@ the journals tell who sent it where and when, as far back as they go. The clocks
 milliseconds, so an effect is never told before its cause.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -39,6 +39,11 @@ ENDS: Final = {
 }
 """How an entry leaves its mailbox."""
 
+PROMPT: Final = {"none": 1_000, "memory": 1_000}
+CONFIRMED: Final = 5_000
+"""Milliseconds from an append until its node remembers it, at most: at once, by the durability that
+was reached, or after a wait for more than memory."""
+
 
 class Step(msgspec.Struct, frozen=True, omit_defaults=True):
     """Something that happened to it."""
@@ -71,22 +76,31 @@ class Trace(msgspec.Struct, frozen=True):
     """What else there is to say, in sentences; may be empty."""
     answers: Mapping[str, Answer | None]
     """The live nodes, and what each answered."""
+    unasked: Collection[str] = ()
+    """Those of them that were not asked, since they seem to be dead."""
     also: Sequence[str] = ()
     """Other feeds in which something has this id."""
 
 
-def unknown(entry_id: int, answers: Mapping[str, Answer | None]) -> Trace:
+def unknown(
+    entry_id: int, answers: Mapping[str, Answer | None], unasked: Collection[str] = ()
+) -> Trace:
     """The trace of an id that no journal remembers."""
     note = (
         "No node remembers this id. Name the user or the topic: what is kept there is found "
         "however old it is."
     )
-    return Trace(
-        entry_id, None, None, "unknown", (), (), _sentences([note, *_silent(answers)]), answers
-    )
+    notes = [note, *_silent(answers, unasked)]
+    return Trace(entry_id, None, None, "unknown", (), (), _sentences(notes), answers, unasked)
 
 
-def trace(entry_id: int, feed: str, kept: Kept, answers: Mapping[str, Answer | None]) -> Trace:
+def trace(
+    entry_id: int,
+    feed: str,
+    kept: Kept,
+    answers: Mapping[str, Answer | None],
+    unasked: Collection[str] = (),
+) -> Trace:
     """The trace of a notification.
 
     Args:
@@ -94,18 +108,19 @@ def trace(entry_id: int, feed: str, kept: Kept, answers: Mapping[str, Answer | N
         feed: where it was published.
         kept: what the feed says.
         answers: what each of the live nodes answered, None for one that did not.
+        unasked: those of them that were not asked.
     """
     seen = sorted((each for a in answers.values() if a for each in a.seen), key=lambda e: e.time)
     was_here = kept.expires is not None or kept.withdrawn or kept.ended or seen
     if not was_here:
-        return _stranger(entry_id, feed, kept, answers)
+        return _stranger(entry_id, feed, kept, answers, unasked)
     acked = _acked(kept, seen)
     steps = _steps(entry_id, kept, seen, acked)
     devices = [] if by_node(feed) else reach(entry_id, kept, answers, seen, acked)
     notes = [
         *_gone(kept, entry_id, seen),
         *_nobody(feed, kept, devices),
-        *_silent(answers),
+        *_silent(answers, unasked),
         *_lost(kept, seen, answers),
         *_forgotten(seen),
     ]
@@ -121,10 +136,17 @@ def trace(entry_id: int, feed: str, kept: Kept, answers: Mapping[str, Answer | N
         devices,
         _sentences(notes),
         answers,
+        unasked,
     )
 
 
-def _stranger(entry_id: int, feed: str, kept: Kept, answers: Mapping[str, Answer | None]) -> Trace:
+def _stranger(
+    entry_id: int,
+    feed: str,
+    kept: Kept,
+    answers: Mapping[str, Answer | None],
+    unasked: Collection[str],
+) -> Trace:
     """An id that the feed does not keep and nobody remembers."""
     if kept.head == ids.START:
         status = "unknown"
@@ -135,8 +157,8 @@ def _stranger(entry_id: int, feed: str, kept: Kept, answers: Mapping[str, Answer
     else:
         status = "unknown"
         note = "Nothing with this id was published there: its newest is older."
-    notes = [note, *_silent(answers)]
-    return Trace(entry_id, feed, None, status, (), (), _sentences(notes), answers)
+    notes = [note, *_silent(answers, unasked)]
+    return Trace(entry_id, feed, None, status, (), (), _sentences(notes), answers, unasked)
 
 
 def _acked(kept: Kept, seen: Sequence[Seen]) -> dict[str, int | None]:
@@ -234,21 +256,26 @@ def _end(kept: Kept, seen: Sequence[Seen]) -> Step | None:
 def _accepted(published: int, first_sent: int | None, seen: Sequence[Seen]) -> Iterator[Step]:
     """Its beginning, which its id tells even where nobody remembers it."""
     events = [each for each in seen if each.what == ACCEPTED]
-    if not events:
+    # Where the node that appended it is gone, the first that is remembered is a retry.
+    if events and _appended(events[0], published):
+        first, *events = events
+        durability = first.durability
+        note = f"durability {durability}" if durability else "its durability was not confirmed"
+        yield Step(published, ACCEPTED, first.node, by=first.by, note=note)
+        routed = max(published, first.ms)
+        if first_sent is not None:
+            routed = min(routed, first_sent)
+        yield Step(routed, "routed", first.node, note=_routed(first))
+    else:
         yield Step(published, ACCEPTED)
-        return
-    first, *again = events
-    how = (
-        f"durability {first.durability}" if first.durability else "its durability was not confirmed"
-    )
-    yield Step(published, ACCEPTED, first.node, by=first.by, note=how)
-    routed = max(published, first.ms)
-    if first_sent is not None:
-        routed = min(routed, first_sent)
-    yield Step(routed, "routed", first.node, note=_routed(first))
-    for event in again:
+    for event in events:
         note = f"with the same Idempotency-Key; {_routed(event)}"
         yield Step(event.ms, "repeated", event.node, by=event.by, note=note)
+
+
+def _appended(event: Seen, published: int) -> bool:
+    """Whether it tells of the append, whose time the id has, and not of a repeated request."""
+    return event.ms - published <= PROMPT.get(event.durability, CONFIRMED)
 
 
 def _routed(event: Seen) -> str:
@@ -290,10 +317,13 @@ def _nobody(feed: str, kept: Kept, devices: Sequence[Device]) -> Iterator[str]:
         yield "No device of the user has connected yet: it waits for the first."
 
 
-def _silent(answers: Mapping[str, Answer | None]) -> Iterator[str]:
-    silent = sorted(node for node, answer in answers.items() if answer is None)
-    if silent:
-        yield f"Did not answer in time, so what they did is missing here: {', '.join(silent)}."
+def _silent(answers: Mapping[str, Answer | None], unasked: Collection[str]) -> Iterator[str]:
+    late = sorted(node for node, each in answers.items() if each is None and node not in unasked)
+    if late:
+        yield f"Did not answer in time, so what they did is missing here: {', '.join(late)}."
+    if unasked:
+        who = ", ".join(sorted(unasked))
+        yield f"Not asked, as they have said nothing for seconds and seem to be dead: {who}."
 
 
 def _lost(kept: Kept, seen: Sequence[Seen], answers: Mapping[str, Answer | None]) -> Iterator[str]:

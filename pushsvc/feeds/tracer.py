@@ -3,6 +3,9 @@
 A question is a notice like any other, so it takes the courier's way. Each node puts its answer
 under a key of its own that lives for seconds, whoever asked may have gone by then. Who asks need be
 no node, and asks only for those answers that come in time.
+
+A node that died holds its lease for some seconds, and just then operators ask. It is waited for
+once at most, and not at all once it has said nothing of itself for a while.
 """
 
 import asyncio
@@ -22,12 +25,18 @@ from pushsvc.feeds.lane import Lane
 from pushsvc.feeds.nodes import Leases, Notice, Outbox
 from pushsvc.feeds.reach import Kept
 from pushsvc.feeds.scripts import Scripts
+from pushsvc.feeds.summaries import Summaries
 from pushsvc.feeds.trace import Trace, trace, unknown
 from pushsvc.protocol import ids
 from pushsvc.protocol.feeds import by_node
 
 QUESTION: Final = "trace"
-"""The kind of the notice that asks; its values are the question's name and the id."""
+"""The kind of the notice that asks; its values are the question's name, the id, and ``PLACES``."""
+PLACES: Final = "places"
+"""Spares a node to search its journal again: where its connections stand is enough.
+
+A node of an older version does not know it, and tells everything.
+"""
 CONSOLE: Final = "console"
 """What the asking process is called in the trace of what it published; no node's id is a word."""
 PATIENCE: Final = 1.0
@@ -57,7 +66,8 @@ class Tracer:
         lane: for all that it asks of Redis.
         keys: the key names.
         scripts: the operations.
-        leases: who is live; it is looked up anew for each question.
+        leases: who is live; it is looked up anew for each trace.
+        summaries: what each of them said of itself, and when.
         outbox: for the questions.
         journal: what the asking process accepted itself.
         patience: seconds in which a node is to answer.
@@ -69,6 +79,7 @@ class Tracer:
         keys: Keys,
         scripts: Scripts,
         leases: Leases,
+        summaries: Summaries,
         outbox: Outbox,
         journal: Journal,
         patience: float = PATIENCE,
@@ -77,6 +88,7 @@ class Tracer:
         self._keys = keys
         self._digest = scripts.digests["trace"]
         self._leases = leases
+        self._summaries = summaries
         self._outbox = outbox
         self._journal = journal
         self._patience = patience
@@ -91,20 +103,44 @@ class Tracer:
         Raises:
             PushError: Redis cannot be reached or refuses.
         """
+        asked, silent = await self._nodes()
+        unasked = dict.fromkeys(silent)
         also: Sequence[str] = ()
         if feed is None:
-            answers = await self._ask(entry_id, None)
+            answers = await self._ask(asked, entry_id, "") | self._own(entry_id, None)
             # Mailboxes first: a topic's name sorts before a user's.
             found = sorted(
                 {each.feed for answer in answers.values() if answer for each in answer.seen},
                 key=lambda name: (by_node(name), name),
             )
             if not found:
-                return unknown(entry_id, answers)
+                return unknown(entry_id, answers | unasked, silent)
             feed, also = found[0], found[1 : MOST_ALSO + 1]
-        answers = await self._ask(entry_id, feed)
+            there = [node for node in asked if answers[node] is not None]
+            places = await self._ask(there, entry_id, feed, PLACES)
+            answers = {
+                node: None if answer is None else _joined(feed, answer, places.get(node))
+                for node, answer in answers.items()
+            }
+        else:
+            answers = await self._ask(asked, entry_id, feed) | self._own(entry_id, feed)
         kept = await self._look(entry_id, feed)
-        return msgspec.structs.replace(trace(entry_id, feed, kept, answers), also=also)
+        told = trace(entry_id, feed, kept, answers | unasked, silent)
+        return msgspec.structs.replace(told, also=also)
+
+    async def _nodes(self) -> tuple[list[str], list[str]]:
+        """The live nodes: those to ask, and those that have been silent for too long."""
+        live = sorted(await self._leases.look())
+        now = round(1000 * self._leases.redis_time())
+        # There may be more nodes than summaries are read: the rest is asked.
+        told = zip(live, await self._summaries.of(live), strict=False)
+        silent = [node for node, summary in told if summary.silence(now)]
+        return [node for node in live if node not in silent], silent
+
+    def _own(self, entry_id: int, feed: str | None) -> dict[str, Answer | None]:
+        """What the asking process knows by itself."""
+        own = self._journal.about(entry_id, feed, CONSOLE)
+        return {CONSOLE: Answer(own, [], self._journal.since())} if own else {}
 
     async def _look(self, entry_id: int, feed: str) -> Kept:
         """What the feed keeps."""
@@ -115,18 +151,19 @@ class Tracer:
         )  # fmt: skip
         return _kept(entry_id, feed, answer)
 
-    async def _ask(self, entry_id: int, feed: str | None) -> Mapping[str, Answer | None]:
-        """What each live node knows, None for one that did not answer in time."""
-        live = await self._leases.look()
+    async def _ask(
+        self, nodes: Sequence[str], entry_id: int, feed: str, *more: str
+    ) -> dict[str, Answer | None]:
+        """What each of some nodes knows, None for one that did not answer in time."""
         question = secrets.token_hex(8)
-        for node in live:
+        for node in nodes:
             self._outbox.notify(
-                node, Notice(QUESTION, feed or "", [question, ids.render(entry_id)])
+                node, Notice(QUESTION, feed, [question, ids.render(entry_id), *more])
             )
-        answers: dict[str, Answer | None] = dict.fromkeys(sorted(live))
+        answers: dict[str, Answer | None] = dict.fromkeys(nodes)
         deadline = time.monotonic() + self._patience
         pause = FIRST_PAUSE
-        missing = sorted(live)
+        missing = list(nodes)
         while missing and time.monotonic() < deadline:
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
@@ -142,9 +179,15 @@ class Tracer:
                     # What another version says counts for nothing.
                     with contextlib.suppress(msgspec.DecodeError):
                         answers[node] = _unpack(packed)
-        if own := self._journal.about(entry_id, feed, CONSOLE):
-            answers[CONSOLE] = Answer(own, [], self._journal.since())
         return answers
+
+
+def _joined(feed: str, first: Answer, places: Answer | None) -> Answer:
+    """What a node told of all feeds, and then of one, as if it was asked for the one at once."""
+    seen = [each for each in first.seen if each.feed == feed]
+    if places is None:
+        return Answer(seen, [], first.since)
+    return Answer(places.seen or seen, places.places, first.since)
 
 
 def _kept(entry_id: int, feed: str, answer: Any) -> Kept:

@@ -12,11 +12,13 @@ from pushsvc import metrics
 from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds import nodes
 from pushsvc.feeds.nodes import Copy, Inbox, Notice
+from pushsvc.logs import SampledLog
 
 PAUSE: Final = 0.5
 """Most seconds between two tries to read the inbox, half of it at random."""
 
 log = structlog.get_logger("pushsvc.courier")
+sampled = SampledLog(log)
 
 
 class Courier:
@@ -76,11 +78,22 @@ class Courier:
                     await asyncio.sleep(0)
 
     def _open(self, kind: bytes, packet: bytes) -> None:
-        try:
-            if kind == b"n":
-                self._notice(nodes.unpack_notice(packet))
+        if kind == b"p":
+            try:
+                copies = nodes.unpack(packet)
+            except msgspec.DecodeError as error:
+                self._unreadable("a packet", error)
             else:
-                self._deliver(nodes.unpack(packet))
-        except msgspec.DecodeError as error:
-            metrics.courier_entries.labels("unreadable").inc()
-            log.warning("a courier packet is not readable", error=str(error))
+                self._deliver(copies)
+        elif kind == b"n":
+            try:
+                self._notice(nodes.unpack_notice(packet))
+            except Exception as error:  # noqa: BLE001 - another version may mean anything by it
+                self._unreadable("a notice", error)
+        else:
+            self._unreadable("something of an unknown kind", kind)
+
+    def _unreadable(self, what: str, why: object) -> None:
+        """It costs what it would have told, and nothing else: the feeds are what counts."""
+        metrics.courier_entries.labels("unreadable").inc()
+        sampled.warning("the courier brought what cannot be read", what=what, why=repr(why))

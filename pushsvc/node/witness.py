@@ -5,7 +5,7 @@ from typing import Final
 
 from pushsvc.feeds.journal import Answer, Journal, Place
 from pushsvc.feeds.nodes import Notice
-from pushsvc.feeds.tracer import QUESTION
+from pushsvc.feeds.tracer import PLACES, QUESTION
 from pushsvc.node.feeder import Listener
 from pushsvc.node.hub import Hub
 from pushsvc.protocol import ids
@@ -38,9 +38,10 @@ class Witness:
         if notice.kind != QUESTION:
             self._hub.notice(notice)
             return
-        question, entry_id, *_ = notice.values  # a newer version may say more
+        question, entry_id, *more = notice.values  # a newer version may say more
         node = self._hub.node
-        seen = self._journal.about(ids.parse(entry_id), notice.feed or None, node)
+        about = ids.parse(entry_id)
+        seen = [] if PLACES in more else self._journal.about(about, notice.feed or None, node)
         listeners = self._hub.listeners_of(notice.feed)[:MOST_PLACES]
         places = [self._place(each) for each in listeners if each.open]
         self._reply(question, node, Answer(seen, places, self._journal.since()))

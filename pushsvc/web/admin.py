@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
 from tornado.httputil import HTTPHeaders
 
-from pushsvc.web import assets, dev, pages
+from pushsvc.web import dev, pages
 from pushsvc.web.base import Handler, NotFoundHandler
 from pushsvc.web.cors import Origins
 from pushsvc.web.desk import Desk
@@ -100,17 +100,15 @@ def application(
         desk: what the console asks and does.
         development: what is served besides, by ``pushsvc dev`` only.
     """
-    console = pages.folder("console")
     return tornado.web.Application(
         [
             *([] if development is None else dev.rules(development)),
             (r"/livez", LiveHandler),
             (r"/readyz", ReadyHandler, {"report": report}),
             (r"/metrics", MetricsHandler, {"registry": registry}),
-            (r"/console/?", pages.PageHandler, {"folder": console, "index": "index.html"}),
-            (r"/console/assets/(.+)", pages.PageHandler, {"folder": console}),
+            *pages.console(),
             *desk.rules(),
-            assets.RULE,
+            *pages.client(),
             (r"/", tornado.web.RedirectHandler, {"url": "/console", "permanent": False}),
         ],
         default_handler_class=NotFoundHandler,

@@ -13,7 +13,7 @@ from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerRequ
 from tornado.iostream import IOStream, StreamClosedError
 
 from pushsvc import metrics
-from pushsvc.web import assets, dev, topics, users
+from pushsvc.web import dev, pages, topics, users
 from pushsvc.web.base import NotFoundHandler
 from pushsvc.web.cors import Origins
 from pushsvc.web.documents import AsyncAPIHandler, DocsHandler, HomeHandler, OpenAPIHandler
@@ -78,7 +78,7 @@ class Routes:
             (r"/openapi\.json", OpenAPIHandler),
             (r"/asyncapi\.json", AsyncAPIHandler),
             (r"/docs", DocsHandler),
-            assets.RULE,
+            *pages.client(),
             (r"/", HomeHandler),
         ]
 

@@ -24,7 +24,7 @@ from pushsvc.protocol.names import require_name
 from pushsvc.web.base import Handler, authorize
 from pushsvc.web.publish import PublishHandler
 from pushsvc.web.revocations import DisconnectHandler, RevocationsHandler
-from pushsvc.web.trace import TraceHandler
+from pushsvc.web.tracing import TraceHandler
 from pushsvc.web.users import NotificationsHandler, RecallHandler, rfc3339
 
 API: Final = r"/console/api"

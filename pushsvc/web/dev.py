@@ -6,7 +6,6 @@ another origin, or one whose own name was pointed at this machine (DNS rebinding
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
@@ -23,19 +22,12 @@ from pushsvc.errors import (
 )
 from pushsvc.protocol import encoding
 from pushsvc.web.base import Handler
+from pushsvc.web.pages import FileHandler, folder
 
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
 """The names of this machine for itself."""
 DEFAULT_TTL: Final = 3600
 MAX_TTL: Final = 7 * 86400
-KINDS: Final = {
-    "html": "text/html; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "css": "text/css; charset=utf-8",
-    "svg": "image/svg+xml",
-}
-"""What the demo is made of."""
-
 Mint = Callable[[str, Sequence[str], float, Mapping[str, Sequence[str]] | None], str]
 """Makes a token of a user, scopes, a time to live in seconds, and patterns of topics."""
 
@@ -83,11 +75,23 @@ def address(host: str, port: int) -> str:
 def rules(development: Development) -> list[Any]:
     """The paths of the admin port that only development has."""
     having = {"development": development}
+    node = development.node_url()
+    policy = (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+        f"connect-src 'self' {node} {node.replace('http', 'ws', 1)}; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    demo = {
+        "folder": folder("demo"),
+        "headers": {"Content-Security-Policy": policy, "Referrer-Policy": "no-referrer"},
+        "index": "index.html",
+        "missing": "there is no such page: begin at /demo",
+    }
     return [
         (r"/dev/token", TokenHandler, having),
         (r"/dev/node", NodeHandler, having),
         (r"/dev/kill", KillHandler, having),
-        (r"/demo(?:/([a-z]+(?:\.[a-z]+)?))?", DemoHandler, having),
+        (r"/demo(?:/([a-z]+(?:\.[a-z]+)?))?", FileHandler, demo),
         (r"/(?:demo/)?", tornado.web.RedirectHandler, {"url": "/demo", "permanent": False}),
     ]
 
@@ -198,33 +202,6 @@ class KillHandler(_Guarded):
             raise InvalidRequest(f'name the "node" that is to die, one of {names}')
         found[0].kill()
         self.write_json(200, {"node": found[0].node, "pid": found[0].pid})
-
-
-class DemoHandler(Handler):
-    """``/demo``: the pages of the demo, and what they are made of."""
-
-    route: ClassVar[str] = "demo"
-
-    def initialize(self, development: Development) -> None:
-        """Take what the application passes."""
-        node = development.node_url()
-        self._policy = (
-            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
-            f"connect-src 'self' {node} {node.replace('http', 'ws', 1)}; "
-            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-        )
-
-    def get(self, name: str | None) -> None:
-        """Answer with a file."""
-        stem, _, kind = (name or "index").partition(".")
-        kind = kind or "html"
-        file = files("pushsvc.web") / "demo" / f"{stem}.{kind}"
-        if kind not in KINDS or not file.is_file():
-            raise NotFound("there is no such page: begin at /demo")
-        self.set_header("Content-Type", KINDS[kind])
-        self.set_header("Content-Security-Policy", self._policy)
-        self.set_header("Referrer-Policy", "no-referrer")
-        self.finish(file.read_bytes())
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,10 +1,13 @@
-"""Pages that are files of the package: read once, served from memory, nothing else reachable."""
+"""Files of the package: read once, served from memory, nothing else reachable."""
 
+import functools
 import hashlib
+from collections.abc import Mapping
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePosixPath
-from typing import ClassVar, Final, NamedTuple
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, NamedTuple
 
 from pushsvc.errors import NotFound
 from pushsvc.web.base import Handler
@@ -21,7 +24,7 @@ POLICY: Final = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-"""What a page may do: nothing that does not come from the same origin, and no text as markup."""
+"""What the console may do: nothing that does not come from the same origin, no text as markup."""
 
 
 class File(NamedTuple):
@@ -32,7 +35,8 @@ class File(NamedTuple):
     etag: str
 
 
-def folder(name: str) -> dict[str, File]:
+@functools.cache
+def folder(name: str) -> Mapping[str, File]:
     """The files in a folder of this package, by their paths in it.
 
     Args:
@@ -40,7 +44,7 @@ def folder(name: str) -> dict[str, File]:
     """
     found: dict[str, File] = {}
     _collect(files("pushsvc.web") / name, "", found)
-    return found
+    return MappingProxyType(found)
 
 
 def _collect(place: Traversable, prefix: str, found: dict[str, File]) -> None:
@@ -54,32 +58,44 @@ def _collect(place: Traversable, prefix: str, found: dict[str, File]) -> None:
             found[path] = File(body, media_type, f'"{hashlib.sha256(body).hexdigest()[:32]}"')
 
 
-class PageHandler(Handler):
+class FileHandler(Handler):
     """Serves a folder; the path that is asked for is a key, never a path of the system."""
 
-    route: ClassVar[str] = "page"
+    route: ClassVar[str] = "file"
     allow: ClassVar[str] = "GET, HEAD"
 
-    def initialize(self, folder: dict[str, File], index: str = "") -> None:
+    def initialize(
+        self,
+        folder: Mapping[str, File],
+        headers: Mapping[str, str],
+        index: str = "",
+        missing: str = "there is no such file: load the page again",
+    ) -> None:
         """Take what the application passes.
 
         Args:
-            folder: what there is.
+            folder: what there is; a page is found without its ``.html`` too.
+            headers: what each answer has besides those of all files.
             index: what is served where the path names nothing.
+            missing: what to tell who asks for something else.
         """
         self._folder = folder
+        self._besides = headers
         self._index = index
+        self._missing = missing
 
-    def get(self, name: str = "") -> None:
-        """Answer with a file, or with 304 where the browser holds it."""
-        file = self._folder.get(name or self._index)
+    def get(self, name: str | None = None) -> None:
+        """Answer with a file, or with 304 to who has it."""
+        name = name or self._index
+        file = self._folder.get(name) or self._folder.get(f"{name}.html")
         if file is None:
-            raise NotFound("there is no such file: load the page again")
+            raise NotFound(self._missing)
         self.set_header("Content-Type", file.media_type)
-        self.set_header("Content-Security-Policy", POLICY)
         # Kept, but asked for again each time: a new version is seen at once.
         self.set_header("Cache-Control", "no-cache")
         self.set_header("ETag", file.etag)
+        for header, value in self._besides.items():
+            self.set_header(header, value)
         if self.check_etag_header():
             self.set_status(304)
             self.finish()
@@ -87,3 +103,29 @@ class PageHandler(Handler):
             self.finish(file.body)
 
     head = get
+
+
+def console() -> list[Any]:
+    """The paths of the console's page."""
+    having = {"folder": folder("console"), "headers": {"Content-Security-Policy": POLICY}}
+    return [
+        (r"/console/?", FileHandler, {**having, "index": "index.html"}),
+        (r"/console/assets/(.+)", FileHandler, having),
+    ]
+
+
+CLIENT: Final = r"/(client(?:-fallback|-tabs)?\.js)"
+
+
+def client() -> list[Any]:
+    """The JavaScript client, which every node serves on both ports: built in ``clients/js``.
+
+    It is a module, and two parts that it loads from beside it when it needs them. Pages of any
+    origin may load it: it holds no secret. Asked for each time, it fits the node after an update.
+    """
+    headers = {
+        "Access-Control-Allow-Origin": "*",
+        # A page of another origin that isolates itself may load it too.
+        "Cross-Origin-Resource-Policy": "cross-origin",
+    }
+    return [(CLIENT, FileHandler, {"folder": folder("assets"), "headers": headers})]

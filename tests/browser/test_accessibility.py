@@ -1,7 +1,7 @@
 """The bar: axe-core has no serious finding on the console and the demo, light and dark."""
 
 import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.browser.axe import findings
 from tests.browser.tabs import Tabs
@@ -45,6 +45,15 @@ def test_every_view_of_the_console_is_accessible(tabs: Tabs, node: Node, scheme:
     assert not any(found.values()), found
 
 
+def filled(page: Page) -> None:
+    """Wait until all on a page of the demo is connected, and so shows what it has to show."""
+    if page.url.endswith("/scores"):
+        expect(page.locator("#ready")).to_have_text("24 screens are connected.")
+        return
+    expect(page.locator(".pair .state").first).to_have_attribute("data-status", "connected")
+    expect(page.locator(".pair .state:not([data-status=connected])")).to_have_count(0)
+
+
 @SCHEMES
 def test_every_page_of_the_demo_is_accessible(tabs: Tabs, development: Dev, scheme: str) -> None:
     found = {}
@@ -52,7 +61,7 @@ def test_every_page_of_the_demo_is_accessible(tabs: Tabs, development: Dev, sche
     for path in DEMO_PAGES:
         page = tabs.open(f"{development.admin_url}/demo{path}", context)
         expect(page.get_by_role("heading", level=1)).to_be_visible()
-        page.wait_for_timeout(1000)  # until it is filled
+        filled(page)
         found[path] = findings(page)
         page.close()
     assert not any(found.values()), found

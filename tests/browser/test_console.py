@@ -84,8 +84,9 @@ def test_the_overview_shows_every_node_and_its_live_numbers(tabs: Tabs, pair: li
         for number in range(30):
             pair[0].publish("u2", number)
         published = page.locator(".tile", has_text="Published")
-        expect(published).to_contain_text("30 in all", timeout=10_000)
-        expect(page.locator(".tile", has_text="Acked")).to_contain_text("30 in all", timeout=10_000)
+        expect(published).to_contain_text("30 since the nodes started", timeout=10_000)
+        acked = page.locator(".tile", has_text="Acked")
+        expect(acked).to_contain_text("30 since the nodes started", timeout=10_000)
 
         pair[1].kill()
         expect(page.locator(".headline")).to_contain_text("1 of 2 nodes is silent", timeout=10_000)
@@ -197,7 +198,7 @@ def test_an_id_that_nobody_knows_is_said_to_be_that(tabs: Tabs, node: Node) -> N
     expect(page.locator(".story")).to_contain_text("Nothing was published there")
     page.evaluate("location.hash = '#/user/nobody'")
     expect(page.get_by_role("heading", name="nobody")).to_be_visible()
-    expect(page.locator("#main").get_by_text("No device of this user")).to_be_visible()
+    expect(page.locator("#main").get_by_text("Nothing is known of this user")).to_be_visible()
 
 
 def test_whatever_a_notification_holds_is_shown_as_text(tabs: Tabs, node: Node) -> None:
@@ -301,6 +302,8 @@ def test_one_token_is_revoked_by_its_id(tabs: Tabs, node: Node) -> None:
     page.get_by_role("dialog").get_by_role("button", name="Revoke").click()
     held = page.get_by_role("table", name=re.compile("Revocations"))
     expect(held.locator("tbody tr")).to_contain_text("leaked-1")
+    told = page.locator(".notice.ok > div")
+    assert told.inner_text() == "Revoked: the token leaked-1."  # in one line
 
 
 def test_an_observer_sees_everything_and_can_do_nothing(tabs: Tabs, node: Node) -> None:
@@ -391,6 +394,22 @@ def tab_to(page: Page, name: str) -> None:
         if focused["name"] == name:
             return
     pytest.fail(f"Tab does not lead to {name!r}")
+
+
+def test_on_a_phone_nothing_of_a_device_is_cut_off(tabs: Tabs, node: Node) -> None:
+    with Device(node, "u1", "phone") as phone:
+        notification = node.publish("u1", "small")
+        phone.wait_for("small")
+        screen = {"width": 390, "height": 800}
+        page = console(tabs, node, view="#/user/u1", viewport=screen, has_touch=True)
+        row = page.get_by_role("table", name="Devices").locator("tbody tr")
+        expect(row).to_contain_text(notification)
+        for cell in (row.locator("td.number"), row.locator("td", has_text=notification)):
+            box = cell.bounding_box()
+            assert box is not None
+            assert box["x"] + box["width"] <= 390
+        assert page.evaluate("document.documentElement.scrollWidth") <= 390
+        expect(page.locator("#search kbd")).to_be_hidden()  # there is no key to press
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

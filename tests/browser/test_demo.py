@@ -80,9 +80,15 @@ def done(page: Page, step: str) -> None:
 
 def test_the_demo_leads_to_the_console_signed_in(tabs: Tabs, development: Dev) -> None:
     page = demo(tabs, development)
-    page.get_by_role("link", name="Console").click()
-    expect(page.get_by_text("Signed in as admin")).to_be_visible()
-    expect(page.locator("#main").get_by_text("The node is ready.")).to_be_visible()
+    connected(page, "Anna", "Ben")
+    link = page.get_by_role("link", name="Console")
+    expect(link).to_have_attribute("href", re.compile("#token="))
+    with page.context.expect_page() as opened:
+        link.click()
+    console = opened.value
+    expect(console.get_by_text("Signed in as admin")).to_be_visible()
+    expect(console.locator("#main").get_by_text("The node is ready.")).to_be_visible()
+    connected(page, "Anna", "Ben")  # they stay in their tab
 
 
 def test_the_public_port_leads_to_the_demo(tabs: Tabs, development: Dev) -> None:
@@ -94,7 +100,7 @@ def test_two_users_chat_and_see_who_types_and_who_has_read(tabs: Tabs, developme
     page = demo(tabs, development, "/chat")
     connected(page, "Anna", "Ben")
     anna, ben = card(page, "Anna"), card(page, "Ben")
-    expect(anna.locator(".here")).to_have_text("Here: Anna, Ben")
+    expect(anna.locator(".here")).to_have_text("Here: Anna (you), Ben")
     anna.get_by_label("Anna says").press_sequentially("Hello Ben")
     expect(ben.locator(".doing")).to_contain_text("Anna is typing")
     anna.get_by_label("Anna says").press("Enter")
@@ -106,8 +112,22 @@ def test_two_users_chat_and_see_who_types_and_who_has_read(tabs: Tabs, developme
     expect(anna.get_by_role("listitem").last).to_contain_text("Ben: Hello Anna")
 
 
+def in_python(page: Page, development: Dev, example: str) -> None:
+    """The page names the line that runs the example in Python with this node."""
+    where = f"PUSH_URL={development.url} PUSH_ADMIN_URL={development.admin_url}"
+    expect(page.locator("#python")).to_have_text(f"{where} .venv/bin/python examples/{example}")
+
+
+@pytest.mark.parametrize("example", ["chat.py --user carla", "game.py", "ticker.py", "scores.py"])
+def test_the_line_that_runs_an_example_in_python_names_this_node(
+    tabs: Tabs, development: Dev, example: str
+) -> None:
+    in_python(demo(tabs, development, f"/{example.partition('.')[0]}"), development, example)
+
+
 def test_copies_of_a_document_end_up_the_same(tabs: Tabs, development: Dev) -> None:
     page = demo(tabs, development, "/document")
+    in_python(page, development, "document.py")
     connected(page, "Anna", "Ben")
     anna, ben = card(page, "Anna"), card(page, "Ben")
     expect(ben.get_by_role("textbox")).to_have_count(3)
@@ -146,12 +166,15 @@ def test_a_newcomer_to_the_ticker_has_the_latest_prices_first(tabs: Tabs, develo
     page.get_by_role("button", name="Ben joins").click()
     ben = card(page, "Ben")
     expect(ben.locator("tbody tr")).to_have_count(4)
-    expect(ben.locator(".told")).to_have_text(re.compile(r"^4 as state, [1-9]\d* changes"))
+    expect(ben.locator(".told")).to_have_text(re.compile(r"^4 kept, then [1-9]\d* new"))
 
 
 def test_every_screen_hears_of_every_goal(tabs: Tabs, development: Dev) -> None:
     page = demo(tabs, development, "/scores")
+    ready = page.locator("#ready")
+    expect(ready).to_have_text(re.compile(r"^(\d+ of 24 connected|24 screens are connected\.)$"))
     page.get_by_role("button", name="Kick off").click(timeout=20_000)
+    expect(ready).to_have_text("24 screens are connected.")
     rows = page.locator("#goals li")
     expect(rows).to_have_count(7, timeout=40_000)
     for text in rows.all_inner_texts():

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import msgspec
 import psutil
 import pytest
 from prometheus_client.metrics import MetricWrapperBase
@@ -222,6 +223,48 @@ async def test_a_node_whose_inbox_connection_is_killed_hears_again_within_two_le
                 await asyncio.to_thread(wait_until, reading, "the inbox to be read", 4)
             assert ready(node)["troubles"] == []
             await phone.silent()
+
+
+def strange(feed: str) -> list[tuple[str, Any]]:
+    """What may come from another version, or from whoever else writes to an inbox."""
+    return [
+        ("n", ("trace", feed, [])),
+        ("n", ("trace", feed, ["q"])),
+        ("n", ("trace", feed, ["q", "no id"])),
+        ("n", ("acked", feed, [])),
+        ("n", ("acked", feed, ["phone", "no id", "all"])),
+        ("n", ("acked", feed, ["phone", "1-1", "all", "and more"])),
+        ("n", ("withdrawn", feed, ["1-1"])),
+        ("n", ("withdrawn", feed, ["-", "recalled"])),
+        ("n", ("presence", "", [])),
+        ("n", ("presence", "no feed", ["x"])),
+        ("n", ("invented later", feed, ["x"])),
+        ("n", ("acked", feed, ["phone", "1-1", "all"], "and more")),
+        ("n", {"kind": "acked"}),
+        ("invented later", ["x"]),
+        ("p", [[feed, 1]]),
+    ]
+
+
+async def test_what_a_node_cannot_read_in_its_inbox_does_not_end_it(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str, user: str
+) -> None:
+    with (
+        Redis.from_url(valkey.url) as redis,
+        Node(valkey.url, tmp_path, prefix=prefix) as node,
+    ):
+        inbox = f"{prefix}:node:{ready(node)['node']}:inbox"
+        async with Phone(node, user, "phone") as phone:
+            notices = strange(f"u:{user}")
+            for kind, value in notices:
+                redis.xadd(inbox, {kind: msgspec.msgpack.encode(value)})
+            redis.xadd(inbox, {"n": b"\xc1", "invented": "later"})
+            before = node.metric("pushsvc_courier_entries_total", fate="direct")
+            sent = await publish(node, user, 1)
+            assert (await phone.notification())["id"] == sent
+            assert node.metric("pushsvc_courier_entries_total", fate="direct") > before
+        lines = [line for line in node.log_lines() if "courier" in str(line["event"])]
+        assert 0 < len(lines) < len(notices)
 
 
 def test_a_deaf_node_turns_unready(tmp_path: Path) -> None:
@@ -436,6 +479,17 @@ async def test_a_killed_worker_is_replaced_and_its_clients_lose_nothing(
     for phone in phones:
         async with phone:
             assert (await phone.notification())["id"] == sent
+
+
+async def test_a_node_is_unready_from_the_moment_on_that_a_worker_is_dead(team: Node) -> None:
+    wait_until(team.is_ready, "two workers")
+    worker = workers(team)[0]
+    killed = time.monotonic()
+    os.kill(worker, signal.SIGKILL)
+    report = wait_until(lambda: (now := ready(team))["troubles"] and now, "it to be unready", 2)
+    assert time.monotonic() - killed < 0.3
+    assert report["troubles"] == ["ended"]
+    wait_until(team.is_ready, "a new worker")
 
 
 def alive(pid: int) -> bool:

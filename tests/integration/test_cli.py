@@ -144,7 +144,7 @@ def test_token_says_what_it_lacks() -> None:
 
 
 def publish(node: Node, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run("publish", "--url", node.url, *arguments, PUSH_TOKEN=publisher_token())
+    return run("publish", "--url", node.url, *arguments, PUBLISHER_TOKEN=publisher_token())
 
 
 def listen(*arguments: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +30,7 @@ APPLY = [
     for name, scenario in SCENARIOS.items()
     if scenario.needs <= HAS[client]
 ]
+ROOT = Path(DRIVERS["python"][1]).parents[2]
 NAIVE = [sys.executable, str(Path(DRIVERS["python"][1]).with_name("naive.py"))]
 
 
@@ -126,6 +129,40 @@ async def test_a_driver_that_writes_something_else_is_told_so() -> None:
 
     assert outcome.wrong is not None
     assert "not an event: hello" in outcome.wrong
+
+
+def conformance(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run the suite as from a terminal."""
+    return subprocess.run(
+        [sys.executable, "-m", "conformance", *arguments],
+        cwd=ROOT, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("driver", "why"),
+    [
+        (["no-such-driver", "--verbose"], "No such file or directory"),
+        ([str(ROOT)], "Permission denied"),
+        ([sys.executable, "-c", "raise SystemExit('no such client')"], "no such client"),
+    ],
+)
+def test_a_driver_that_cannot_be_started_is_one_error(driver: list[str], why: str) -> None:
+    done = conformance("--", *driver)
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert driver[0] in line
+    assert why in line
+
+
+def test_at_the_end_a_line_sums_up_the_client_of_a_driver() -> None:
+    done = conformance("--only", "is ignored", "--", *NAIVE)
+
+    assert done.returncode == 0, done.stdout
+    last = done.stdout.splitlines()[-1]
+    assert re.fullmatch(r"naive: [1-9]\d* passed, 0 failed, \d+ did not apply, in .* s", last)
 
 
 async def test_a_handshake_that_is_none_fails_the_scenario_and_not_the_suite() -> None:

@@ -16,10 +16,10 @@ import tornado.web
 from prometheus_client import CollectorRegistry
 from tornado.routing import PathMatches
 
-from pushsvc.desk import desk
+from pushsvc.console import desk
 from pushsvc.embedded import EmbeddedServer
 from pushsvc.settings import Settings, load
-from pushsvc.web import admin, assets
+from pushsvc.web import admin, pages
 from tests.support.backend import problem, publish, publish_all
 from tests.support.nodes import SECRET, Node, nodes, token, wait_until
 from tests.support.phone import Phone
@@ -84,7 +84,7 @@ def home(phone: Phone) -> str:
 # --- who may see and do what ---------------------------------------------------------------------
 
 OPEN = {
-    "/livez", "/readyz", "/metrics", "/console/?", "/console/assets/(.+)", assets.RULE[0], "/",
+    "/livez", "/readyz", "/metrics", "/console/?", "/console/assets/(.+)", pages.CLIENT, "/",
 }  # fmt: skip
 """What the admin port tells everyone."""
 BODIES: dict[str, Any] = {

@@ -60,6 +60,18 @@ def test_nothing_else_is_served(local: Dev, name: str) -> None:
     problem(httpx.get(f"{local.admin_url}/demo/{name}"), 404, "not_found")
 
 
+@pytest.mark.parametrize("path", ["", "/chat", "/chat.js", "/demo.css"])
+def test_who_has_a_file_is_not_sent_it_again(local: Dev, path: str) -> None:
+    first = httpx.get(f"{local.admin_url}/demo{path}")
+    assert first.headers["X-Content-Type-Options"] == "nosniff"
+    assert first.headers["Cache-Control"] == "no-cache"
+    again = httpx.get(
+        f"{local.admin_url}/demo{path}", headers={"If-None-Match": first.headers["ETag"]}
+    )
+    assert (again.status_code, again.content) == (304, b"")
+    assert httpx.head(f"{local.admin_url}/demo{path}").status_code == 200
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_the_public_port_leads_to_the_demo(local: Dev, page: str) -> None:
     answer = httpx.get(f"{local.url}/demo{page}")

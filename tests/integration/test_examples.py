@@ -223,8 +223,10 @@ def failed(environ: dict[str, str], *command: str) -> str:
 
 def test_without_a_node_an_example_says_how_to_start_one(local: Dev) -> None:
     nowhere = "http://127.0.0.1:1"
-    assert "make run" in failed(local.environ | {"PUSH_ADMIN_URL": nowhere})
-    assert "make run" in failed(local.environ | {"PUSH_URL": nowhere})
+    for name in ("PUSH_ADMIN_URL", "PUSH_URL"):
+        line = failed(local.environ | {name: nowhere})
+        assert "make run" in line
+        assert f"cannot be reached at {name} {nowhere} " in line
 
 
 def test_a_node_that_makes_no_tokens_is_told_by_its_answer(local: Dev) -> None:

@@ -20,8 +20,6 @@ from tests.support.nodes import wait_until
 
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
-NODE = "http://127.0.0.1:8080"
-"""The address that the README's programs use."""
 
 
 @dataclass(frozen=True)
@@ -30,19 +28,14 @@ class Running:
 
     url: str
     admin_url: str
-    tokens: dict[str, str]
+    exports: dict[str, str]
     text: str
 
     @property
     def environ(self) -> dict[str, str]:
         """An environment in which the README's programs can be run as they stand there."""
         clean = {name: value for name, value in os.environ.items() if "PUSHSVC_" not in name}
-        clean["PUSH_URL"] = self.url
-        return clean | self.tokens | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
-
-    def adapted(self, name: str) -> str:
-        """A program of the README, for the port that happened to be free."""
-        return program("README.md", name).replace(NODE, self.url)
+        return clean | self.exports | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +53,11 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         console = re.search(r"console +(http://[^/\s]+)/console", text)
         assert node
         assert console
-        tokens = {
-            f"{kind.upper()}_TOKEN": token
-            for kind, token in re.findall(r"(user|publisher|admin) token +(\S+)", text)
-        }
-        yield Running(node[1], console[1], tokens, text)
+        line = re.search(r"^ *export (.+)$", text, re.MULTILINE)
+        assert line
+        exports = dict(each.split("=", 1) for each in line[1].split())
+        assert exports["PUSH_URL"] == node[1]
+        yield Running(node[1], console[1], exports, text)
 
 
 @contextmanager
@@ -98,7 +91,7 @@ def acked(running: Running, notification_id: str) -> list[str]:
     """The devices of the demo user that acknowledged a notification."""
     answer = httpx.get(
         f"{running.url}/v1/users/demo/notifications",
-        headers={"Authorization": f"Bearer {running.tokens['PUBLISHER_TOKEN']}"},
+        headers={"Authorization": f"Bearer {running.exports['PUBLISHER_TOKEN']}"},
         timeout=10,
     ).json()
     for note in answer["notifications"]:
@@ -119,7 +112,7 @@ def test_each_way_to_publish_puts_the_notification_into_the_mailbox(
     running: Running, tmp_path: Path, name: str, command: list[str], text: str
 ) -> None:
     path = tmp_path / name
-    path.write_text(running.adapted(name))
+    path.write_text(program("README.md", name))
     done = subprocess.run(
         [*command, path], env=running.environ, capture_output=True, text=True, timeout=30,
         check=False,
@@ -129,7 +122,7 @@ def test_each_way_to_publish_puts_the_notification_into_the_mailbox(
     assert found, done.stdout
     kept = httpx.get(
         f"{running.url}/v1/users/demo/notifications",
-        headers={"Authorization": f"Bearer {running.tokens['PUBLISHER_TOKEN']}"},
+        headers={"Authorization": f"Bearer {running.exports['PUBLISHER_TOKEN']}"},
         timeout=10,
     ).json()["notifications"]
     assert {note["id"]: note["data"] for note in kept}[found[0]] == {"text": text}
@@ -137,9 +130,13 @@ def test_each_way_to_publish_puts_the_notification_into_the_mailbox(
 
 def test_the_answer_is_the_one_that_is_shown(running: Running) -> None:
     done = subprocess.run(
-        ["bash", "-c", running.adapted("publish.sh")], env=running.environ, capture_output=True,
-        text=True, timeout=30, check=True,
-    )  # fmt: skip
+        ["bash", "-c", program("README.md", "publish.sh")],
+        env=running.environ,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=True,
+    )
     shown = re.search(r"```json\n(\{\"id\".*?)\n```", README)
     assert shown
     answer = httpx.Response(200, content=done.stdout).json()
@@ -190,15 +187,12 @@ def test_each_way_to_receive_shows_and_acknowledges(
     running: Running, tmp_path: Path, name: str, command: list[str]
 ) -> None:
     path = tmp_path / name
-    # The address of the command is its default, and another one here.
-    address = f' --url "{running.url}" --device terminal\n'
-    text = running.adapted(name)
-    path.write_text(text.rstrip() + address if name == "listen" else text)
+    path.write_text(program("README.md", name))
     unique = os.urandom(4).hex()
     answer = httpx.post(
         f"{running.url}/v1/notifications",
         json={"to": {"user": "demo"}, "data": {"text": unique}},
-        headers={"Authorization": f"Bearer {running.tokens['PUBLISHER_TOKEN']}"},
+        headers={"Authorization": f"Bearer {running.exports['PUBLISHER_TOKEN']}"},
         timeout=10,
     ).json()
     with _started([*command, str(path)], tmp_path / "output", unique, running.environ):

@@ -1,7 +1,7 @@
 """Where a notification is: the console's trace, over several real nodes."""
 
 import asyncio
-import uuid
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,9 @@ import httpx
 import pytest
 
 from pushsvc.embedded import EmbeddedServer
+from pushsvc.feeds.tracer import PATIENCE
 from pushsvc.protocol import ids
+from tests.support.backend import problem
 from tests.support.nodes import Node, nodes, publisher_token, token, wait_until
 from tests.support.phone import Phone
 
@@ -26,10 +28,19 @@ def team(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def ask(node: Node, auth: str | None = None, **query: Any) -> httpx.Response:
-    if auth is None:  # another operator each time: how often one may ask is no concern here
-        auth = token(f"operator-{uuid.uuid4().hex[:8]}", "push.observe")
+    """What is answered, once not too much was asked just before."""
+    if auth is None:
+        auth = token("operator", "push.observe")
     headers = {"Authorization": f"Bearer {auth}"} if auth else {}
-    return httpx.get(node.admin_url + PATH, params=query, headers=headers, timeout=20)
+
+    answers: list[httpx.Response] = []
+
+    def answered() -> bool:
+        answers.append(httpx.get(node.admin_url + PATH, params=query, headers=headers, timeout=20))
+        return answers[-1].status_code != 429
+
+    wait_until(answered, "an answer")
+    return answers[-1]
 
 
 def trace(node: Node, notification: str, **feed: Any) -> dict[str, Any]:
@@ -308,6 +319,29 @@ def test_only_who_may_see_the_console_is_answered(team: list[Node], user: str) -
     assert ask(team[0], auth=token("op", "push.admin"), id="1-1").status_code == 200
 
 
+async def test_how_much_is_asked_is_bounded_however_many_operators_ask(
+    valkey: EmbeddedServer, tmp_path: Path, user: str
+) -> None:
+    with nodes(1, valkey.url, tmp_path) as (node,):
+        async with httpx.AsyncClient(base_url=node.admin_url, timeout=30) as client:
+            answers = await asyncio.gather(
+                *(
+                    client.get(
+                        PATH,
+                        params={"id": "1-1", "user": user},
+                        headers={"Authorization": f"Bearer {token(f'op-{n}', 'push.observe')}"},
+                    )
+                    for n in range(100)
+                )
+            )
+    told = [answer.status_code for answer in answers]
+    assert set(told) == {200, 429}
+    assert told.count(200) >= 20
+    refused = next(answer for answer in answers if answer.status_code == 429)
+    problem(refused, 429, "rate_limited")
+    assert int(refused.headers["Retry-After"]) >= 1
+
+
 @pytest.mark.parametrize(
     ("query", "told"),
     [
@@ -355,6 +389,29 @@ async def test_a_killed_node_is_named_and_the_rest_is_told_all_the_same(
         found = trace(here, sent)
         assert f"Has ended, and its journal with it: {gone}." in found["note"]
         assert device(found, "phone")["status"] == "offline"
+
+
+def test_a_node_that_has_been_dead_for_a_while_is_not_waited_for(
+    valkey: EmbeddedServer, tmp_path: Path, user: str
+) -> None:
+    with nodes(3, valkey.url, tmp_path, lease_seconds=30) as (here, _, dead):
+        gone = httpx.get(f"{dead.admin_url}/readyz").json()["node"]
+        sent = here.publish(user, 1)
+        assert len(trace(here, sent)["nodes"]) == 3
+        dead.kill()
+
+        def missed() -> dict[str, Any] | None:
+            answer: dict[str, Any] = ask(here, id=sent).json()
+            return answer if [each for each in answer["nodes"] if not each["asked"]] else None
+
+        found = wait_until(missed, "the node to be missed")
+        assert {each["node"]: each["answered"] for each in found["nodes"]}[gone] is False
+        assert [each["node"] for each in found["nodes"] if not each["asked"]] == [gone]
+        assert f"seem to be dead: {gone}." in found["note"]
+        for query in ({"id": sent}, {"id": sent, "user": user}, {"id": "5-5"}):
+            began = time.monotonic()
+            ask(here, **query)
+            assert time.monotonic() - began < PATIENCE / 2, query
 
 
 def test_the_supervisor_of_several_workers_asks_all_of_them(

@@ -10,6 +10,7 @@ import pytest
 
 from pushsvc import embedded
 from pushsvc.embedded import EmbeddedServer, EmbeddedServerError, find_server
+from tests.support.nodes import wait_until
 
 
 def ask(server: EmbeddedServer, command: str) -> str:
@@ -99,6 +100,20 @@ def test_a_killed_server_comes_back_on_its_port_with_its_data(tmp_path: Path) ->
     server.start()
     assert (server.port, ask(server, "GET a")) == (port, "$1\r\n1\r\n")
     server.stop()
+
+
+def test_nothing_watches_the_id_of_a_server_that_has_ended(tmp_path: Path) -> None:
+    # The id may be another process's by the time that the owner dies.
+    with EmbeddedServer(tmp_path) as server:
+        watcher = server._watcher
+        assert watcher is not None
+        assert watcher.poll() is None
+        os.kill(server.pid, signal.SIGKILL)
+        wait_until(lambda: not server.running, "the server to end")
+        assert watcher.poll() is not None
+        server.start()
+        assert server._watcher not in (None, watcher)
+        assert server.running
 
 
 def test_a_relative_directory_stays_where_it_was(

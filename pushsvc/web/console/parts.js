@@ -76,10 +76,15 @@ export function tellTime() {
   for (const element of document.querySelectorAll("[data-ago]")) element.textContent = ago(Number(element.dataset.ago), now);
 }
 
-/** A table in a box that scrolls sideways by itself, also by keyboard, where it is wider than the page. */
+/**
+ * A table in a box that scrolls sideways by itself, also by keyboard, where it is wider than the page.
+ * `heads` are texts or elements. On a phone the cells of a row lie below each other, each with its head.
+ */
 export function table(caption, heads, rows, { unseen = false } = {}) {
+  const labels = heads.map((head) => head.textContent ?? head);
+  for (const row of rows) [...row.children].forEach((cell, index) => { cell.dataset.label = labels[index]; });
   return h("div", { class: "scroll", tabindex: 0, role: "group", "aria-label": `Table: ${caption}` },
-    h("table", {},
+    h("table", { class: "stacks" },
       h("caption", { class: unseen ? "unseen" : null }, caption),
       h("thead", {}, h("tr", {}, heads.map((head) => (head instanceof Node ? head : h("th", { scope: "col" }, head))))),
       h("tbody", {}, rows)));

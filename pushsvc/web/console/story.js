@@ -1,6 +1,6 @@
 // What became of a notification, in plain words. Pure.
 
-import { ago, duration } from "./format.js";
+import { ago, duration, plural } from "./format.js";
 import { idTime } from "./ids.js";
 
 /** The statuses of a notification and of a device: a tone, and the words for it. */
@@ -59,14 +59,18 @@ export function feedWords(feed) {
 }
 
 /**
- * The story as sentences.
+ * The story as sentences, one for the devices of each status: a table tells of them one by one.
  *
  * @param trace the answer of `/console/api/trace`
  * @param {number} now milliseconds
  */
 export function summary(trace, now) {
   const start = acceptedAt(trace);
-  const sentences = trace.devices.map((device) => deviceSentence(device, start, now));
+  const statuses = [...new Set(trace.devices.map(({ status }) => status))];
+  const sentences = statuses.map((status) => {
+    const devices = trace.devices.filter((each) => each.status === status);
+    return devices.length > 1 ? devicesSentence(status, devices, start) : deviceSentence(devices[0], start, now);
+  });
   if (trace.status === "expired") sentences.push("Its time to live has passed: it is not delivered any more.");
   if (trace.note) sentences.push(trace.note);
   if (!sentences.length) sentences.push(alone(trace));
@@ -86,6 +90,26 @@ function alone({ feed, steps }) {
       : "Nobody was connected: known devices get it when they return.";
   }
   return "It has not been sent to anyone yet.";
+}
+
+function devicesSentence(status, devices, start) {
+  const all = plural(devices.length, "device");
+  switch (status) {
+    case "acked": {
+      const times = devices.filter(({ time }) => time).map(({ time }) => Date.parse(time));
+      const known = start !== null && times.length === devices.length;
+      const last = known ? `, the last ${duration((Math.max(...times, start) - start) / 1000)} after it was accepted` : "";
+      return `Acknowledged by ${all}${last}.`;
+    }
+    case "sent":
+      return `${all} were sent it and have not acknowledged.`;
+    case "offline":
+      return `${all} are offline: it waits for each.`;
+    case "waiting":
+      return `For ${all} it waits.`;
+    default:
+      return `${all}: ${statusOf(status).words}.`;
+  }
 }
 
 function deviceSentence({ device, status, time, why }, start, now) {

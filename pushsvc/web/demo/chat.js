@@ -1,7 +1,7 @@
 // Chat rooms: messages, who is typing, who has read what, and who is here.
 //
 // The same topic and the same messages as examples/chat.py: the two can talk to each other.
-import { $, client, el, showState, title } from "./shared.js";
+import { $, client, el, here, showState, title } from "./shared.js";
 
 const TOPIC = "chat.lobby";
 
@@ -93,7 +93,7 @@ class Member {
   }
 
   showPeople() {
-    $(".here", this.view).textContent = `Here: ${[...this.people].sort().map(title).join(", ")}`;
+    $(".here", this.view).textContent = here(this.people, this.name);
   }
 
   line(text, className = "new") {

@@ -1,5 +1,5 @@
 // The demo: a backend, two users with a client each, and a node that can be killed.
-import { $, Backend, client, el, node, nodes, pause, post, showState, title, token } from "./shared.js";
+import { $, Backend, client, el, here, node, nodes, pause, post, showState, title, token } from "./shared.js";
 
 const ROOM = "demo.room"; // to see who is here
 const LATE = 3000; // ms after which what did not come is missing
@@ -129,8 +129,7 @@ class Person {
 
   showHere() {
     if (this.away) return;
-    const others = [...this.#here].filter((each) => each !== this.user).map(title);
-    this.hereNote.textContent = others.length ? `Sees: ${others.join(", ")}` : "Sees nobody else here.";
+    this.hereNote.textContent = here(this.#here, this.user);
     if (this.user === "ben" && people.anna?.away && !this.#here.has("anna")) done("presence");
   }
 
@@ -317,11 +316,14 @@ function watchOffline() {
 }
 
 $("#docs").href = `${node}/docs`;
-$("#console").addEventListener("click", async (event) => {
-  event.preventDefault();
+
+/** Leads to the console with a token, which is made anew before the link is used: it lasts an hour. */
+async function signConsoleIn() {
   const scopes = ["push.admin", "push.publish"];
-  location.href = `/console#token=${await token("admin", { scopes })}`;
-});
+  $("#console").href = `/console#token=${await token("admin", { scopes })}`;
+}
+for (const near of ["pointerenter", "focus"]) $("#console").addEventListener(near, signConsoleIn);
+signConsoleIn();
 
 setInterval(() => {
   count();

@@ -7,6 +7,7 @@ import { $, client, showState, title } from "./shared.js";
 const TOPIC = "game.arena";
 const HZ = 20;
 const [WIDTH, HEIGHT] = [48, 19];
+const MARGIN = 1.6; // around what is shown, so that nobody is cut off at an edge
 const GONE = 1000; // ms without a position after which a player is not shown
 const KEYS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
@@ -27,7 +28,9 @@ class Player {
     $("#players").append(this.view);
     this.field.addEventListener("pointermove", (event) => {
       const { left, top, width, height } = this.field.getBoundingClientRect();
-      this.moveTo(((event.clientX - left) / width) * WIDTH, ((event.clientY - top) / height) * HEIGHT);
+      const x = ((event.clientX - left) / width) * (WIDTH + 2 * MARGIN) - MARGIN;
+      const y = ((event.clientY - top) / height) * (HEIGHT + 2 * MARGIN) - MARGIN;
+      this.moveTo(inside(x, WIDTH), inside(y, HEIGHT));
     });
     this.field.addEventListener("keydown", (event) => {
       const [x, y] = KEYS[event.key] ?? [];
@@ -90,6 +93,9 @@ class Player {
     this.received = 0;
   }
 }
+
+/** The place in the field that is nearest: who points at the margin does not come in on the other side. */
+const inside = (at, size) => Math.min(Math.max(at, 0), size - 0.1);
 
 /** A player: a circle, and a name. */
 function circle(name, own) {

@@ -73,6 +73,7 @@ $("#kickoff").addEventListener("click", async () => {
 });
 
 const screens = Array.from({ length: SCREENS }, (_, number) => new Screen(number));
-await Promise.all(screens.map((screen) => screen.ready));
+let up = 0;
+await Promise.all(screens.map(({ ready }) => ready.then(() => ($("#ready").textContent = `${(up += 1)} of ${SCREENS} connected`))));
 $("#ready").textContent = `${SCREENS} screens are connected.`;
 $("#kickoff").disabled = false;

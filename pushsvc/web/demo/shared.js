@@ -6,6 +6,18 @@ import { connect } from "/client.js";
 /** Where the node is. */
 export const node = (await get("/dev/node")).url;
 
+// The line that runs the example in Python, which has to be told of a node at other addresses than the usual ones.
+const python = document.querySelector("#python");
+if (python) python.textContent = inTerminal(node, location.origin, python.textContent);
+
+function inTerminal(url, adminUrl, command) {
+  const usual = (address, port) => [`http://127.0.0.1:${port}`, `http://localhost:${port}`].includes(address);
+  const variables = [];
+  if (!usual(url, 8080)) variables.push(`PUSH_URL=${url}`);
+  if (!usual(adminUrl, 9090)) variables.push(`PUSH_ADMIN_URL=${adminUrl}`);
+  return [...variables, command].join(" ");
+}
+
 /** The processes behind it: `[{node, pid, ready}]`. */
 export const nodes = async () => (await get("/dev/node")).nodes;
 
@@ -117,6 +129,12 @@ export const $ = (selector, inside = document) => inside.querySelector(selector)
 
 /** A user's name as one writes it. */
 export const title = (user) => user[0].toUpperCase() + user.slice(1);
+
+/** Who is here, as a user sees it. */
+export const here = (users, self) => {
+  const names = [...users].sort().map((user) => (user === self ? `${title(user)} (you)` : title(user)));
+  return `Here: ${names.join(", ") || "nobody"}`;
+};
 
 const WORDS = {
   connecting: "connecting…",

@@ -31,9 +31,9 @@ class Board {
     this.prices.set(share, price);
     if (change) this.changes += 1;
     else this.states += 1;
-    $(".told", this.view).textContent = `${this.states} as state, ${this.changes} changes`;
+    $(".told", this.view).textContent = `${this.states} kept, then ${this.changes} new`;
     const list = $(".list", this.view);
-    list.append(el("li", {}, `${share} ${price.toFixed(2)}`, el("small", {}, change ? "change" : "state")));
+    list.append(el("li", {}, `${share} ${price.toFixed(2)}`, el("small", {}, change ? "new" : "kept")));
     if (list.children.length > 100) list.firstChild.remove();
     list.scrollTop = list.scrollHeight;
     this.show(share, before === undefined ? 0 : price - before);

@@ -13,7 +13,6 @@ test("the story tells of each device what it did, and when", () => {
     devices: [
       { device: "phone", status: "acked", time: after(34) },
       { device: "laptop", status: "sent", time: after(58_000) },
-      { device: "tv", status: "sent", time: after(50_000), why: "sent 3 times, not acknowledged" },
       { device: "tablet", status: "offline", why: "not connected: it is sent when the device comes back, after 2 others" },
       { device: "watch", status: "waiting", why: "its window is full" },
     ],
@@ -21,10 +20,24 @@ test("the story tells of each device what it did, and when", () => {
   assert.deepEqual(told, [
     "Acknowledged by phone 34 ms after it was accepted.",
     "laptop was sent it 2 s ago and has not acknowledged.",
-    "tv was sent it 10 s ago: sent 3 times, not acknowledged.",
     "tablet is offline: it is sent when the device comes back, after 2 others.",
     "For watch it waits: its window is full.",
   ]);
+});
+
+test("several devices with the same status are one sentence", () => {
+  const devices = (status, ...times) => times.map((time, index) => ({ device: `d${index}`, status, time: time && after(time) }));
+  const told = (...all) => summary(trace({ steps: [{ time: after(0), what: "accepted" }], devices: all }), START + 60_000);
+  assert.deepEqual(told(...devices("acked", 34, 1200), ...devices("offline", null, null, null)), [
+    "Acknowledged by 2 devices, the last 1.2 s after it was accepted.",
+    "3 devices are offline: it waits for each.",
+  ]);
+  assert.deepEqual(told(...devices("acked", 34, null)), ["Acknowledged by 2 devices."]);
+  assert.deepEqual(told(...devices("sent", 3, 4), ...devices("waiting", null, null), ...devices("paused", null, null)), [
+    "2 devices were sent it and have not acknowledged.", "For 2 devices it waits.", "2 devices: paused.",
+  ]);
+  const [tv] = [{ device: "tv", status: "sent", time: after(50_000), why: "sent 3 times, not acknowledged" }];
+  assert.deepEqual(told(tv), ["tv was sent it 10 s ago: sent 3 times, not acknowledged."]);
 });
 
 test("times that are not known any more are left out", () => {

@@ -163,6 +163,31 @@ def test_a_repeated_request_is_no_second_notification() -> None:
     assert [each.what for each in steps] == ["accepted", "routed", "sent", "repeated"]
 
 
+@pytest.mark.parametrize(
+    ("after", "durability", "steps"),
+    [
+        ([0.001], "memory", [("accepted", "n1"), ("routed", "n1")]),
+        ([-0.002], "memory", [("accepted", "n1"), ("routed", "n1")]),
+        ([0.9], "memory", [("accepted", "n1"), ("routed", "n1")]),
+        ([2.5], "fsync", [("accepted", "n1"), ("routed", "n1")]),
+        ([2.5], "", [("accepted", "n1"), ("routed", "n1")]),
+        ([14], "memory", [("accepted", ""), ("repeated", "n1")]),
+        ([1.5], "none", [("accepted", ""), ("repeated", "n1")]),
+        ([14], "fsync", [("accepted", ""), ("repeated", "n1")]),
+        ([14, 20], "", [("accepted", ""), ("repeated", "n1"), ("repeated", "n1")]),
+        ([0.001, 14], "memory", [("accepted", "n1"), ("routed", "n1"), ("repeated", "n1")]),
+    ],
+)
+def test_what_is_remembered_long_after_the_append_is_a_repeated_request(
+    after: list[float], durability: str, steps: list[tuple[str, str]]
+) -> None:
+    # The node that appended it was killed: its journal is gone, the id still tells when that was.
+    events = [seen("accepted", each, by="shop", durability=durability) for each in after]
+    found = told(KEPT, *events).steps
+    assert [(each.what, each.node) for each in found] == steps
+    assert found[0].time == AT
+
+
 def test_a_fan_out_is_one_step_a_node() -> None:
     spread = [
         seen("spread", 0.1, "n1", "t:news", count=900, late=3),

@@ -1,6 +1,7 @@
 """Asking the nodes, on a real server: who answers, who does not, and what stays behind."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import cast
 
@@ -11,9 +12,12 @@ from pushsvc.feeds.connect import connector
 from pushsvc.feeds.feed import Bounds
 from pushsvc.feeds.journal import Answer, Journal, Seen
 from pushsvc.feeds.nodes import Inbox, Leases, Outbox, unpack_notice
-from pushsvc.feeds.tracer import MOST_ALSO, QUESTION, Tracer, reply
+from pushsvc.feeds.summaries import SILENT, Summaries, Summary
+from pushsvc.feeds.tracer import MOST_ALSO, PLACES, QUESTION, Tracer, reply
 from pushsvc.protocol import ids
 from tests.support.store import FEED, Store
+
+PATIENCE = 0.3
 
 Answers = Callable[[int, str | None], Answer]
 
@@ -28,7 +32,12 @@ class World:
         self.leases = Leases(lane, keys, scripts, 10)
         self.outbox = Outbox(lane, keys)
         self.own = Journal(10)
-        self.tracer = Tracer(lane, keys, scripts, self.leases, self.outbox, self.own, 0.3)
+        self.summaries = Summaries(lane, keys, 10)
+        self.tracer = Tracer(
+            lane, keys, scripts, self.leases, self.summaries, self.outbox, self.own, PATIENCE
+        )
+        self.asked: list[tuple[str, list[str]]] = []
+        """Who was asked, with what besides the id."""
         self.tasks: list[asyncio.Task[None]] = []
 
     async def node(self, name: str, answer: Answers | None) -> None:
@@ -48,9 +57,17 @@ class World:
                 if kind == b"n":
                     notice = unpack_notice(packet)
                     assert notice.kind == QUESTION
-                    question, entry_id = notice.values
+                    question, entry_id, *more = notice.values
+                    self.asked.append((name, more))
                     found = answer(ids.parse(entry_id), notice.feed or None)
                     reply(self.store.lane, self.store.keys, question, name, found)
+
+    async def heard_of(self, name: str, seconds_ago: float) -> None:
+        """A node said something of itself, this long ago."""
+        await self.leases.look()
+        at = round(1000 * (self.leases.redis_time() - seconds_ago))
+        self.summaries.tell(Summary(name, time=at))
+        await self.store.lane.one("PING")
 
     def answers(self) -> list[str]:
         """The answers that nobody took."""
@@ -194,3 +211,57 @@ async def test_an_answer_that_comes_too_late_is_gone_in_seconds(world: World) ->
     await world.store.lane.one("PING")
     (key,) = world.answers()
     assert 0 < world.store.redis.pttl(key) <= 10_000
+
+
+async def test_a_node_that_does_not_answer_costs_the_wait_for_one_answer(world: World) -> None:
+    sent = await world.store.publish()
+    await world.node("n1", knows("n1", FEED))
+    await world.node("n2", None)
+    began = time.monotonic()
+    found = await world.tracer.trace(sent, None)
+    assert PATIENCE <= time.monotonic() - began < 1.8 * PATIENCE
+    assert (found.feed, found.unasked) == (FEED, [])
+    assert "Did not answer in time, so what they did is missing here: n2." in found.note
+
+
+@pytest.mark.parametrize("feed", [FEED, None])
+async def test_a_node_that_seems_to_be_dead_is_not_waited_for(
+    world: World, feed: str | None
+) -> None:
+    sent = await world.store.publish()
+    await world.node("n1", knows("n1", FEED))
+    await world.node("n2", None)
+    await world.heard_of("n1", 1)
+    await world.heard_of("n2", SILENT + 1)
+    began = time.monotonic()
+    found = await world.tracer.trace(sent, feed)
+    assert time.monotonic() - began < 0.9 * PATIENCE
+    assert found.feed == FEED
+    assert found.unasked == ["n2"]
+    assert found.answers["n2"] is None
+    assert "seem to be dead: n2." in found.note
+    assert "Did not answer" not in found.note
+
+
+async def test_an_id_that_nobody_knows_names_the_node_that_was_not_asked(world: World) -> None:
+    await world.node("n1", None)
+    await world.heard_of("n1", SILENT + 1)
+    found = await world.tracer.trace(1, None)
+    assert (found.status, found.unasked) == ("unknown", ["n1"])
+    assert "seem to be dead: n1." in found.note
+
+
+async def test_a_journal_is_searched_once_for_a_trace(world: World) -> None:
+    sent = await world.store.publish()
+
+    def once(_entry_id: int, feed: str | None) -> Answer:
+        seen = [Seen(1.0, "accepted", each, "n1") for each in (FEED, "t:news")]
+        return Answer(seen if feed is None else [], [], None)
+
+    await world.node("n1", once)
+    found = await world.tracer.trace(sent, None)
+    assert world.asked == [("n1", []), ("n1", [PLACES])]
+    assert (found.steps[0].what, found.steps[0].node) == ("accepted", "n1")
+    answer = found.answers["n1"]
+    assert answer is not None
+    assert [each.feed for each in answer.seen] == [FEED]

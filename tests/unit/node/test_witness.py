@@ -8,7 +8,7 @@ from pushsvc.embedded import EmbeddedServer
 from pushsvc.feeds.feed import Bounds
 from pushsvc.feeds.journal import Answer
 from pushsvc.feeds.nodes import Leases, Notice, Outbox
-from pushsvc.feeds.tracer import QUESTION
+from pushsvc.feeds.tracer import PLACES, QUESTION
 from pushsvc.node.witness import Witness
 from pushsvc.protocol import ids
 from pushsvc.protocol.limits import Rate
@@ -59,6 +59,13 @@ async def test_it_answers_under_its_name_what_its_journal_remembers(asked: Asked
 async def test_a_question_of_a_newer_version_may_say_more(asked: Asked) -> None:
     asked.witness.notice(Notice(QUESTION, FEED, ["q1", ids.render(SENT), "and more"]))
     assert len(asked.answers) == 1
+
+
+async def test_who_asks_for_places_alone_is_not_told_again_what_is_remembered(asked: Asked) -> None:
+    asked.witness.notice(Notice(QUESTION, FEED, ["q1", ids.render(SENT), PLACES]))
+    ((question, _, answer),) = asked.answers
+    assert question == "q1"
+    assert answer.seen == []
 
 
 async def test_a_kind_of_notice_that_it_does_not_know_is_ignored(asked: Asked) -> None:

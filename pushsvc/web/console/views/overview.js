@@ -93,7 +93,7 @@ export function overviewView(app) {
 
 function tilesOf(answer, point) {
   const total = (name) => answer.nodes.reduce((all, node) => all + (node.totals[name] ?? 0), 0);
-  const perSecondTile = (label, name) => tile(label, amount(point?.rates?.[name]), "/s", `${count(total(name))} in all`);
+  const perSecondTile = (label, name) => tile(label, amount(point?.rates?.[name]), "/s", `${count(total(name))} since the ${answer.nodes.length === 1 ? "node" : "nodes"} started`);
   return [
     tile("Connections", count(point?.connections), "", plural(answer.nodes.length, "node")),
     perSecondTile("Published", "published"),

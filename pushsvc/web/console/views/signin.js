@@ -26,7 +26,7 @@ export function signInView({ why, kept, signIn, retry }) {
       button.disabled = false;
     },
   }, token.element, h("div", { class: "actions" }, button),
-  h("p", { class: "hint" }, "It stays in this tab and is sent to this node only. To make one, here with the scope that sending needs as well:"),
+  h("p", { class: "hint" }, "It stays in this tab and is sent to this node only. ", h("code", {}, "pushsvc dev"), " prints an address that signs in by itself. Elsewhere, where PUSHSVC_JWT_SECRET is set as for the node, this makes a token, with the scope for sending too:"),
   h("pre", {}, COMMAND));
   if (why) page.body.append(notice(kept ? "warn" : "bad", why, kept ? h("p", {}, h("button", { type: "button", onclick: retry }, "Try again")) : null));
   page.body.append(form);

@@ -116,7 +116,7 @@ function step({ what, at, since, after, node, device, connection, by, attempt, n
     h("div", {},
       h("div", { class: "row" }, h("b", {}, what),
         h("span", { class: "since" }, since ? `+${duration(Math.max(since, 0))}` : null),
-        after ? h("span", { class: "soft" }, `${duration(after)} after the last`) : null),
+        after && after !== since ? h("span", { class: "soft" }, `${duration(after)} after the last`) : null),
       h("div", { class: "soft" }, h("time", { datetime: new Date(at).toISOString() }, stamp(at)), facts.map((fact) => [" · ", fact]))));
 }
 

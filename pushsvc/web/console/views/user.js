@@ -20,7 +20,7 @@ export function userView(app, { user }) {
 function anyUser() {
   const page = new Page("Users", "Find a user to see its devices, its mailbox and who acknowledged what.");
   const id = field("User id", h("input", { id: "user-id", autocomplete: "off", spellcheck: "false", maxlength: 128 }),
-    "The id as in the user's tokens (sub). The key / leads to the search from anywhere.");
+    ["The id as in the user's tokens (sub).", h("span", { class: "by-key" }, " The key / leads to the search from anywhere.")]);
   page.body.append(h("form", {
     class: "panel narrow",
     novalidate: true,
@@ -74,7 +74,7 @@ function oneUser(app, user) {
       pages[0] ??= list.notifications.length ? following(list.notifications[0].id) : null;
       online.replaceChildren(about.online
         ? badge("ok", `Online with ${plural(about.devices.reduce((all, each) => all + each.connections.length, 0), "connection")}`)
-        : badge("idle", "Offline"));
+        : badge("idle", known(about) ? "Offline" : "Nothing is known of this user"));
       replace(devices, devicesTable(about.devices));
       replace(mailbox, mailboxList(about.mailbox, list));
     } catch (problem) {
@@ -141,17 +141,20 @@ function oneUser(app, user) {
   return page;
 }
 
+/** Whether a device has connected, or anything is kept: an id that is misspelt has neither. */
+const known = ({ online, devices, mailbox }) => online || devices.length > 0 || mailbox.length > 0;
+
 function devicesTable(devices) {
   if (!devices.length) return h("p", { class: "soft" }, "No device of this user has connected yet.");
-  return table("Devices", ["Device", "Connected", "Acknowledged up to", "Waiting"].map((head) =>
+  return table("Devices", ["Device", "Connected", "Waiting", "Acknowledged up to"].map((head) =>
     h("th", { scope: "col", class: head === "Waiting" ? "number" : null }, head)), devices.map((each) => h("tr", {},
     h("th", { scope: "row" }, each.device),
     h("td", {}, each.connections.length
       ? h("ul", { class: "plain" }, each.connections.map((one) => h("li", {},
         badge("ok", `${one.transport ?? "connected"}`), " on ", h("code", {}, one.node), " ", one.since ? when(one.since, { full: false }) : null)))
       : badge("idle", "offline")),
-    h("td", {}, each.acked ? h("code", {}, each.acked) : h("span", { class: "soft" }, "nothing yet")),
-    h("td", { class: "number" }, count(each.waiting), each.more ? " or more" : null))), { unseen: true });
+    h("td", { class: "number" }, count(each.waiting), each.more ? " or more" : null),
+    h("td", {}, each.acked ? h("code", {}, each.acked) : h("span", { class: "soft" }, "nothing yet")))), { unseen: true });
 }
 
 function card(user, { id, time, expires, acked, data, event, ...rest }, may, recall) {

@@ -19,7 +19,9 @@ from pushsvc.web.rates import RequestRates
 from pushsvc.web.users import rfc3339, told
 
 PER_SECOND: Final = 10
-"""Traces that one operator may ask for: each asks every node."""
+"""Traces that a process answers, whoever asks: each has every node search its journal."""
+EVERYONE: Final = ""
+"""The one caller that all operators are to their rate."""
 PARAMETERS: Final = frozenset({"id", "user", "topic", "broadcast"})
 
 
@@ -34,7 +36,7 @@ class TraceHandler(Handler):
         Args:
             tracer: asks the feed and the nodes.
             verifier: of tokens; it lets in who may see the console.
-            rates: how fast each operator may ask.
+            rates: how fast all operators together may ask.
         """
         self._tracer = tracer
         self._verifier = verifier
@@ -42,8 +44,8 @@ class TraceHandler(Handler):
 
     async def get(self) -> None:
         """Answer with the trace."""
-        claims = await authorize(self.request, self._verifier)
-        self._rates.spend(claims.user, time.monotonic())
+        await authorize(self.request, self._verifier)
+        self._rates.spend(EVERYONE, time.monotonic())
         entry_id, feed = asked(self.request.query_arguments)
         self.write_json(200, _trace(await self._tracer.trace(entry_id, feed)))
 
@@ -89,7 +91,10 @@ def _trace(trace: Trace) -> dict[str, Any]:
         "devices": [_timed(device) for device in trace.devices],
         "note": trace.note,
         "also": [_feed(feed) for feed in trace.also],
-        "nodes": [_node(node, answer) for node, answer in trace.answers.items()],
+        "nodes": [
+            _node(node, answer, asked=node not in trace.unasked)
+            for node, answer in trace.answers.items()
+        ],
     }
 
 
@@ -105,11 +110,12 @@ def _timed(value: Step | Device) -> dict[str, Any]:
     return fields
 
 
-def _node(node: str, answer: Answer | None) -> dict[str, Any]:
-    """Whether a node answered, and from when on its journal remembers everything."""
+def _node(node: str, answer: Answer | None, *, asked: bool) -> dict[str, Any]:
+    """Whether a node was asked and answered, and from when on its journal remembers everything."""
     since = None if answer is None or answer.since is None else answer.since
     return {
         "node": node,
+        "asked": asked,
         "answered": answer is not None,
         "since": None if since is None else rfc3339(round(since * 1000)),
     }

@@ -11,7 +11,7 @@ from pushsvc.store import open_store
 from pushsvc.verifying import verifier_of
 from pushsvc.web.desk import Desk, DeskGate
 from pushsvc.web.rates import RequestRates
-from pushsvc.web.trace import PER_SECOND as TRACES_PER_SECOND
+from pushsvc.web.tracing import PER_SECOND as TRACES_PER_SECOND
 
 MAX_BODY: Final = 64 * 1024
 """Bytes of what the console sends: a notification to try something out."""
@@ -60,6 +60,7 @@ async def desk(settings: Settings) -> AsyncIterator[Desk]:
                     store.keys,
                     store.scripts,
                     store.leases,
+                    store.summaries,
                     store.outbox,
                     store.journal,
                 ),
