@@ -45,7 +45,13 @@ CONNECT: Final[Mapping[str, Any]] = {
     "device": "d1",
     "transports": ["websocket"],
 }
-TIMING: Final[Mapping[str, int]] = {"first": 10, "max": 40, "uptime": 60_000, "open": 2000}
+TIMING: Final[Mapping[str, int]] = {
+    "first": 10,
+    "max": 40,
+    "uptime": 60_000,
+    "open": 2000,
+    "answer": 30_000,
+}
 """Milliseconds. Few scenarios are about time; the others need not wait."""
 
 

@@ -9,7 +9,11 @@ const tell = (event, fields = {}) =>
 /** Close codes and statuses as numbers, other codes as they are. */
 const codeOf = (error) =>
   error.status ?? (/^\d+$/.test(error.code) ? Number(error.code) : error.code);
-const told = (error) => ({ code: codeOf(error) ?? error.name, detail: error.message });
+const told = (error) => ({
+  code: codeOf(error) ?? error.name,
+  detail: error.message,
+  topic: error.topic,
+});
 
 /** Waits for values that commands bring. */
 class Slot {

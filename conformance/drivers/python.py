@@ -69,7 +69,13 @@ class Driver:
             topics=command.get("topics", {}),
             ack=command.get("ack", "auto"),
             queue=command.get("queue", 100),
-            timing=Timing(timing["first"], timing["max"], timing["uptime"], timing["open"]),
+            timing=Timing(
+                timing["first"],
+                timing["max"],
+                timing["uptime"],
+                timing["open"],
+                timing["answer"],
+            ),
             on_state=tell_state,
         )
 
@@ -143,7 +149,7 @@ class Driver:
             case Presence():
                 tell("presence", message=message.raw)
             case Problem():
-                tell("error", code=message.code, detail=message.detail)
+                tell("error", code=message.code, detail=message.detail, topic=message.topic)
         return True
 
     async def _ack(self, command: dict[str, Any]) -> None:

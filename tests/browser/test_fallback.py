@@ -1,8 +1,10 @@
 """Where a proxy breaks WebSockets, the page gets the same by other ways."""
 
+import re
 from collections.abc import Iterator
 
 import pytest
+from playwright.sync_api import Route
 
 from tests.browser.gateway import Gateway
 from tests.browser.pages import PageServer
@@ -61,6 +63,36 @@ def test_a_proxy_that_also_holds_streams_back_leaves_the_poll(
     assert [d for d in tab.data() if isinstance(d, int)] == list(range(5))
     assert [d for d in tab.data() if isinstance(d, str)] == [f"news {n}" for n in range(5)]
     wait_until(lambda: acked(node, "u1", last) == ["web"], "the acknowledgement")
+
+
+@pytest.mark.parametrize("part", ["client-fallback.js", "client-tabs.js"])
+def test_a_part_that_cannot_be_loaded_once_is_loaded_at_the_next_turn(
+    tabs: Tabs, pages: PageServer, node: Node, gateway: Gateway, part: str
+) -> None:
+    tabs.expected += [*LOST, REFUSED, r"Failed to load resource: net::ERR_FAILED"]
+    gateway.upgrades = "refuse" if part == "client-fallback.js" else "pass"
+    context = tabs.context()
+    asked: list[str] = []
+
+    def lose_the_first(route: Route) -> None:
+        asked.append(route.request.url)
+        if len(asked) == 1:
+            route.abort()
+        else:
+            route.continue_()
+
+    context.route(re.compile(re.escape(part)), lose_the_first)
+    timing = {**QUICK, "upgrade": 60_000}
+    tab = tabs.client(pages, gateway.url, context=context, timing=timing)
+    tab.connected("sse" if part == "client-fallback.js" else "websocket", seconds=20)
+    node.publish("u1", "by whatever way")
+    tab.received(1)
+    # Without its part the first tab is alone; the ones after it share.
+    for _ in range(2):
+        tabs.client(pages, gateway.url, context=context, timing=timing).connected(seconds=20)
+    assert len(asked) > 1
+    if part == "client-tabs.js":
+        assert tabs.sockets == 2
 
 
 @pytest.mark.parametrize("fallback", ["sse", "poll"])

@@ -6,7 +6,7 @@ import pytest
 
 from tests.browser.backend import Backend
 from tests.browser.pages import PageServer
-from tests.browser.tabs import ClientTab, Tabs
+from tests.browser.tabs import LOST, ClientTab, Tabs
 from tests.support.nodes import Node, wait_until
 
 
@@ -172,6 +172,32 @@ def test_what_no_tab_has_handled_is_not_acknowledged_for_it(
     for tab in (first, late):
         tab.wait("kept.notifications.some(n => n.data === 'seen by both')")
     assert late.data() == ["seen by both"]
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["both listen", "only the heir listens"])
+def test_a_tab_that_takes_over_misses_nothing_of_a_topic_it_saw_nothing_of(
+    tabs: Tabs, pages: PageServer, node: Node, *, shared: bool
+) -> None:
+    tabs.expected += LOST
+    _topic(node, "long ago")
+    browser, timing = tabs.context(), {"first": 3_000, "max": 3_000}
+    leader = tabs.client(
+        pages, node, context=browser, topics=["news"] if shared else [], timing=timing
+    )
+    leader.connected()
+    heir = tabs.client(pages, node, context=browser, topics=["news"], timing=timing)
+    heir.connected()
+    heir.page.evaluate("push.subscribe('news')")
+    heir.page.evaluate("push.presence('news')")  # answered behind what was kept
+    if shared:
+        heir.wait("performance.getEntriesByType('resource').some(e => e.name.includes('/v1/poll'))")
+    node.kill()
+    leader.close()
+    heir.wait("state().status === 'waiting'")
+    node.start()
+    _topic(node, "meanwhile")
+    heir.received(1)
+    assert heir.data() == ["meanwhile"]
 
 
 def _topic(node: Node, data: object) -> None:

@@ -51,7 +51,7 @@ export async function assets() {
     const { code } = await minify(await built(part, [alone, served]), {
       module: true,
       ecma: 2020,
-      compress: { passes: 3 },
+      compress: { passes: 3, unsafe_arrows: true, unsafe_methods: true },
       format: { preamble: "/*! pushsvc client, Apache-2.0 */" },
     });
     modules[`${name}.js`] = `${code}\n`;

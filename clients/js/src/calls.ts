@@ -3,7 +3,12 @@ import { PushError } from "./errors.js";
 import type { Link } from "./transports/link.js";
 import type { Reply, ServerMessage } from "./types.js";
 
+/** Most requests that wait for their turn on a connection. */
+const MOST_WAITING = 1000;
+
 interface Call {
+  /** Its place in the order. */
+  readonly turn: number;
   readonly message: ServerMessage;
   resolve(reply: Reply): void;
   reject(error: Error): void;
@@ -12,53 +17,66 @@ interface Call {
 /**
  * The requests of the application: sent on whichever link there is, or when there is one.
  *
+ * Several are under way at a time. Once the server says that it is too many, they go one by one at
+ * the pace that it names: who goes on asking is disconnected.
+ *
  * @param ready the link there is
- * @param most how many may wait
+ * @param most how many may wait for a link
  */
 export function calls(ready: () => Link | undefined, most: number) {
+  /** In order. */
   const waiting: Call[] = [];
-  let sending = false;
+  let turns = 0;
+  let sent = 0;
+  /** Seconds after each request; 0 until the server says that it is too many. */
+  let pace = 0;
   let closed: PushError | undefined;
 
   function call(message: ServerMessage): Promise<Reply> {
-    if (message.ephemeral && !waiting.length) {
-      // Worthless by the time that there is a connection.
-      return ready()?.request(message) ?? Promise.resolve({ durability: "none", connections: 0 });
-    }
     if (closed) return Promise.reject(closed);
-    if (waiting.length >= most) {
-      return Promise.reject(new PushError("queue_full", `${most} requests wait already`));
+    const link = ready();
+    if (message.ephemeral) {
+      // Worthless by the time that there is a connection.
+      return link?.request(message) ?? Promise.resolve({ durability: "none", connections: 0 });
+    }
+    if (waiting.length >= (link ? MOST_WAITING : most)) {
+      return Promise.reject(new PushError("queue_full", `${waiting.length} requests wait already`));
     }
     return new Promise((resolve, reject) => {
-      waiting.push({ message, resolve, reject });
+      waiting.push({ turn: turns++, message, resolve, reject });
       flush();
     });
   }
 
-  /** Sends what waits, one after the other, so that the order is kept when one is put off. */
-  async function flush(): Promise<void> {
-    if (sending) return;
-    sending = true;
+  /** Sends what waits, as far as it may be; a new link begins with no pace. */
+  function flush(now = pace): void {
+    pace = now;
     for (;;) {
       const link = ready();
-      const call = waiting[0];
-      if (!link || !call) break;
-      try {
-        call.resolve(await link.request(call.message));
-        waiting.shift();
-      } catch (e) {
-        const error = e as PushError;
-        if (error.code === "rate_limited") {
-          await sleep((error.retryAfter ?? 1) * 1000);
-        } else if (error.code !== "unknown" || call.message.type === "publish") {
-          call.reject(error);
-          waiting.shift();
-        } else if (link === ready()) {
-          await sleep(1000);
-        }
-      }
+      if (!link || !waiting.length || sent >= (pace ? 1 : link.most)) return;
+      send(link, waiting.shift() as Call);
     }
-    sending = false;
+  }
+
+  async function send(link: Link, call: Call): Promise<void> {
+    sent++;
+    try {
+      call.resolve(await link.request(call.message));
+    } catch (e) {
+      const { code, retryAfter = 1 } = e as PushError;
+      const limited = code === "rate_limited";
+      if (limited) pace = Math.max(pace, retryAfter);
+      if (
+        !closed &&
+        (limited || (code === "unknown" && call.message.type !== "publish" && link !== ready()))
+      ) {
+        waiting.push(call);
+        waiting.sort((a, b) => a.turn - b.turn);
+      } else call.reject(e as Error);
+    }
+    if (pace) await sleep(pace * 1000);
+    sent--;
+    flush();
   }
 
   function close(reason: PushError): void {

@@ -1,9 +1,10 @@
 import { sleep } from "./backoff.js";
-import { ackable, ackDue, Inbox, type Item } from "./delivery.js";
+import { ackable, Inbox, type Item } from "./delivery.js";
 import { PushError } from "./errors.js";
 import { loadTabs } from "./parts.js";
 import { session } from "./session.js";
 import { settings } from "./settings.js";
+import { checked } from "./text.js";
 import { Tokens } from "./tokens.js";
 import { fallback } from "./transports/loaded.js";
 import type {
@@ -23,6 +24,10 @@ import type {
 
 /** Most notifications that wait for their handlers. */
 const MOST_QUEUED = 1000;
+/** Most notifications that are acknowledged by one message. */
+const MOST_TOGETHER = 16;
+/** Milliseconds that an acknowledgement waits for others at most. */
+const ACK_PAUSE = 50;
 /** Why a handler ended that was not done. */
 const LEFT = {};
 
@@ -47,7 +52,7 @@ export class Push implements AsyncIterable<Notification> {
   /** The newest handled notification of each feed that is not acknowledged. */
   #due = new Map<boolean, Item>();
   #handled = 0;
-  #acked = 0;
+  #timer: ReturnType<typeof setTimeout> | undefined;
 
   /** @internal */
   constructor(options: Options, origin: string | undefined) {
@@ -60,29 +65,27 @@ export class Push implements AsyncIterable<Notification> {
       error: (error) => this.#emit("error", error),
     };
     const make = (to: Hooks) => session(complete, tokens, to);
-    if ((options.share ?? typeof document !== "undefined") && tabsWork()) {
-      const shared = async () => {
-        // Whether the part comes or not, this tab is to have a connection.
-        const part = await Promise.race([loadTabs(), sleep(complete.timing.open)]).catch(() => {});
-        if (this.#state.status === "closed") throw new PushError("closed", "the client was closed");
-        this.#source = part
-          ? new part.Tabs(make, complete, tokens, hooks, this.#inbox, PushError, fallback)
-          : make(hooks);
-        return this.#source;
-      };
-      this.#coming = shared();
-    } else this.#source = make(hooks);
+    const shares = (options.share ?? typeof document !== "undefined") && tabsWork();
+    const begin = async () => {
+      // Whether the part comes or not, this tab is to have a connection.
+      const part =
+        shares && (await Promise.race([loadTabs(), sleep(complete.timing.open)]).catch(() => {}));
+      if (this.#state.status === "closed") throw new PushError("closed", "the client was closed");
+      this.#source = part
+        ? new part.Tabs(make, complete, tokens, hooks, PushError, fallback)
+        : make(hooks);
+      return this.#source;
+    };
+    this.#coming = begin();
     const topics = options.topics ?? [];
     const wanted = Array.isArray(topics) ? topics.map((name) => [name]) : Object.entries(topics);
     for (const [topic, since] of wanted as [string, string?][]) {
       this.subscribe(topic, { since }).catch((error) => this.#emit("error", error));
     }
-    if (this.#source) this.#source.start();
-    else
-      this.#coming.then(
-        (source) => source.start(),
-        () => {},
-      );
+    this.#coming.then(
+      (source) => source.start(),
+      () => {},
+    );
   }
 
   /** How the connection is. */
@@ -153,9 +156,10 @@ export class Push implements AsyncIterable<Notification> {
     topic: string,
     { since }: { since?: string | null | undefined } = {},
   ): Promise<{ last: string | null }> {
+    checked(topic);
     this.#topics.add(topic);
     try {
-      return await (this.#source ?? (await this.#coming)).subscribe(topic, since ?? undefined);
+      return await (await this.#coming).subscribe(topic, since ?? undefined);
     } catch (error) {
       this.#topics.delete(topic);
       throw error;
@@ -166,7 +170,7 @@ export class Push implements AsyncIterable<Notification> {
   async unsubscribe(topic: string): Promise<void> {
     this.#topics.delete(topic);
     this.#inbox.leave(topic);
-    await (this.#source ?? (await this.#coming)).unsubscribe(topic);
+    await (await this.#coming).unsubscribe(topic);
   }
 
   /**
@@ -192,7 +196,7 @@ export class Push implements AsyncIterable<Notification> {
   }
 
   async #call(message: ServerMessage): Promise<Reply> {
-    return (this.#source ?? (await this.#coming)).call(message);
+    return (await this.#coming).call(checked(message));
   }
 
   #receive(message: ServerMessage): void {
@@ -215,18 +219,7 @@ export class Push implements AsyncIterable<Notification> {
     } else if (intake === "handle") {
       const { queue } = this.#inbox;
       if (queue.length >= MOST_QUEUED && !this.#paused) {
-        this.#paused = !!this.#source?.pause();
-        if (!this.#paused) {
-          const { message: dropped } = queue.shift() as Item;
-          const { id, topic, broadcast } = dropped;
-          this.#emit("gap", {
-            type: "gap",
-            reason: "overflow",
-            after: id,
-            topic,
-            broadcast,
-          } as never);
-        }
+        this.#paused = !!this.#source?.pause(queue);
       }
       this.#handle();
     }
@@ -268,15 +261,18 @@ export class Push implements AsyncIterable<Notification> {
     this.#inbox.done(item);
     if (this.#manual || !ackable(item.message)) return;
     this.#due.set(!!item.message.broadcast, item);
-    if (ackDue(++this.#handled, Date.now() - this.#acked)) this.#flush();
+    // One for several saves requests; but the next handler may be slow.
+    if (++this.#handled >= MOST_TOGETHER) this.#flush();
+    else this.#timer ??= setTimeout(() => this.#flush(), ACK_PAUSE);
   }
 
   #flush(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
     if (!this.#due.size) return;
     for (const item of this.#due.values()) this.#ack(item);
     this.#due.clear();
     this.#handled = 0;
-    this.#acked = Date.now();
   }
 
   #ack(item: Item): void {

@@ -48,11 +48,6 @@ export class Inbox {
     return feed;
   }
 
-  /** The newest id that came of a topic. */
-  seen(topic: string): string | undefined {
-    return this.#feeds.get(`t:${topic}`)?.seen || undefined;
-  }
-
   /** Takes a notification in. */
   take(message: ServerMessage): Intake {
     const { id } = message;
@@ -121,15 +116,4 @@ export class Inbox {
   acked(message: ServerMessage): boolean {
     return upTo(message.id as string, this.#feed(message).acked);
   }
-}
-
-/**
- * Whether to send an acknowledgement before all that waits is handled: one for several saves requests, but
- * no timer may be needed, because browsers hold those of hidden pages back.
- *
- * @param handled notifications since the last one
- * @param ms since the last one
- */
-export function ackDue(handled: number, ms: number): boolean {
-  return handled >= 16 || ms >= 200;
 }

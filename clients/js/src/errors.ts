@@ -15,6 +15,8 @@ export class PushError extends Error {
   declare readonly status: number | undefined;
   /** Seconds to wait before trying again. */
   declare readonly retryAfter: number | undefined;
+  /** The topic that is refused, where it is about one. */
+  declare readonly topic?: string;
 
   constructor(code: string, message: string, status?: number, retryAfter?: number) {
     super(message);
@@ -31,7 +33,7 @@ export function told({ code, detail, retry_after }: Omit<ServerMessage, "type">)
 
 /** The error of a request whose answer cannot come any more. */
 export function unknown(): PushError {
-  return new PushError("unknown", "no answer came: it may or may not have been done");
+  return new PushError("unknown", "no answer came: it may have been done");
 }
 
 /** For a part that is loaded later: a class of its own would be another one. */

@@ -12,5 +12,5 @@ export interface Fallback extends Record<"sse" | "poll", Opener> {
 /** Makes it; a part of its own, as most clients never need it. */
 export function fallback(PushError: ErrorClass): Fallback {
   const made = http(PushError);
-  return { http: made, sse: sse(made, PushError), poll: poll(made) };
+  return { http: made, sse: sse(made, PushError), poll: poll(made, PushError) };
 }

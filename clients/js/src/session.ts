@@ -131,10 +131,7 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
       asked: 0,
       over: false,
       topics: `${[...topics.keys()]}`,
-      timer: setTimeout(
-        () => slot.end(new PushError("unusable", "no welcome came in time")),
-        timing.open,
-      ),
+      timer: setTimeout(() => slot.end(new PushError("unusable", "no welcome came")), timing.open),
       end: (error) => {
         if (slot.over) return;
         letGo(slot);
@@ -156,9 +153,10 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
           if (slot.over) return;
           for (const name of places.keys()) {
             subscribed(name, place(name));
-            topics.get(name)?.place.begun();
+            begun(name);
           }
         },
+        refused: (name, error) => closed || refuse(name, error),
         end: slot.end,
       },
     );
@@ -194,8 +192,7 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
     later(error.retryAfter);
     const verdict = judge(error);
     if (verdict === "renew") tokens.renew();
-    if (error.code === "forbidden" && forbidden(error)) retry(error);
-    else if (verdict === "stop" || (verdict === "refused" && !tokens.refused())) {
+    if (verdict === "stop" || (verdict === "refused" && !tokens.refused())) {
       close(error);
     } else retry(error);
   }
@@ -208,14 +205,15 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
   function retry(error: PushError): void {
     lastError = error;
     const { first, max } = settings.timing;
-    const pause = jitter(failures++, first, max, Math.random());
-    schedule(Math.max(0, earliest - Date.now()) + pause);
+    schedule(jitter(failures++, first, max, Math.random()));
   }
 
-  function schedule(ms: number): void {
+  /** Makes an attempt, so long after the server wants to see us. */
+  function schedule(pause: number): void {
     clearTimeout(retryTimer);
     if (closed || paused) return;
-    const retryAt = Math.round(Date.now() + ms);
+    const ms = Math.max(0, earliest - Date.now()) + pause;
+    const retryAt = Date.now() + ms;
     tell({ status: "waiting", retryAt });
     retryTimer = setTimeout(() => attempt(), ms);
   }
@@ -290,7 +288,7 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
       missed = 0;
       if (topics.size) ask([...topics.keys()]);
     }
-    requests.flush();
+    requests.flush(0);
     if (message.heartbeat) watch(slot, message.heartbeat * 2000 + timing.pong / 2);
     if (slot.kind > 0) climb();
   }
@@ -304,7 +302,7 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
     slot.timer = setInterval(() => {
       const asked = slot.asked > slot.last;
       if (Date.now() - Math.max(slot.asked, slot.last) < (asked ? pong : quiet)) return;
-      if (asked || !sends(slot)) slot.end(new PushError("lost", "nothing came for too long"));
+      if (asked || !sends(slot)) slot.end(new PushError("lost", "nothing came"));
       else probe(slot);
     }, pong / 2);
   }
@@ -319,15 +317,17 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
   /** What the browser tells: whether there is a network, and whether the page is looked at. */
   function noticed({ type }: Event): void {
     if (type === "offline") offline();
-    else wake();
+    else wake(type);
   }
 
-  function wake(): void {
+  function wake(why: string): void {
     if (typeof document !== "undefined" && document.visibilityState === "hidden") return;
     const slot = ready();
     if (slot) probe(slot);
     else if (!current && !paused && !closed) {
-      schedule(Math.max(0, earliest - Date.now()));
+      // A network comes back for a whole office; a page is looked at by one.
+      const { first, max } = settings.timing;
+      schedule(why === "online" ? jitter(0, first, max, Math.random()) : 0);
     }
   }
 
@@ -433,55 +433,58 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
     else await reopen();
   }
 
-  /** Subscribes by a message; together first, and one by one if that is refused. */
-  async function ask(names: string[]): Promise<void> {
-    const slot = ready();
-    if (!slot) return;
+  /** Subscribes by a message; together first, and by halves if that is refused. */
+  async function ask(wanted: string[], slot = ready()): Promise<void> {
+    const names = wanted.filter(has);
+    // The next link asks for all of them.
+    if (!slot || slot !== current || !names.length) return;
     const asked = Object.fromEntries(
       names.map((name) => [name, topics.get(name)?.place.since ?? null]),
     );
     try {
       const reply = await slot.link.request({ type: "subscribe", topics: asked });
-      const open = names.flatMap((name) => subscribed(name, reply.topics[name]) ?? []);
+      const open = names.filter((name) => subscribed(name, reply.topics[name]));
       if (!open.length) return;
       slot.link.request({ type: "ping" }).then(
         () => {
-          for (const place of open) place.begun();
+          for (const name of open) begun(name);
         },
         () => {}, // the next link finds it out
       );
     } catch (e) {
       const error = e as PushError;
-      if (error.code === "unknown" || slot !== current) return; // asked with the next link
-      if (error.retryAfter) {
-        await sleep(error.retryAfter * 1000);
-        if (slot === current) ask(names.filter((name) => topics.has(name)));
-      } else if (names.length > 1) for (const name of names) ask([name]);
-      else refuse(names[0] as string, error);
+      const { retryAfter = 0 } = error;
+      const half = names.length >> 1;
+      if (retryAfter || error.code === "unknown") {
+        await sleep(retryAfter * 1000);
+        await ask(names, slot);
+      } else if (!half) refuse(names[0] as string, error);
+      else for (const part of [names.slice(0, half), names.slice(half)]) await ask(part, slot);
     }
   }
 
-  /** A topic is subscribed to; returns its place if a state may be on its way. */
-  function subscribed(name: string, last: string): Place | undefined {
+  /** A topic is subscribed to; returns whether a state may be on its way. */
+  function subscribed(name: string, last: string): boolean {
     const topic = topics.get(name);
-    if (!topic) return undefined;
+    if (!topic) return false;
     for (const { resolve } of topic.waiting.splice(0)) resolve({ last });
-    return topic.place.answered(last) ? topic.place : undefined;
+    return topic.place.answered(last);
   }
 
-  function refuse(name: string, error: PushError): void {
-    const waiting = topics.get(name)?.waiting ?? [];
-    topics.delete(name);
+  /** The state of a topic has come. */
+  function begun(name: string): void {
+    const place = topics.get(name)?.place;
+    place?.begun();
+    if (place?.since) hooks.begun?.(name, place.since);
+  }
+
+  function refuse(topic: string, error: PushError): void {
+    const waiting = topics.get(topic)?.waiting;
+    if (!waiting) return;
+    topics.delete(topic);
+    Object.assign(error, { topic, message: `${topic}: ${error.message}` });
     if (!waiting.length) hooks.error(error);
     for (const { reject } of waiting) reject(error);
-  }
-
-  /** A stream or a poll was refused for its topics: go on without those that are new. */
-  function forbidden(error: PushError): boolean {
-    const fresh = [...topics.keys()].filter((name) => !topics.get(name)?.place.last);
-    const named = fresh.filter((name) => error.message.endsWith(` ${name}`));
-    for (const name of named.length ? named : fresh) refuse(name, error);
-    return fresh.length > 0;
   }
 
   const { call } = requests;

@@ -14,7 +14,7 @@ export interface Settings {
 /** Fills in what the options leave out. `origin` is where this module came from, if from a node. */
 export function settings(options: Options, origin: string | undefined): Settings {
   const url = options.url ?? origin;
-  if (!url) throw new TypeError("connect needs the node's url, such as https://push.example.com");
+  if (!url) throw new TypeError("connect needs a url, such as https://push.example.com");
   const WebSocket = options.WebSocket ?? globalThis.WebSocket;
   const all = options.transports ?? ["websocket", "sse", "poll"];
   const transports = all.filter((name) => name !== "websocket" || WebSocket);
@@ -30,6 +30,7 @@ export function settings(options: Options, origin: string | undefined): Settings
       uptime: 10_000,
       open: 10_000,
       pong: 10_000,
+      answer: 30_000,
       upgrade: 60_000,
       ...options.timing,
     },

@@ -1,7 +1,8 @@
 import { sleep } from "./backoff.js";
-import type { Inbox } from "./delivery.js";
+import type { Item } from "./delivery.js";
 import type { ErrorClass, PushError } from "./errors.js";
 import type { Fallback } from "./fallback.js";
+import { Place } from "./place.js";
 import type { Session } from "./session.js";
 import type { Settings } from "./settings.js";
 import type { Tokens } from "./tokens.js";
@@ -43,11 +44,10 @@ export class Tabs implements Source {
   readonly #settings: Settings;
   readonly #tokens: Tokens;
   readonly #hooks: Hooks;
-  readonly #inbox: Inbox;
   readonly #PushError: ErrorClass;
   readonly #fallback: () => Promise<Fallback>;
   readonly #tab = Math.random().toString(36).slice(2);
-  readonly #topics = new Map<string, string | undefined>();
+  readonly #topics = new Map<string, Place>();
   readonly #pending = new Map<number, Pending>();
   /** As the leader: the topics that each of the other tabs wants. */
   readonly #wanted = new Map<string, Set<string>>();
@@ -66,7 +66,6 @@ export class Tabs implements Source {
     settings: Settings,
     tokens: Tokens,
     hooks: Hooks,
-    inbox: Inbox,
     PushError: ErrorClass,
     fallback: () => Promise<Fallback>,
   ) {
@@ -74,7 +73,6 @@ export class Tabs implements Source {
     this.#settings = settings;
     this.#tokens = tokens;
     this.#hooks = hooks;
-    this.#inbox = inbox;
     this.#PushError = PushError;
     this.#fallback = fallback;
   }
@@ -134,8 +132,17 @@ export class Tabs implements Source {
     this.#session?.failed();
   }
 
-  pause(): boolean {
-    return this.#session?.pause() ?? false;
+  pause(queue: Item[]): boolean {
+    if (this.#session) return this.#session.pause(queue);
+    const { id: after, topic, broadcast } = (queue.shift() as Item).message;
+    this.#hooks.message({
+      type: "gap",
+      reason: "overflow",
+      after,
+      topic,
+      broadcast,
+    } as ServerMessage);
+    return false;
   }
 
   resume(): void {
@@ -143,8 +150,9 @@ export class Tabs implements Source {
   }
 
   subscribe(topic: string, since: string | undefined): Promise<{ last: string | null }> {
-    this.#topics.set(topic, since);
-    return this.#do("subscribe", [topic, since]).catch((error) => {
+    const place = this.#topics.get(topic) ?? new Place(since);
+    this.#topics.set(topic, place);
+    return this.#do("subscribe", [topic, place.since]).catch((error) => {
       this.#topics.delete(topic);
       throw error;
     });
@@ -169,8 +177,13 @@ export class Tabs implements Source {
         return reply;
       });
     }
-    if (this.#pending.size >= this.#settings.queue) {
-      return Promise.reject(this.#error("queue_full", "too many requests wait for an answer"));
+    if (!this.#leaderKnown) {
+      if (op === "call" && args[0].ephemeral) {
+        return Promise.resolve({ durability: "none", connections: 0 });
+      }
+      if (this.#pending.size >= this.#settings.queue) {
+        return Promise.reject(this.#error("queue_full", "too many requests wait for a connection"));
+      }
     }
     return new Promise((resolve, reject) => {
       const pending = { op, args, resolve, reject, sent: false };
@@ -188,6 +201,7 @@ export class Tabs implements Source {
       if (data.hello) this.#meet(data.hello);
       else if (data.op) this.#answer(data);
     } else if (data.message) this.#pass(data.message);
+    else if (data.begun) this.#begun(data.begun, data.place);
     else if (data.state) {
       this.#hooks.state(
         data.error ? { ...data.state, error: this.#revived(data.error) } : data.state,
@@ -214,9 +228,9 @@ export class Tabs implements Source {
       if (pending.op === "subscribe") asked.add(pending.args[0]);
       this.#ask(number, pending);
     }
-    for (const [topic, since] of this.#topics) {
+    for (const [topic, { since }] of this.#topics) {
       if (asked.has(topic)) continue;
-      this.#do("subscribe", [topic, this.#inbox.seen(topic) ?? since]).catch(this.#hooks.error);
+      this.#do("subscribe", [topic, since]).catch(this.#hooks.error);
     }
   }
 
@@ -242,8 +256,25 @@ export class Tabs implements Source {
   /** Hands on what the leader passed. */
   #pass(message: ServerMessage): void {
     const held = message.topic === undefined ? undefined : this.#held.get(message.topic);
-    if (!held) this.#hooks.message(message);
+    if (!held) this.#take(message);
     else if (held.push(message) > MOST_HELD) held.shift();
+  }
+
+  /** Notes the place in the topic: should this tab lead one day, it goes on from there. */
+  #take(message: ServerMessage): void {
+    const { type, topic = "", id, reason } = message;
+    const place = this.#topics.get(topic);
+    if (type === "gap" && reason === "reset") place?.reset();
+    else if (id) place?.came(id);
+    this.#hooks.message(message);
+  }
+
+  /** What was kept of a topic has come, up to a place; or comes to this tab by other ways. */
+  #begun(topic: string, place: string): void {
+    if (this.#held.has(topic)) return;
+    const known = this.#topics.get(topic);
+    known?.answered(place);
+    known?.begun();
   }
 
   /** Gets what a topic had before this tab came, which the leader was sent long ago. */
@@ -261,16 +292,17 @@ export class Tabs implements Source {
         const { http } = await this.#fallback();
         const { messages, position } = await http.poll(target);
         const mine = messages.filter((each) => each.topic === topic);
-        for (const message of mine) this.#hooks.message(message);
-        if (!mine.length) break;
+        for (const message of mine) this.#take(message);
         at = placeIn(position, topic);
+        if (!mine.length) break;
       } catch (error) {
         pause = ((error as PushError).retryAfter ?? 1) * 1000;
       }
       await sleep(pause);
     }
     this.#held.delete(topic);
-    for (const message of held) this.#hooks.message(message);
+    if (at) this.#begun(topic, at);
+    for (const message of held) this.#take(message);
   }
 
   // --- leading -----------------------------------------------------------------------------------
@@ -289,18 +321,21 @@ export class Tabs implements Source {
         else this.#tell();
       },
       error: this.#hooks.error,
+      begun: (begun, place) => {
+        this.#begun(begun, place);
+        this.#post({ begun, place });
+      },
     });
     this.#session = session;
     const pending = [...this.#pending.values()];
     this.#pending.clear();
     for (const { op, args, sent, resolve, reject } of pending) {
-      if (op === "subscribe") this.#topics.set(args[0], args[1]);
       if (sent && published(op, args)) reject(this.#gone());
       else this.#perform(this.#tab, op, args).then(({ reply }) => resolve(reply), reject);
     }
-    for (const [topic, since] of this.#topics) {
+    for (const [topic, { since }] of this.#topics) {
       if (session.has(topic)) continue;
-      session.subscribe(topic, this.#inbox.seen(topic) ?? since).catch(this.#hooks.error);
+      session.subscribe(topic, since).catch(this.#hooks.error);
     }
     session.start();
     this.#tell(true);
@@ -364,8 +399,8 @@ export class Tabs implements Source {
     return this.#error("unknown", "the tab with the connection was closed: it may have been done");
   }
 
-  #revived({ code, message, status, retryAfter }: any): PushError {
-    return new this.#PushError(code, message, status, retryAfter);
+  #revived({ code, message, status, retryAfter, topic }: any): PushError {
+    return Object.assign(new this.#PushError(code, message, status, retryAfter), { topic });
   }
 }
 
@@ -386,6 +421,6 @@ function published(op: Operation, [first]: any[]): boolean {
 }
 
 /** An error as it is sent between tabs: of a copied one only the message would be left. */
-function plain({ code, message, retryAfter, status }: PushError) {
-  return { code, message, retryAfter, status };
+function plain({ code, message, retryAfter, status, topic }: PushError) {
+  return { code, message, retryAfter, status, topic };
 }

@@ -1,3 +1,4 @@
+import type { Item } from "./delivery.js";
 import type { PushError } from "./errors.js";
 
 /** A notification, with the fields as the server sends them. */
@@ -84,6 +85,8 @@ export interface Timing {
   open: number;
   /** How long the answer to a sign of life may take. Default 10000. */
   pong: number;
+  /** After which a request without an answer is rejected with `unknown`. Default 30000. */
+  answer: number;
   /** Until a better transport is tried again; it doubles each time, up to an hour, give or take a quarter. Default 60000. */
   upgrade: number;
 }
@@ -103,7 +106,7 @@ export interface Options {
   transports?: readonly TransportName[];
   /** Whether the tabs of a browser share one connection. Default: where they can. */
   share?: boolean;
-  /** Most requests that wait for a connection. Default 100. */
+  /** Most requests that wait while there is no connection. Default 100. */
   queue?: number;
   timing?: Partial<Timing>;
   /** Where the platform has none, such as that of the package `ws`. */
@@ -160,8 +163,8 @@ export interface Source {
   unsubscribe(topic: string): Promise<void>;
   /** Sends a `publish` or a `presence`, now or when there is a connection. */
   call(message: ServerMessage): Promise<Reply>;
-  /** Stops what comes; false where that cannot be. */
-  pause(): boolean;
+  /** Too much waits: stops what comes or, where that cannot be, drops the oldest: then false. */
+  pause(queue: Item[]): boolean;
   resume(): void;
 }
 
@@ -170,4 +173,6 @@ export interface Hooks {
   message(message: ServerMessage): void;
   state(state: State): void;
   error(error: Error): void;
+  /** What was kept of a topic has come; the place in it is the id to go on from. */
+  begun?(topic: string, place: string): void;
 }

@@ -1,6 +1,6 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
-import { ackDue, Inbox, type Item } from "../src/delivery.js";
+import { Inbox, type Item } from "../src/delivery.js";
 import { compare } from "../src/ids.js";
 
 const note = (id: string, fields: object = {}) => ({ type: "notification", id, ...fields });
@@ -108,10 +108,4 @@ test("an acknowledgement is due once, and never for a topic", () => {
   assert.equal(inbox.ack(second), false);
   assert.equal(inbox.ack(first), false, "it is cumulative");
   assert.equal(inbox.ack(topic), false);
-});
-
-test("acknowledgements are gathered while there is more to handle, but not for long", () => {
-  assert.equal(ackDue(1, 10), false);
-  assert.equal(ackDue(16, 10), true);
-  assert.equal(ackDue(1, 200), true);
 });

@@ -87,7 +87,7 @@ test("the package can be installed, imported and type-checked", () => {
     writeFileSync(join(folder, "program.js"), PROGRAM);
     const program = [join(folder, "program.js")];
     const printed = execFileSync(process.execPath, program, { encoding: "utf8" });
-    assert.match(printed, /^connect needs the node's url.*\nconnecting\nclosed\nlost true\n$/);
+    assert.match(printed, /^connect needs a url.*\nconnecting\nclosed\nlost true\n$/);
     for (const module of ["nodenext", "preserve"]) {
       const compilerOptions = { module, target: "es2022", strict: true, noEmit: true, types: [] };
       const project = join(folder, "tsconfig.json");

@@ -1,11 +1,10 @@
+import { sleep } from "../backoff.js";
 import type { ErrorClass, PushError } from "../errors.js";
 import type { Reply, ServerMessage } from "../types.js";
-import { type Link, places, type Target } from "./link.js";
+import { type Link, type LinkEvents, places, type Target } from "./link.js";
 
 /** Milliseconds between two acknowledgements: they count as requests, of which few are allowed. */
 const ACK_PAUSE = 250;
-/** Milliseconds in which a request other than one that listens is answered. */
-const ANSWER = 30_000;
 
 /** How to speak with a node over HTTP. */
 export type Http = ReturnType<typeof http>;
@@ -53,14 +52,46 @@ export function http(PushError: ErrorClass) {
     return answer.json();
   }
 
-  /** The end of a connection, from whatever ended it. */
-  function lost(error: unknown): PushError {
-    return error instanceof PushError ? error : new PushError("lost", String(error));
+  /** Tells which of these topics are refused; rejects if it is not for topics. */
+  async function search(target: Target, on: LinkEvents, names: string[]): Promise<void> {
+    const topics = new Map(names.map((name) => [name, target.topics.get(name)]));
+    try {
+      await poll({ ...target, topics });
+    } catch (e) {
+      const error = e as PushError;
+      const [first] = names;
+      if (error.status === 429) {
+        await sleep((error.retryAfter ?? 1) * 1000);
+        return search(target, on, names);
+      }
+      if (first === undefined || !mayBeForTopics(error)) throw error;
+      if (names.length === 1) return on.refused(first, error);
+      // One question at a time keeps within the rates of the server.
+      const half = names.length >> 1;
+      await search(target, on, names.slice(0, half));
+      await search(target, on, names.slice(half));
+    }
+  }
+
+  /** Tells the end of what listened, after the topics that were the reason, if any were. */
+  async function ended(target: Target, on: LinkEvents, error: unknown): Promise<void> {
+    let end = error;
+    if (target.topics.size && mayBeForTopics(error as PushError)) {
+      try {
+        await search(target, on, []);
+        await search(target, on, [...target.topics.keys()]);
+        // Without its status, which would be the end of the client.
+        end = new PushError((error as PushError).code, (error as PushError).message);
+      } catch (other) {
+        end = other;
+      }
+    }
+    on.end(end instanceof PushError ? end : new PushError("lost", String(end)));
   }
 
   async function ask(target: Target, path: string, body?: unknown): Promise<Reply> {
     const abort = new AbortController();
-    const timer = setTimeout(() => abort.abort(), ANSWER);
+    const timer = setTimeout(() => abort.abort(), target.timing.answer);
     const post = body ? { method: "POST", body: JSON.stringify(body) } : {};
     try {
       const answer = await get(target, path, { ...post, signal: abort.signal });
@@ -68,7 +99,7 @@ export function http(PushError: ErrorClass) {
       return await answer.json();
     } catch (error) {
       if (error instanceof PushError) throw error;
-      throw new PushError("unknown", "no answer came: it may or may not have been done");
+      throw new PushError("unknown", "no answer came: it may have been done");
     } finally {
       clearTimeout(timer);
     }
@@ -96,6 +127,7 @@ export function http(PushError: ErrorClass) {
       timer = due.size && !closed ? setTimeout(acknowledge, pause) : undefined;
     };
     return {
+      most: 1,
       request({ type, topic, ...fields }: ServerMessage) {
         if (type === "publish") {
           return ask(target, "/v1/notifications", { to: { topic }, ...fields });
@@ -114,5 +146,10 @@ export function http(PushError: ErrorClass) {
     };
   }
 
-  return { get, query, refusal, poll, lost, requests };
+  return { get, query, refusal, poll, ended, requests };
+}
+
+/** Whether topics may be the reason of a refusal. */
+function mayBeForTopics({ status = 0 }: PushError): boolean {
+  return [400, 403].includes(status);
 }

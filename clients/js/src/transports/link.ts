@@ -1,5 +1,5 @@
 import type { PushError } from "../errors.js";
-import type { Reply, ServerMessage } from "../types.js";
+import type { Reply, ServerMessage, Timing } from "../types.js";
 
 /** What to connect to, and as whom. */
 export interface Target {
@@ -10,6 +10,7 @@ export interface Target {
   readonly topics: ReadonlyMap<string, string | undefined>;
   readonly WebSocket: any;
   readonly fetch: typeof globalThis.fetch | undefined;
+  readonly timing: Timing;
 }
 
 /** Whom a link tells. The first message is `welcome`; the end never comes while opening. */
@@ -19,11 +20,15 @@ export interface LinkEvents {
   traffic(): void;
   /** The topics of the target are subscribed to, and what was kept of them has come. */
   subscribed(place: (topic: string) => string): void;
+  /** A topic of the target is refused. */
+  refused(topic: string, error: PushError): void;
   end(error: PushError): void;
 }
 
 /** One connection, however it is carried. */
 export interface Link {
+  /** Most requests under way, so that they stay in order. */
+  readonly most: number;
   /** Sends a message that is answered. Rejects with a `PushError`. */
   request(message: ServerMessage): Promise<Reply>;
   ack(message: ServerMessage): void;

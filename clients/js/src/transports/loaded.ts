@@ -20,6 +20,7 @@ export function loaded(name: "sse" | "poll"): Opener {
       (error) => on.end(new PushError("lost", String(error))),
     );
     return {
+      most: 1,
       request: (message) => (link as Link).request(message),
       ack: (message) => link?.ack(message),
       failed: () => link?.failed?.(),

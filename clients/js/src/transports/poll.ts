@@ -1,4 +1,5 @@
 import { sleep } from "../backoff.js";
+import type { ErrorClass } from "../errors.js";
 import type { Http } from "./http.js";
 import { type Opener, placeIn } from "./link.js";
 
@@ -14,7 +15,7 @@ const AGAIN = 30_000;
 
 /** One request after the other, for where nothing that stays open gets through. */
 export const poll =
-  ({ lost, poll: request, requests }: Http): Opener =>
+  ({ ended, poll: request, requests }: Http, PushError: ErrorClass): Opener =>
   (target, on) => {
     let abort = new AbortController();
     let over = false;
@@ -44,12 +45,12 @@ export const poll =
         await sleep(PAUSE);
       }
     };
-    listen().catch((error) => on.end(lost(error)));
+    listen().catch((error) => ended(target, on, error));
     return {
       ...link,
       failed() {
         // A poll goes on behind what it brought, so only a new beginning brings it again.
-        again ??= setTimeout(() => on.end(lost("a notification failed")), AGAIN);
+        again ??= setTimeout(() => on.end(new PushError("lost", "a notification failed")), AGAIN);
       },
       close() {
         over = true;

@@ -36,7 +36,7 @@ export function reader(
 
 /** An event stream, read by fetch: an `EventSource` tells no status and sends no token. */
 export const sse =
-  ({ get, lost, query, refusal, requests }: Http, PushError: ErrorClass): Opener =>
+  ({ ended, get, query, refusal, requests }: Http, PushError: ErrorClass): Opener =>
   (target, on) => {
     const abort = new AbortController();
     const { close, ...link } = requests(target);
@@ -60,7 +60,7 @@ export const sse =
         read(decoder.decode(value, { stream: true }));
       }
     };
-    listen().catch((error) => on.end(lost(error)));
+    listen().catch((error) => ended(target, on, error));
     return {
       ...link,
       close() {

@@ -2,6 +2,9 @@ import { PushError, told, unknown } from "../errors.js";
 import type { Reply } from "../types.js";
 import { type Opener, parse } from "./link.js";
 
+/** Requests under way: fewer than the errors for which a server ends a connection. */
+const MOST = 8;
+
 /** A WebSocket. A refusal has no status here: browsers keep it to themselves. */
 export const websocket: Opener = (target, on) => {
   const waiting = new Map<number, [(reply: Reply) => void, (error: Error) => void]>();
@@ -30,11 +33,19 @@ export const websocket: Opener = (target, on) => {
   }
   const send = (message: any) => socket?.readyState === 1 && socket.send(JSON.stringify(message));
   return {
-    request: (message) =>
-      new Promise((resolve, reject) => {
-        waiting.set(++refs, [resolve, reject]);
-        send({ ...message, ref: refs });
-      }),
+    most: MOST,
+    request(message) {
+      const ref = ++refs;
+      let timer: ReturnType<typeof setTimeout>;
+      return new Promise((resolve, reject) => {
+        waiting.set(ref, [resolve, reject]);
+        timer = setTimeout(() => {
+          waiting.delete(ref);
+          reject(unknown());
+        }, target.timing.answer);
+        send({ ...message, ref });
+      }).finally(() => clearTimeout(timer));
+    },
     ack: ({ id, broadcast }) => send({ type: "ack", id, broadcast }),
     close() {
       if (socket) socket.onmessage = socket.onclose = null;
