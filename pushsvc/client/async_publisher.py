@@ -5,13 +5,14 @@ import random
 import ssl as tls
 import time
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Self, Unpack
 
 from pushsvc.client import publishing
-from pushsvc.client.calls import Call, Done
+from pushsvc.client.calls import Answer, Call, Done
 from pushsvc.client.errors import Closed, PushError
 from pushsvc.client.http import Http
 from pushsvc.client.publisher import CONNECTIONS, DEADLINE, TIMEOUT
@@ -41,7 +42,10 @@ class AsyncPublisher:
     many concurrent calls cost a few requests. Each gets its own receipt or error.
 
     Requests are sent by a few threads. A caller that is cancelled stops waiting; what is under way
-    is still sent. The end of the block waits for what was published in it.
+    is still sent. The end of the block waits for all calls that were made in it.
+
+    What was published without a key is no request of its own, so that its ``Unavailable`` has no
+    ``key``: give an ``idempotency_key`` where it is to be repeated safely.
 
     Args:
         url: of a node or of what stands before the nodes.
@@ -80,6 +84,9 @@ class AsyncPublisher:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self._calls = 0
+        self._no_calls = asyncio.Event()
+        self._no_calls.set()
 
     async def __aenter__(self) -> Self:
         if self._task is not None:
@@ -91,10 +98,12 @@ class AsyncPublisher:
         await self.close()
 
     async def close(self) -> None:
-        """Send what was published, then close the connections. May be called several times."""
+        """Wait for all calls, then close the connections. May be called several times."""
         self._closed = True
         self._wake.set()
         try:
+            await self._no_calls.wait()
+            self._wake.set()
             if self._task is not None:
                 await asyncio.wait([self._task])
         finally:
@@ -108,18 +117,17 @@ class AsyncPublisher:
 
         With an ``idempotency_key`` it is a request of its own, as a key stands for a request.
         """
-        self._check()
         encoded = publishing.encode(note)
-        async with self._turns:
-            if idempotency_key is not None:
-                key = publishing.key_of(idempotency_key)
-                answer = await self._call(Request(publishing.ONE, encoded, key))
-                return publishing.receipt(answer)
-            waiting = _Waiting(encoded, asyncio.get_running_loop().create_future())
-            self._check()
-            self._waiting.append(waiting)
-            self._wake.set()
-            return await waiting.result
+        with self._under_way():
+            async with self._turns:
+                if idempotency_key is not None:
+                    request = publishing.one(encoded, idempotency_key)
+                    return publishing.receipt(await self._call(request))
+                waiting = _Waiting(encoded, asyncio.get_running_loop().create_future())
+                self._check_worker()
+                self._waiting.append(waiting)
+                self._wake.set()
+                return await waiting.result
 
     async def publish_to_users(
         self,
@@ -129,42 +137,56 @@ class AsyncPublisher:
         **content: Unpack[Content],
     ) -> list[Result]:
         """Publish one notification to many users. See ``Publisher.publish_to_users``."""
-        self._check()
-        return await self._results(publishing.requests_to(users, content, idempotency_key))
+        requests = publishing.requests_to(users, content, idempotency_key)
+        with self._under_way():
+            return await self._results(requests)
 
     async def publish_many(
         self, notes: Iterable[Note], *, idempotency_key: str | None = None
     ) -> list[Result]:
         """Publish many notifications. See ``Publisher.publish_many``."""
-        self._check()
         encoded = [publishing.encode(note) for note in notes]
-        return await self._results(
-            publishing.requests_for(encoded, idempotency_key, self._max_body)
-        )
+        requests = publishing.requests_for(encoded, idempotency_key, self._max_body)
+        with self._under_way():
+            return await self._results(requests)
 
     async def _results(self, requests: Sequence[Request]) -> list[Result]:
         results: list[Result] = []
         for request in requests:
             try:
-                results += publishing.results(await self._call(request), request.key)
+                results += publishing.results(await self._call(request), request)
             except PushError as error:
                 if len(requests) == 1:
                     raise
-                results += [error] * publishing.size_of(request)
+                results += [error] * request.count
         return results
 
-    def _check(self) -> None:
+    @contextmanager
+    def _under_way(self) -> Iterator[None]:
+        """A call of the program, for which ``close`` waits."""
         if self._task is None:
             raise RuntimeError("use the publisher within `async with`")
         if self._closed:
             raise Closed("the publisher is closed: open a new one")
+        self._calls += 1
+        self._no_calls.clear()
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            if not self._calls:
+                self._no_calls.set()
+
+    def _check_worker(self) -> None:
+        if self._task is None or self._task.done():
+            raise Closed("the publisher does not send any more: open a new one")
 
     # --- batches -------------------------------------------------------------------------------
 
     async def _work(self) -> None:
         """Send what waits, batch after batch, until the publisher is closed and nothing waits."""
         try:
-            while self._waiting or not self._closed:
+            while self._waiting or self._calls or not self._closed:
                 if not self._waiting:
                     self._wake.clear()
                     await self._wake.wait()
@@ -173,7 +195,7 @@ class AsyncPublisher:
         finally:
             for waiting in self._waiting:
                 if not waiting.result.done():
-                    waiting.result.set_exception(Closed("the publisher was closed before"))
+                    waiting.result.set_exception(_closed())
 
     def _batch(self) -> list[_Waiting]:
         """As many of those that wait as fit into one request, without those that left."""
@@ -190,15 +212,18 @@ class AsyncPublisher:
     async def _send(self, waiting: Sequence[_Waiting]) -> None:
         if not waiting:
             return
-        request = publishing.batch([each.note for each in waiting], publishing.key_of(None))
+        notes = [each.note for each in waiting]
+        # It is nobody's to repeat: who publishes one of them knows nothing of the others.
+        request = publishing.batch(notes, publishing.key_of(None), repeat=None)
         results: Sequence[Result | Exception]
         try:
-            results = publishing.results(await self._call(request), request.key)
+            results = publishing.results(await self._call(request), request)
         except Exception as error:  # noqa: BLE001 - each caller is told, whatever it is
             results = [error] * len(waiting)
         except BaseException:
             for each in waiting:
-                each.result.cancel()
+                if not each.result.done():
+                    each.result.set_exception(_closed())
             raise
         for each, result in zip(waiting, results, strict=True):
             if each.result.done():
@@ -216,18 +241,46 @@ class AsyncPublisher:
             request, time.monotonic(), self._deadline,
             renewable=not isinstance(self._provider, str),
         )  # fmt: skip
-        loop = asyncio.get_running_loop()
-        token = await self._current_token()
+        token = refused = None
         while True:
-            limit = max(min(self._timeout, call.left(time.monotonic())), 0.001)
-            send = self._http.send
-            outcome = await loop.run_in_executor(self._threads, send, request, token, limit)
+            outcome: Answer | Exception
+            try:
+                async with asyncio.timeout(call.left(time.monotonic())):
+                    token = await self._current_token(instead_of=refused)
+            except PushError:
+                raise  # the provider's own verdict
+            except Exception as error:  # noqa: BLE001 - whatever a provider raises may pass
+                outcome = error
+            else:
+                outcome = await self._try(call, token)
             step = call.next(outcome, time.monotonic(), random.random())  # noqa: S311 - jitter
             if isinstance(step, Done):
                 return step.value
             if step.new_token:
-                token = await self._current_token(instead_of=token)
+                refused = token
             await asyncio.sleep(step.delay)
+
+    async def _try(self, call: Call, token: str) -> Answer | Exception:
+        """Send a request once, in a thread."""
+
+        def send() -> Answer | Exception:
+            # Not before there was a thread for it is it known what time is left.
+            limit = min(self._timeout, call.left(time.monotonic()))
+            return self._http.send(call.request, token, limit)
+
+        try:
+            sending = asyncio.wrap_future(self._threads.submit(send))
+        except RuntimeError:
+            raise _closed() from None
+        try:
+            await asyncio.wait([sending], timeout=call.left(time.monotonic()))
+            if not sending.done():
+                return TimeoutError("no thread was free, or there was no answer")
+            if sending.cancelled():
+                raise _closed()
+            return sending.result()
+        finally:
+            sending.cancel()
 
     async def _current_token(self, instead_of: str | None = None) -> str:
         """The token, or a new one instead of one that was refused."""
@@ -238,3 +291,7 @@ class AsyncPublisher:
             if self._token is None or self._token == instead_of:
                 self._token = await ask_for_token(provider, refused=instead_of is not None)
             return self._token
+
+
+def _closed() -> Closed:
+    return Closed("the publisher was closed before this was answered: it may have been published")

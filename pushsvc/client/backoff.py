@@ -21,6 +21,8 @@ class Timing:
     """A connection that lived for so long was no failure: delays begin at ``first`` again."""
     open: float = 10.0
     """What the service has to accept a connection, and then to say ``welcome``."""
+    answer: float = 30.0
+    """What the service has, on a live connection, to answer a question."""
 
 
 @dataclass(frozen=True, slots=True)

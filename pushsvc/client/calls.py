@@ -64,7 +64,8 @@ class Call:
         """What to do after a try.
 
         Args:
-            outcome: the answer, or the network error instead of one.
+            outcome: the answer, or the error instead of one, of the network or of the function
+                that returns tokens.
             now: seconds on the clock of the start.
             chance: a random number, at least 0 and below 1.
 
@@ -96,7 +97,7 @@ class Call:
         wait = delay(self._failures, retry_after, TIMING, chance)
         if now + wait >= self._until:
             raise Unavailable(
-                f"not done within {self._deadline:g} s; last: {why}", key=self.request.key
+                f"not done within {self._deadline:g} s; last: {why}", key=self.request.repeat
             ) from why
         self._failures += 1
         return Retry(wait)
@@ -111,8 +112,10 @@ def _parsed(body: bytes) -> Any:
 
 def _held_up(value: dict[str, Any]) -> Refused | None:
     """The first part of an answer that may succeed if the request is sent again."""
-    for each in value.get("results", ()):
-        if each.get("status") in TRANSIENT:
+    results = value.get("results")
+    for each in results if isinstance(results, list) else ():
+        status = each.get("status") if isinstance(each, dict) else None
+        if isinstance(status, int) and status in TRANSIENT:
             return Refused.of(each, None)
     return None
 

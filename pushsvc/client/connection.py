@@ -12,27 +12,29 @@ import ssl as tls
 import time
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, cast
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from websockets.asyncio.client import ClientConnection
-from websockets.asyncio.client import connect as open_socket
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
-from pushsvc.client import session
+from pushsvc.client import session, wire
 from pushsvc.client.backoff import Again, Comeback, Ended, Timing
-from pushsvc.client.errors import Closed, PushError, Refused
+from pushsvc.client.errors import Closed, OutcomeUnknown, PushError, Refused
+from pushsvc.client.feed import ACK_PAUSE
 from pushsvc.client.inbox import Inbox
-from pushsvc.client.messages import Message, Notification, Problem, Raw, Withdrawn
+from pushsvc.client.messages import Gap, Message, Notification, Problem, Raw, Withdrawn
 from pushsvc.client.tokens import Token, ask_for_token
 
 CLOSE_TIMEOUT: Final = 3.0
 """Seconds that the service has to answer a close."""
 MAX_MESSAGE: Final = 16 * 2**20
 """Bytes of a message of the service: far more than any node is set to send."""
+PULSE: Final = 1.0
+"""Seconds between two signs of life while the program is too slow for what comes."""
 
 _log = logging.getLogger("pushsvc.client")
 
@@ -84,6 +86,7 @@ class Client:
         self._up_since = 0.0
         self._task: asyncio.Task[None] | None = None
         self._answers: dict[int, asyncio.Future[Raw]] = {}
+        self._acking: asyncio.Task[None] | None = None
 
     # --- lifetime ------------------------------------------------------------------------------
 
@@ -110,8 +113,10 @@ class Client:
                 if self._socket is not None:
                     await self._socket.close()
         finally:
-            task.cancel()
-            await asyncio.wait([task])
+            tasks = [task] if self._acking is None else [task, self._acking]
+            for each in tasks:
+                each.cancel()
+            await asyncio.wait(tasks)
             self._finish(None)  # a task that is cancelled before it began runs no `finally`
 
     @property
@@ -140,6 +145,13 @@ class Client:
         if item.feed is not None and item.id is not None:
             now = time.monotonic()
             await self._perform(self._session.handled(item.feed, item.id, now, at_once=at_once))
+            if self._session.behind and (self._acking is None or self._acking.done()):
+                # Whatever the program does next, and for how long: this one is done.
+                self._acking = asyncio.create_task(self._flush_soon(), name="pushsvc.client acks")
+
+    async def _flush_soon(self) -> None:
+        await asyncio.sleep(ACK_PAUSE)
+        await self._flush()
 
     async def _acked(self, item: Notification) -> None:
         await self._handled(item, at_once=True)
@@ -160,7 +172,12 @@ class Client:
         Raises:
             Refused: the token does not cover it, or there are too many.
             QueueFull: there is no connection, and no room to wait for one.
+            OutcomeUnknown: there was no answer within ``timing.answer``.
+            ValueError: ``since`` for a topic that is listened to already: what it would bring
+                again was given already.
         """
+        if since is not None and self._session.listens(topic):
+            raise ValueError(f"{topic!r} is listened to already: to begin anew, unsubscribe first")
         start = {} if since is None else {"since": since}
         message = {"type": "subscribe", "topic": topic, **start}
         return str((await self._ask(message, repeatable=True))["last"])
@@ -202,16 +219,19 @@ class Client:
 
         Raises:
             Refused: the token does not cover it, it is too large, or the rate is used up.
-            OutcomeUnknown: the connection ended before the answer: it may have happened.
+            OutcomeUnknown: the connection ended before the answer, or there was none within
+                ``timing.answer``: it may have happened.
             QueueFull: there is no connection, and no room to wait for one.
+            TypeError, ValueError: ``data`` is no JSON value: nothing was sent.
         """
         message: Raw = {"type": "publish", "topic": topic, **_encoded(data)}
         fields = {"event": event, "ttl": ttl, "collapse_key": collapse_key}
         message |= {name: value for name, value in fields.items() if value is not None}
         if ephemeral:
             self._check()
+            send = session.Send({**message, "ephemeral": True})
             if self._session.connected:
-                await self._perform([session.Send({**message, "ephemeral": True})])
+                await self._perform([send])
             return None
         answer = await self._ask(message, repeatable=False)
         return cast("str | None", answer.get("id"))
@@ -224,12 +244,29 @@ class Client:
         self._inbox.hurry()  # the answer stands behind what the program has not taken yet
         try:
             await self._perform(effects)
-            return await answer
+            return await self._within_time(answer)
         finally:
             self._answers.pop(ref, None)
             self._session.forget(ref)
             if answer.done() and not answer.cancelled():
                 answer.exception()  # a cancelled caller does not look, and asyncio would complain
+
+    async def _within_time(self, answer: asyncio.Future[Raw]) -> Raw:
+        """What is answered, for which there is limited time once there is a connection."""
+        limit = self._comeback.timing.answer
+        asked = time.monotonic()
+        while True:
+            left = limit
+            if self._session.connected:
+                left -= time.monotonic() - max(asked, self._up_since)
+            if left <= 0:
+                raise OutcomeUnknown(
+                    f"no answer within {limit:g} s: it may have happened, or not; or the program"
+                    " does not take what came before it"
+                )
+            await asyncio.wait([answer], timeout=left)
+            if answer.done():
+                return answer.result()
 
     def _check(self) -> None:
         if self._task is None:
@@ -290,13 +327,14 @@ class Client:
             return Ended(error=error)
         self._up_since = hint = 0.0
         try:
-            async with open_socket(
+            async with wire.open_socket(
                 self._address,
                 subprotocols=[Subprotocol("pushsvc.v1.json")],
                 additional_headers={"Authorization": f"Bearer {self._token}"},
                 compression=None,
                 open_timeout=self._comeback.timing.open,
                 close_timeout=CLOSE_TIMEOUT,
+                ping_interval=None,  # its own would take a slow program for a dead service
                 max_size=MAX_MESSAGE,
                 ssl=self._ssl,
             ) as self._socket:
@@ -304,7 +342,7 @@ class Client:
                     await self._read(self._socket)
                 finally:
                     hint = self._session.retry_after
-                    for effect in self._session.lost():
+                    for effect in self._session.lost(self._socket.protocol.close_code):
                         self._answer(effect)
         except ConnectionClosed as error:
             received = error.rcvd
@@ -339,15 +377,27 @@ class Client:
             welcomed = self._session.welcome
             self._say(State("connected", welcomed.get("connection"), welcomed.get("user")))
             while True:
-                # While an answer is awaited the socket is read on: it stands behind the rest.
-                while self._inbox.full and not self._answers:
-                    await self._inbox.taken()
-                await self._take(await socket.recv(), renewals)
+                await self._room(socket)
+                await self._take(await wire.receive(socket), renewals)
         finally:
             for renewal in renewals:
                 renewal.cancel()
             if renewals:
                 await asyncio.wait(renewals)
+
+    async def _room(self, socket: ClientConnection) -> None:
+        """Wait until one more message may be read.
+
+        Raises:
+            ConnectionClosed: it was, meanwhile.
+        """
+        # While an answer is awaited some more is read: it stands behind the rest.
+        while not self._inbox.has_room(read_ahead=bool(self._answers)):
+            try:
+                async with asyncio.timeout(PULSE):
+                    await self._inbox.taken()
+            except TimeoutError:
+                await socket.pong()  # who does not read answers no ping, and lives
 
     async def _take(self, text: str | bytes, renewals: set[asyncio.Task[None]]) -> None:
         message = _parsed(text)
@@ -371,8 +421,7 @@ class Client:
         for effect in effects:
             if isinstance(effect, session.Send):
                 if self._socket is not None:
-                    with suppress(ConnectionClosed):  # whoever reads will hear of it
-                        await self._socket.send(json.dumps(effect.message))
+                    await wire.send(self._socket, effect.text)
             elif isinstance(effect, session.Give):
                 self._inbox.put(Notification(effect.message, effect.feed, self._acked))
             elif isinstance(effect, session.Tell):
@@ -497,9 +546,9 @@ async def listen(
 
     Comes back by itself when the connection ends, and goes on where it was. The arguments and the
     errors are those of ``connect``, which also tells of gaps, presence and what was withdrawn; but
-    a topic that the token does not open ends the loop with ``Refused``. A notification is
-    acknowledged when the next one is asked for; one at which the loop is left is not, and comes
-    again, unless ``await notification.ack()`` was called.
+    a topic that the token does not open ends the loop with ``Refused``, and a gap is a warning in
+    the log. A notification is acknowledged when the next one is asked for; one at which the loop
+    is left is not, and comes again, unless ``await notification.ack()`` was called.
 
     Whoever leaves the loop and goes on with the same device uses ``contextlib.aclosing``, as with
     any asynchronous generator: its end closes the connection and sends the last acks.
@@ -512,6 +561,11 @@ async def listen(
         async for message in messages:
             if isinstance(message, Notification):
                 yield message
+            elif isinstance(message, Gap):
+                where = message.topic or ("the broadcast" if message.broadcast else "the mailbox")
+                _log.warning(
+                    "some of %s are gone after %s (%s)", where, message.after, message.reason
+                )
             elif isinstance(message, Problem) and (message.topic or message.code == "forbidden"):
                 raise message.as_error()  # silence would look like a topic in which nothing happens
 

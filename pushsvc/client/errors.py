@@ -3,7 +3,7 @@
 PushError
 ├── Refused         the service said no: the same request would be refused again
 ├── Unavailable     it did not answer in the time allowed: trying again later is safe
-├── OutcomeUnknown  it was sent and the connection ended before the answer: it may have happened
+├── OutcomeUnknown  it was sent and not answered, or not understandably: it may have happened
 ├── QueueFull       too much waits for a connection: this one was not sent
 └── Closed          the client was closed before this was answered
 """
@@ -69,19 +69,20 @@ class Unavailable(PushError):
 
     Args:
         detail: what was tried, and what happened last.
-        key: the idempotency key that the request carried: whoever repeats the same request with it
-            publishes one notification, whatever became of this one. None where there was none.
+        key: the idempotency key of the call: whoever repeats the same call with it, all that was
+            in it, publishes nothing twice, whatever became of this one. None where there is no
+            such key.
     """
 
     def __init__(self, detail: str, *, key: str | None = None) -> None:
-        safe = "" if key is None else f"; repeating it with the idempotency key {key!r} is safe"
-        super().__init__(detail + safe)
+        safe = f"; repeating the same call, whole, with the idempotency key {key!r} is safe"
+        super().__init__(detail if key is None else detail + safe)
         self.detail = detail
         self.key = key
 
 
 class OutcomeUnknown(PushError):
-    """It was sent, and the connection ended before the answer: it may have happened, or not."""
+    """It was sent, and there is no answer that says what became of it: it may have happened."""
 
     code = "unknown"
 

@@ -1,6 +1,8 @@
 """HTTP by urllib3: kept-alive connections, and no behaviour of its own."""
 
 import ssl as tls
+import threading
+import time
 from typing import Any, Self
 from urllib.parse import urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -36,20 +38,32 @@ class Http:
         proxy = None if proxy_bypass(parts.hostname) else getproxies().get(parts.scheme)
         settings: dict[str, Any] = {
             "maxsize": connections,
-            "block": True,
             "ssl_context": ssl,
             "retries": False,
         }
+        self._free = threading.BoundedSemaphore(connections)
         self._pool = ProxyManager(proxy, **settings) if proxy else PoolManager(**settings)
 
-    def send(self, request: Request, token: str, timeout: float) -> Answer | HTTPError:
+    def send(
+        self, request: Request, token: str, timeout: float
+    ) -> Answer | HTTPError | TimeoutError:
         """Send a request once; the answer, or the error instead of one.
 
         Args:
             request: what to send.
             token: the publisher's.
-            timeout: seconds until the answer.
+            timeout: seconds until the answer, with the wait for a connection that is free.
         """
+        until = time.monotonic() + timeout
+        if not self._free.acquire(timeout=max(timeout, 0.0)):
+            return TimeoutError("all connections were in use by other calls")
+        try:
+            left = max(until - time.monotonic(), 0.001)
+            return self._send(request, token, left)
+        finally:
+            self._free.release()
+
+    def _send(self, request: Request, token: str, timeout: float) -> Answer | HTTPError:
         limit = Timeout(total=timeout, connect=min(CONNECT_TIMEOUT, timeout))
         try:
             answer = self._pool.request(

@@ -9,6 +9,8 @@ from pushsvc.client.messages import Message, Notification
 
 BUFFER: Final = 1024
 """Messages that wait for the program; then no more are to be put."""
+READ_AHEAD: Final = BUFFER
+"""Further ones that may be put where something is awaited that stands behind them."""
 
 
 class Inbox:
@@ -39,10 +41,13 @@ class Inbox:
         self.error: Exception | None = None
         """Why, if not because it was closed."""
 
-    @property
-    def full(self) -> bool:
-        """Whether as much waits as may."""
-        return len(self._items) >= BUFFER
+    def has_room(self, *, read_ahead: bool) -> bool:
+        """Whether one more may be put.
+
+        Args:
+            read_ahead: whether something is awaited that stands behind what comes.
+        """
+        return len(self._items) < BUFFER + READ_AHEAD * read_ahead
 
     async def taken(self) -> None:
         """Wait until the program took something, or ``hurry`` was called."""

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self, Unpack
 
 from pushsvc.client import publishing
-from pushsvc.client.calls import Call, Done
+from pushsvc.client.calls import Answer, Call, Done
 from pushsvc.client.errors import PushError
 from pushsvc.client.http import Http
 from pushsvc.client.publishing import MAX_BODY, Content, Note, Receipt, Request, Result
@@ -37,7 +37,8 @@ class Publisher:
     Args:
         url: of a node or of what stands before the nodes.
         token: one with the scope ``push.publish``, or with ``topics.publish``; or a function that
-            returns one, which is told whether the last one was refused.
+            returns one, which is told whether the last one was refused. What it raises is tried
+            again within the deadline, save a ``PushError``, which ends the call.
         deadline: seconds for a call, with all its retries.
         timeout: seconds for one try.
         max_body: bytes of a request, where the nodes' ``MAX_BODY_BYTES`` is not the default.
@@ -88,11 +89,12 @@ class Publisher:
         Raises:
             Refused: the service does not take it; ``code`` and ``detail`` say why.
             Unavailable: not done within the deadline; repeating it with its ``key`` is safe.
+            OutcomeUnknown: what was answered is no receipt.
             ValueError: it names no destination, or several.
             TypeError: ``data`` is no JSON value.
         """
-        key = publishing.key_of(idempotency_key)
-        return publishing.receipt(self._call(Request(publishing.ONE, publishing.encode(note), key)))
+        request = publishing.one(publishing.encode(note), idempotency_key)
+        return publishing.receipt(self._call(request))
 
     def publish_to_users(
         self,
@@ -114,7 +116,10 @@ class Publisher:
     ) -> list[Result]:
         """Publish many notifications; a receipt or an error for each, in order.
 
-        They go in as few requests as possible: at most 1000 each, and ``max_body`` bytes.
+        They go in as few requests as possible: at most 1000 each, and ``max_body`` bytes. Where
+        some are ``Unavailable``, repeat the same call: the same notifications, all of them, with
+        the error's ``key`` as ``idempotency_key``. What was published is not published again, and
+        has its receipt again.
 
         Raises:
             PushError: none was published, all for this reason.
@@ -128,11 +133,11 @@ class Publisher:
         results: list[Result] = []
         for request in requests:
             try:
-                results += publishing.results(self._call(request), request.key)
+                results += publishing.results(self._call(request), request)
             except PushError as error:
                 if len(requests) == 1:
                     raise
-                results += [error] * publishing.size_of(request)
+                results += [error] * request.count
         return results
 
     def _call(self, request: Request) -> dict[str, Any]:
@@ -141,15 +146,23 @@ class Publisher:
             request, time.monotonic(), self._deadline,
             renewable=not isinstance(self._provider, str),
         )  # fmt: skip
-        token = self._current_token()
+        token = refused = None
         while True:
-            limit = max(min(self._timeout, call.left(time.monotonic())), 0.001)
-            outcome = self._http.send(request, token, limit)
+            outcome: Answer | Exception
+            try:
+                token = self._current_token(instead_of=refused)
+            except PushError:
+                raise  # the provider's own verdict
+            except Exception as error:  # noqa: BLE001 - whatever a provider raises may pass
+                outcome = error
+            else:
+                limit = min(self._timeout, call.left(time.monotonic()))
+                outcome = self._http.send(request, token, limit)
             step = call.next(outcome, time.monotonic(), random.random())  # noqa: S311 - jitter
             if isinstance(step, Done):
                 return step.value
             if step.new_token:
-                token = self._current_token(instead_of=token)
+                refused = token
             time.sleep(step.delay)
 
     def _current_token(self, instead_of: str | None = None) -> str:

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Required, TypedDict
 
-from pushsvc.client.errors import PushError, Refused, Unavailable
+from pushsvc.client.errors import OutcomeUnknown, PushError, Refused, Unavailable
 
 ONE: Final = "/v1/notifications"
 MANY: Final = "/v1/notifications/batch"
@@ -76,6 +76,12 @@ class Request:
     path: str
     body: bytes
     key: str
+    """The idempotency key that it carries."""
+    repeat: str | None
+    """The key with which the caller repeats the call that this request is a part of; None where
+    there is no such call, as of a batch of what several callers published."""
+    count: int = 1
+    """How many notifications it makes."""
 
     def headers(self, token: str) -> dict[str, str]:
         """The HTTP headers."""
@@ -153,9 +159,15 @@ def split(notes: Iterable[bytes], max_body: int) -> list[list[bytes]]:
     return parts
 
 
-def batch(notes: Sequence[bytes], key: str) -> Request:
+def batch(notes: Sequence[bytes], key: str, repeat: str | None) -> Request:
     """A request that publishes all of them."""
-    return Request(MANY, _OPENING + b",".join(notes) + _CLOSING, key)
+    return Request(MANY, _OPENING + b",".join(notes) + _CLOSING, key, repeat, len(notes))
+
+
+def one(note: bytes, given: str | None) -> Request:
+    """The request that publishes one, with the caller's idempotency key or one made here."""
+    key = key_of(given)
+    return Request(ONE, note, key, key)
 
 
 def requests_for(notes: Iterable[bytes], given: str | None, max_body: int) -> list[Request]:
@@ -169,40 +181,58 @@ def requests_for(notes: Iterable[bytes], given: str | None, max_body: int) -> li
     """
     parts = split(notes, max_body)
     key = key_of(given)
-    if len(parts) == 1:
-        return [batch(parts[0], key)]
-    return [batch(part, key_of(f"{key}/{number}")) for number, part in enumerate(parts)]
+    keys = _keys(key, len(parts))
+    return [batch(part, own, key) for part, own in zip(parts, keys, strict=True)]
 
 
 def requests_to(users: Sequence[str], content: Content, given: str | None) -> list[Request]:
     """The requests that publish one notification to many users. See ``requests_for``."""
     parts = [users[first : first + MOST] for first in range(0, len(users), MOST)]
     key = key_of(given)
-    keys = [key] if len(parts) == 1 else [key_of(f"{key}/{n}") for n in range(len(parts))]
+    keys = _keys(key, len(parts))
     return [
-        Request(ONE, encode_for(part, content), key) for part, key in zip(parts, keys, strict=True)
+        Request(ONE, encode_for(part, content), own, key, len(part))
+        for part, own in zip(parts, keys, strict=True)
     ]
 
 
-def size_of(request: Request) -> int:
-    """How many notifications a request makes."""
-    found = json.loads(request.body)
-    return len(found["notifications"] if request.path == MANY else found["to"]["users"])
+def _keys(key: str, parts: int) -> list[str]:
+    return [key] if parts == 1 else [key_of(f"{key}/{number}") for number in range(parts)]
 
 
 def receipt(told: Mapping[str, Any]) -> Receipt:
-    """The receipt of a request for one notification."""
-    return Receipt(told.get("id"), told["durability"], told["connections"])
+    """The receipt of a request for one notification.
+
+    Raises:
+        OutcomeUnknown: the answer is no receipt.
+    """
+    try:
+        return Receipt(told.get("id"), told["durability"], told["connections"])
+    except LookupError:
+        raise OutcomeUnknown(f"the answer is no receipt: {told!s:.200}") from None
 
 
-def results(told: Mapping[str, Any], key: str) -> list[Result]:
-    """The receipts and problems of a request for several, which carried this key."""
-    return [_result(each, key) for each in told["results"]]
+def results(told: Mapping[str, Any], request: Request) -> list[Result]:
+    """The receipts and problems of a request for several.
+
+    Raises:
+        OutcomeUnknown: they are not as many as there were notifications.
+    """
+    found = told.get("results")
+    if not isinstance(found, list) or len(found) != request.count:
+        raise OutcomeUnknown(
+            f"the answer has not one result for each of {request.count} notifications:"
+            f" {told!s:.200}"
+        )
+    return [_result(each, request.repeat) for each in found]
 
 
-def _result(told: Mapping[str, Any], key: str) -> Result:
-    if "durability" in told:
-        return receipt(told)
+def _result(told: Any, key: str | None) -> Result:
+    if isinstance(told, dict) and "durability" in told:
+        try:
+            return receipt(told)
+        except OutcomeUnknown as error:
+            return error
     refused = Refused.of(told, None)
     if refused.status in TRANSIENT:
         return Unavailable(f"not done in time; last: {refused}", key=key)

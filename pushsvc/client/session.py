@@ -5,8 +5,9 @@ A session knows no socket and no clock. Whoever holds it performs what ``receive
 order to the program, although it may come to the client several times.
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pushsvc.client.errors import Closed, OutcomeUnknown, PushError, QueueFull, Refused
@@ -25,13 +26,25 @@ _PRESENCE = "presence "
 _MAILBOX = "mailbox"
 _BROADCAST = "broadcast"
 _TOPIC = "topic "  # no name has a space, so that these never meet
+_TOO_BIG = 1009
+"""The close code for a message that is larger than the service takes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send a message."""
+    """Send a message. It is encoded here, so that what is no JSON fails where it was asked for.
+
+    Raises:
+        TypeError, ValueError: it is no JSON value.
+    """
 
     message: Raw
+    text: str = field(init=False, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        text = json.dumps(self.message, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+        text.encode()  # a lone surrogate is no text
+        object.__setattr__(self, "text", text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +89,7 @@ MALFORMED = (LookupError, TypeError, ValueError, AttributeError)
 
 @dataclass(slots=True)
 class _Question:
-    message: Raw
+    send: Send
     repeatable: bool
     """Whether it may be asked again if the connection ends before the answer."""
     sent: bool = False
@@ -99,6 +112,7 @@ class Session:
             _MAILBOX: Feed(acked=True),
             _BROADCAST: Feed(acked=True, broadcast=True),
         }
+        Send({"topics": dict(topics)})  # what is no text fails here, and not at each connection
         for topic, since in topics.items():
             if since is not None:
                 self._feed_of(topic).take(since)
@@ -194,12 +208,12 @@ class Session:
             effects.append(Send(ask))
         for question in self._questions.values():
             question.sent = True
-            effects.append(Send(question.message))
+            effects.append(question.send)
         return effects
 
     def _ask_for_topics(self) -> list[Effect]:
         # Whoever is asked to leave a topic may hear that before it hears this.
-        waiting = [question.message for question in self._questions.values()]
+        waiting = [question.send.message for question in self._questions.values()]
         left = {each["topic"] for each in waiting if each["type"] == "unsubscribe"}
         wanted = self._topics.question(left)
         return [Send({"type": "subscribe", "topics": wanted, "ref": TOPICS})] if wanted else []
@@ -218,7 +232,7 @@ class Session:
         if message["type"] == "error":
             return [Answer(ref, Refused.of(message, None))]
         try:
-            return [*self._note(question.message, message), Answer(ref, message)]
+            return [*self._note(question.send.message, message), Answer(ref, message)]
         except MALFORMED:
             return [Answer(ref, Refused(f"the answer is not what was asked for: {message}"))]
 
@@ -272,19 +286,29 @@ class Session:
         told: list[Effect] = [] if refused is None else [Tell(_problem(message, refused))]
         return told + self._ask_for_topics()
 
-    def lost(self) -> list[Answer]:
-        """The connection ended: what was asked on it and cannot be repeated has failed."""
+    def lost(self, close_code: int | None = None) -> list[Answer]:
+        """The connection ended: what was asked on it and cannot be repeated has failed.
+
+        Args:
+            close_code: why, if the service said so.
+        """
         self.connected = False
         self.retry_after = 0.0
-        failed = [
-            ref
-            for ref, question in self._questions.items()
-            if question.sent and not question.repeatable
-        ]
-        for ref in failed:
-            del self._questions[ref]
+        sent = {ref: question for ref, question in self._questions.items() if question.sent}
+        answers: list[Answer] = []
+        if close_code == _TOO_BIG and sent:
+            # One of them is too large, so that the largest is; the next try finds another one.
+            largest = max(sent, key=lambda ref: len(sent[ref].send.text))
+            del sent[largest]
+            size = len(self._questions.pop(largest).send.text.encode())
+            why = f"a message of {size} bytes is more than the service takes: send less"
+            answers.append(Answer(largest, Refused(why, code="too_large", status=close_code)))
         why = "the connection ended before the answer: it may have happened, or not"
-        return [Answer(ref, OutcomeUnknown(why)) for ref in failed]
+        for ref, question in sent.items():
+            if not question.repeatable:
+                del self._questions[ref]
+                answers.append(Answer(ref, OutcomeUnknown(why)))
+        return answers
 
     def ended(self, error: PushError | None) -> list[Answer]:
         """No connection will come any more: everything that waits has failed."""
@@ -301,21 +325,24 @@ class Session:
 
         Raises:
             QueueFull: there is no connection, and no room to wait for one.
+            TypeError, ValueError: the message is no JSON value.
         """
         if not self.connected and len(self._questions) >= self._bound:
             raise QueueFull(
                 f"{self._bound} messages wait for a connection already: this one was not sent"
             )
+        send = Send({**message, "ref": self._next + 1})
         self._next += 1
-        question = _Question({**message, "ref": self._next}, repeatable, sent=self.connected)
-        self._questions[self._next] = question
-        return self._next, [Send(question.message)] if self.connected else []
+        self._questions[self._next] = _Question(send, repeatable, sent=self.connected)
+        return self._next, [send] if self.connected else []
 
     def forget(self, ref: int) -> None:
-        """Nobody waits for this answer any more; what was not sent is not sent."""
-        question = self._questions.get(ref)
-        if question is not None and not question.sent:
-            del self._questions[ref]
+        """Nobody waits for this answer any more: it is not sent, or not sent again."""
+        self._questions.pop(ref, None)
+
+    def listens(self, topic: str) -> bool:
+        """Whether a topic is subscribed to, on this connection or the next one."""
+        return topic in self._topics
 
     def handled(self, feed: Feed, text: str, now: float, *, at_once: bool) -> list[Effect]:
         """The program is done with a notification.
@@ -336,6 +363,12 @@ class Session:
         return [
             effect for feed in feeds if feed.handled > feed.told for effect in self._say(feed, now)
         ]
+
+    @property
+    def behind(self) -> bool:
+        """Whether something is done and the service was not told, although it could be."""
+        feeds = (self._feeds[_MAILBOX], self._feeds[_BROADCAST])
+        return self.connected and any(feed.handled > feed.told for feed in feeds)
 
     def _current(self, feed: Feed) -> bool:
         return feed is self._feeds[_BROADCAST if feed.broadcast else _MAILBOX]

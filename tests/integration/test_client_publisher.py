@@ -1,15 +1,31 @@
 """The publishers of ``pushsvc.client`` against real nodes: one call, one notification."""
 
 import asyncio
+import json
+import socket
+import threading
 import time
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from pushsvc.client import AsyncPublisher, Closed, Note, Publisher, Receipt, Refused, Unavailable
+from pushsvc.client import (
+    AsyncPublisher,
+    Closed,
+    Note,
+    OutcomeUnknown,
+    Publisher,
+    PushError,
+    Receipt,
+    Refused,
+    Unavailable,
+)
 from pushsvc.embedded import EmbeddedServer
 from tests.support.nodes import Node, publisher_token, token, wait_until
 from tests.support.proxy import Proxy
@@ -27,6 +43,48 @@ def kept(node: Node, user: str) -> list[Any]:
         found += page["notifications"]
         before = page["next"]
     return [note["data"] for note in reversed(found)]
+
+
+@contextmanager
+def service(answer: Callable[[dict[str, Any]], tuple[int, Any]]) -> Iterator[str]:
+    """The address of a service that answers what a node would not."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            status, value = answer(request)
+            body = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+def receipts(request: dict[str, Any]) -> tuple[int, Any]:
+    """An answer that accepts all."""
+    one = {"id": "1-0", "durability": "memory", "connections": 0}
+    if "notifications" not in request:
+        return 202, one
+    return 202, {"results": [one] * len(request["notifications"])}
+
+
+@contextmanager
+def silence() -> Iterator[str]:
+    """The address of a service that accepts connections, and nothing else."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as server:
+        yield f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
 # --- one by one ----------------------------------------------------------------------------------
@@ -78,7 +136,7 @@ def test_without_a_node_the_deadline_tells_the_key_with_which_to_try_again() -> 
     begin = time.monotonic()
     with (
         Publisher("http://127.0.0.1:1", token="t", deadline=1) as publisher,
-        pytest.raises(Unavailable, match=r"'k1' is safe") as error,
+        pytest.raises(Unavailable, match=r"same call, whole, .* 'k1' is safe") as error,
     ):
         publisher.publish(user="u1", data=1, idempotency_key="k1")
     assert error.value.key == "k1"
@@ -221,3 +279,145 @@ def test_a_node_without_its_store_is_waited_for(
             network.flow()
             assert publishing.result(30).id is not None
             assert kept(node, "u1") == ["late"]
+
+
+# --- what does not go well ----------------------------------------------------------------------
+
+
+def test_the_same_call_with_the_key_of_its_error_publishes_nothing_twice(node: Node) -> None:
+    notes: list[Note] = [
+        {"user": f"u{number % 3}", "data": f"{'first' if number < 1000 else 'second'} {number}"}
+        for number in range(1500)
+    ]
+    with (
+        Proxy(node.port) as network,
+        Publisher(
+            f"http://127.0.0.1:{network.port}", token=publisher_token(), deadline=1
+        ) as publisher,
+    ):
+        network.cut_after = b"first 0"  # it is published, and nobody hears of it
+        results = publisher.publish_many(notes)
+        failed = results[0]
+        assert isinstance(failed, Unavailable)
+        assert all(isinstance(result, Unavailable) for result in results[:1000])
+        assert all(isinstance(result, Receipt) for result in results[1000:])
+        assert "repeating the same call, whole," in str(failed)
+        network.cut_after = b""
+        again = publisher.publish_many(notes, idempotency_key=failed.key)
+    assert again[1000:] == results[1000:]
+    assert all(isinstance(result, Receipt) for result in again)
+    for user in range(3):
+        assert kept(node, f"u{user}") == [note["data"] for note in notes[user::3]]
+
+
+async def test_one_of_a_batch_that_failed_names_no_key_that_is_not_its_own() -> None:
+    with silence() as url:
+        async with AsyncPublisher(url, token="t", deadline=0.2) as publisher:
+            with pytest.raises(Unavailable) as error:
+                await publisher.publish(user="u1", data=1)
+    assert error.value.key is None
+
+
+def test_the_deadline_holds_for_many_threads() -> None:
+    def publish(publisher: Publisher) -> float:
+        begin = time.monotonic()
+        with pytest.raises(Unavailable):
+            publisher.publish(user="u1", data=1)
+        return time.monotonic() - begin
+
+    with (
+        silence() as url,
+        Publisher(url, token="t", deadline=1, timeout=1) as publisher,
+        ThreadPoolExecutor(20) as threads,
+    ):
+        assert max(threads.map(publish, [publisher] * 20)) < 2
+
+
+async def test_the_deadline_holds_for_many_tasks_and_the_block_waits_for_them() -> None:
+    begin = time.monotonic()
+    with silence() as url:
+        async with AsyncPublisher(url, token="t", deadline=1, timeout=1) as publisher:
+            calls = [
+                asyncio.create_task(publisher.publish(user="u", data=n, idempotency_key=f"k{n}"))
+                for n in range(20)
+            ]
+            several = asyncio.create_task(publisher.publish_many([{"user": "u", "data": 1}]))
+            users = asyncio.create_task(publisher.publish_to_users(["u"], data=1))
+            await asyncio.sleep(0)
+        assert all(call.done() for call in [*calls, several, users])
+        outcomes = await asyncio.gather(*calls, several, users, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {Unavailable}
+    assert time.monotonic() - begin < 2.5
+
+
+async def test_calls_of_a_publisher_whose_end_is_cut_short_are_told_so() -> None:
+    with silence() as url:
+        publisher = AsyncPublisher(url, token="t", deadline=3)
+        await publisher.__aenter__()
+        calls = [
+            asyncio.create_task(publisher.publish(user="u", data=n, idempotency_key=f"k{n}"))
+            for n in range(8)
+        ]
+        calls += [asyncio.create_task(publisher.publish(user="u", data=n)) for n in range(3)]
+        await asyncio.sleep(0.1)
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(publisher.close(), 0.1)
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+    assert all(isinstance(outcome, Closed | Unavailable) for outcome in outcomes)
+    assert any(isinstance(outcome, Closed) for outcome in outcomes)
+
+
+async def test_an_answer_without_a_result_for_each_is_an_error_and_the_publisher_goes_on() -> None:
+    answers: Iterator[tuple[int, Any]] = iter([(202, {"results": []}), (202, {})])
+
+    def answer(request: dict[str, Any]) -> tuple[int, Any]:
+        return next(answers, None) or receipts(request)
+
+    with service(answer) as url:
+        async with AsyncPublisher(url, token="t") as publisher:
+            for _ in range(2):
+                with pytest.raises(OutcomeUnknown, match="one result for each"):
+                    await publisher.publish(user="u1", data=1)
+            assert (await publisher.publish(user="u1", data=1)).id == "1-0"
+
+
+def test_a_token_provider_that_fails_is_asked_again_within_the_deadline() -> None:
+    asked: list[bool] = []
+
+    def provider(refused: bool) -> str:  # noqa: FBT001 - the shape of a provider
+        asked.append(refused)
+        if len(asked) == 1:
+            raise ConnectionError("the identity provider is down")
+        return "t"
+
+    with service(receipts) as url, Publisher(url, token=provider) as publisher:
+        assert publisher.publish(user="u1", data=1).id == "1-0"
+    assert asked == [False, False]
+
+
+async def test_a_token_provider_that_goes_on_failing_costs_no_receipt_that_was_given() -> None:
+    requests: list[int] = []
+
+    def answer(request: dict[str, Any]) -> tuple[int, Any]:
+        requests.append(len(request["notifications"]))
+        return receipts(request) if requests == [1000] else (401, {"detail": "expired"})
+
+    def provider(refused: bool) -> str:  # noqa: FBT001 - the shape of a provider
+        if refused:
+            raise ConnectionError("the identity provider is down")
+        return "t"
+
+    def check(results: list[Receipt | PushError]) -> None:
+        assert all(isinstance(result, Receipt) for result in results[:1000])
+        for result in results[1000:]:
+            assert isinstance(result, Unavailable)
+            assert result.key == "k"
+            assert "identity provider" in str(result)
+
+    notes: list[Note] = [{"user": "u1", "data": number} for number in range(1500)]
+    with service(answer) as url:
+        with Publisher(url, token=provider, deadline=1) as publisher:
+            check(await asyncio.to_thread(publisher.publish_many, notes, idempotency_key="k"))
+        requests.clear()
+        async with AsyncPublisher(url, token=provider, deadline=1) as other:
+            check(await other.publish_many(notes, idempotency_key="k"))

@@ -1,16 +1,21 @@
 """``pushsvc.client`` against real nodes: what it promises when they are killed and come back."""
 
 import asyncio
+import datetime as dt
 import functools
-from collections.abc import Callable
-from contextlib import aclosing
+import json
+import math
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
 from typing import Any
 
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
 from pushsvc.client import (
     Closed,
     Notification,
+    OutcomeUnknown,
     Presence,
     Problem,
     QueueFull,
@@ -21,9 +26,12 @@ from pushsvc.client import (
     Withdrawn,
     connect,
     listen,
+    wire,
 )
+from pushsvc.client.inbox import BUFFER, READ_AHEAD
 from pushsvc.embedded import EmbeddedServer
 from tests.support.nodes import Node, publisher_token, token, wait_until
+from tests.support.proxy import Proxy
 
 SOON = Timing(first=0.05, longest=0.2, uptime=0.5)
 TOPICS = {"subscribe": ["py.**"], "publish": ["py.**"]}
@@ -46,6 +54,20 @@ async def publish(node: Node, user: str, data: Any, **fields: Any) -> str:
 def offline() -> str:
     """An address at which nothing is."""
     return "http://127.0.0.1:1"
+
+
+@asynccontextmanager
+async def service(
+    behave: Callable[[ServerConnection], Awaitable[None]],
+) -> AsyncIterator[str]:
+    """The address of a service that welcomes, and then does what a node would not."""
+
+    async def welcome(socket: ServerConnection) -> None:
+        await socket.send(json.dumps({"type": "welcome", "connection": "c", "user": "u1"}))
+        await behave(socket)
+
+    async with serve(welcome, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{next(iter(server.sockets)).getsockname()[1]}"
 
 
 # --- receiving -----------------------------------------------------------------------------------
@@ -328,6 +350,164 @@ async def test_a_cancelled_listener_ends_cleanly(node: Node) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     assert asyncio.all_tasks() == before
+
+
+@pytest.mark.parametrize("data", [math.nan, "\ud800", dt.datetime.now(dt.UTC)])
+async def test_what_is_no_json_fails_at_once_and_the_client_goes_on(node: Node, data: Any) -> None:
+    auth = token("u1", topics=TOPICS)
+    async with connect(node.url, token=auth, topics=["py.t"], timing=SOON) as client:
+        for _ in range(2):  # before there is a connection, and on it
+            with pytest.raises((TypeError, ValueError)):
+                await client.publish("py.t", data)
+            with pytest.raises((TypeError, ValueError)):
+                await client.publish("py.t", data, ephemeral=True)
+            await until(lambda: client.state.status == "connected", "a connection")
+        await client.publish("py.t", "next")
+        assert [message.data async for message in _some(client, 1)] == ["next"]
+
+
+async def test_a_message_that_is_too_large_is_refused_and_not_sent_for_ever(node: Node) -> None:
+    auth = token("u1", topics=TOPICS)
+    async with connect(node.url, token=auth, timing=SOON) as client:
+        with pytest.raises(Refused, match="send less") as refused:
+            await client.subscribe("py." + "x" * 2**21)
+        assert refused.value.code == "too_large"
+        assert await client.subscribe("py.a") == "0-0"
+
+
+async def test_a_topic_is_not_begun_anew_while_it_is_listened_to(node: Node) -> None:
+    auth = token("u1", topics=TOPICS)
+    async with connect(node.url, token=auth) as client:
+        await client.publish("py.a", 1)
+        for _ in range(2):
+            await client.subscribe("py.a", since="0-0")
+            assert [message.data async for message in _some(client, 1)] == [1]
+            with pytest.raises(ValueError, match="unsubscribe first"):
+                await client.subscribe("py.a", since="0-0")
+            await client.unsubscribe("py.a")
+
+
+async def test_a_question_that_is_not_answered_in_time_has_an_unknown_outcome() -> None:
+    async def be_silent(socket: ServerConnection) -> None:
+        await socket.wait_closed()
+
+    async with service(be_silent) as url:
+        timing = Timing(first=0.05, longest=0.2, answer=0.2)
+        async with connect(url, token="t", timing=timing) as client:
+            for ask in (client.publish("a", 1), client.subscribe("a")):
+                with pytest.raises(OutcomeUnknown, match=r"no answer within 0\.2 s"):
+                    await ask
+            assert client.state.status == "connected"
+
+
+async def test_what_waits_for_the_program_is_bounded_also_while_a_question_is_open() -> None:
+    async def flood(socket: ServerConnection) -> None:
+        message = {"type": "notification", "ephemeral": True, "data": "x" * 1000}
+        while True:
+            await socket.send(json.dumps(message))
+
+    raw: list[Any] = []
+    async with service(flood) as url:
+        timing = Timing(first=0.05, longest=0.2, answer=2)
+        async with connect(url, token="t", timing=timing, on_message=raw.append) as client:
+            await until(lambda: len(raw) > BUFFER, "as much as may wait")
+            with pytest.raises(OutcomeUnknown):
+                await client.publish("a", 1)
+            assert len(raw) == 1 + BUFFER + READ_AHEAD
+
+
+async def test_a_program_that_is_slow_for_long_keeps_its_connection(
+    valkey: EmbeddedServer, tmp_path: Any, prefix: str
+) -> None:
+    count = BUFFER + 500
+    with Node(valkey.url, tmp_path, prefix=prefix, heartbeat_seconds=1) as node:
+        auth = token("u1", topics=TOPICS)
+        async with connect(node.url, token=auth, topics=["py.t"], timing=SOON) as client:
+            await until(lambda: client.state.status == "connected", "a connection")
+            for begin in range(0, count, 250):
+                notes = [{"to": {"topic": "py.t"}, "data": n} for n in range(begin, begin + 250)]
+                await asyncio.to_thread(
+                    node.post, "/v1/notifications/batch", {"notifications": notes[: count - begin]}
+                )
+            connection = client.state.connection
+            await asyncio.sleep(4)  # four heartbeats of the node, which it answers none of
+            given = [message.data async for message in _some(client, count)]
+            assert given == list(range(count))
+            assert client.state.connection == connection
+
+
+async def test_a_slow_program_comes_back_when_its_connection_ended(node: Node) -> None:
+    count = BUFFER + 500
+    auth = token("u1", topics=TOPICS)
+    async with connect(node.url, token=auth, topics=["py.t"], timing=SOON) as client:
+        await until(lambda: client.state.status == "connected", "a connection")
+        notes = [{"to": {"topic": "py.t"}, "data": "x" * 500} for _ in range(count)]
+        for begin in range(0, count, 500):
+            body = {"notifications": notes[begin : begin + 500]}
+            await asyncio.to_thread(node.post, "/v1/notifications/batch", body)
+        connection = client.state.connection
+        await asyncio.to_thread(node.kill)
+        await asyncio.to_thread(node.start)
+        await until(lambda: client.state.connection not in (None, connection), "another connection")
+
+
+async def test_a_service_that_falls_silent_is_left_and_one_that_is_only_quiet_is_not(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire, "SILENCE", 0.2)
+    states: list[str] = []
+    with Proxy(node.port) as network:
+        url = f"http://127.0.0.1:{network.port}"
+
+        async with connect(
+            url, token=token("u1"), timing=SOON, on_state=lambda state: states.append(state.status)
+        ) as client:
+            await until(lambda: client.state.status == "connected", "a connection")
+            await asyncio.sleep(1)  # five times as quiet as it may be without a ping
+            assert states == ["connecting", "connected"]
+            network.stop_flow()
+            await until(lambda: "waiting" in states, "the end of the connection")
+            network.flow()
+            await until(lambda: client.state.status == "connected", "another connection")
+
+
+async def test_listen_warns_of_what_is_gone(caplog: pytest.LogCaptureFixture) -> None:
+    async def lose(socket: ServerConnection) -> None:
+        await socket.send(json.dumps({"type": "gap", "after": "1-0", "reason": "trimmed"}))
+        await socket.send(json.dumps({"type": "notification", "id": "5-0", "data": 5}))
+        await socket.wait_closed()
+
+    async with service(lose) as url, aclosing(listen(url, token="t")) as notifications:
+        assert (await anext(notifications)).data == 5
+    assert "some of the mailbox are gone after 1-0 (trimmed)" in caplog.text
+
+
+async def test_a_redirect_is_a_refusal_and_the_token_goes_nowhere_else() -> None:
+    elsewhere: list[bytes] = []
+
+    async def other(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        elsewhere.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.close()
+
+    async with await asyncio.start_server(other, "127.0.0.1", 0) as there:
+        port = there.sockets[0].getsockname()[1]
+
+        async def redirect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(
+                b"HTTP/1.1 307 Temporary Redirect\r\nContent-Length: 0\r\n"
+                b"Location: ws://127.0.0.1:%d/\r\n\r\n" % port
+            )
+            await writer.drain()
+            writer.close()
+
+        async with await asyncio.start_server(redirect, "127.0.0.1", 0) as here:
+            url = f"http://127.0.0.1:{here.sockets[0].getsockname()[1]}"
+            with pytest.raises(Refused) as refused:
+                async for _ in listen(url, token="secret", timing=SOON):
+                    pass
+    assert refused.value.status == 307
+    assert elsewhere == []
 
 
 # --- tokens and refusals -------------------------------------------------------------------------

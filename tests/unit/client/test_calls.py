@@ -13,7 +13,7 @@ ACCEPTED = {"id": "1-0", "durability": "memory", "connections": 0}
 
 
 def call(path: str = ONE, *, renewable: bool = False) -> Call:
-    return Call(Request(path, b"{}", "k1"), 0.0, 30.0, renewable=renewable)
+    return Call(Request(path, b"{}", "k1/0", "k1"), 0.0, 30.0, renewable=renewable)
 
 
 def answer(status: int, body: Any = None, **headers: str) -> Answer:
@@ -46,7 +46,7 @@ def test_network_errors_are_retried_later_and_later() -> None:
 
 
 def test_the_deadline_ends_it_with_the_key_and_the_last_error() -> None:
-    with pytest.raises(Unavailable, match=r"'k1' is safe") as error:
+    with pytest.raises(Unavailable, match=r"same call, whole, .* 'k1' is safe") as error:
         call().next(OSError("gone"), 29.95, 0.9)
     assert error.value.key == "k1"
     assert "gone" in str(error.value)

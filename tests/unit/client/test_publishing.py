@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsvc.client import publishing
-from pushsvc.client.errors import Refused, Unavailable
+from pushsvc.client.errors import OutcomeUnknown, Refused, Unavailable
 from pushsvc.client.publishing import MOST, Receipt
 
 
@@ -39,7 +39,7 @@ def test_parts_keep_the_order_and_fit(notes: list[bytes], max_body: int) -> None
     for part in parts:
         assert part
         assert len(part) <= MOST
-        assert len(part) == 1 or len(publishing.batch(part, "k").body) <= max_body
+        assert len(part) == 1 or len(publishing.batch(part, "k", None).body) <= max_body
 
 
 def test_at_most_a_thousand_go_in_a_part() -> None:
@@ -51,16 +51,17 @@ def test_a_key_of_the_caller_makes_the_same_requests_again() -> None:
     first, again = (publishing.requests_for(notes, "k", 2**20) for _ in range(2))
     assert first == again
     assert [request.key for request in first] == ["k/0", "k/1"]
-    assert [publishing.size_of(request) for request in first] == [1000, 500]
+    assert [request.count for request in first] == [1000, 500]
+    assert {request.repeat for request in first} == {"k"}  # what the caller gives again
     (one,) = publishing.requests_for(notes[:1], "k", 2**20)
-    assert one.key == "k"
+    assert (one.key, one.repeat) == ("k", "k")
     to = publishing.requests_to(["a", "b"], {"data": 1}, None)
-    assert publishing.size_of(to[0]) == 2
+    assert to[0].count == 2
     assert len(to[0].key) == 32
 
 
 def test_a_key_is_quoted_and_checked() -> None:
-    headers = publishing.Request("/", b"", 'a"b\\c').headers("t")
+    headers = publishing.Request("/", b"", 'a"b\\c', None).headers("t")
     assert headers["Idempotency-Key"] == r'"a\"b\\c"'
     for key in ("", "é", "x" * 256):
         with pytest.raises(ValueError, match="printable"):
@@ -75,9 +76,25 @@ def test_results_are_receipts_refusals_and_what_may_be_repeated() -> None:
             {"type": "urn:pushsvc:problem:store_unavailable", "status": 503, "detail": "no"},
         ]
     }
-    receipt, refused, unavailable = publishing.results(told, "k1")
+    request = publishing.Request(publishing.MANY, b"", "k1/0", "k1", 3)
+    receipt, refused, unavailable = publishing.results(told, request)
     assert receipt == Receipt("1-0", "memory", 2)
     assert isinstance(refused, Refused)
     assert refused.code == "invalid_name"
     assert isinstance(unavailable, Unavailable)
     assert unavailable.key == "k1"
+
+
+@pytest.mark.parametrize(
+    "told", [{}, {"results": []}, {"results": None}, {"results": [{"durability": "memory"}] * 2}]
+)
+def test_an_answer_that_has_not_a_result_for_each_leaves_the_outcome_open(
+    told: dict[str, object],
+) -> None:
+    request = publishing.Request(publishing.MANY, b"", "k1", "k1", 3)
+    with pytest.raises(OutcomeUnknown, match="each of 3"):
+        publishing.results(told, request)
+    with pytest.raises(OutcomeUnknown, match="no receipt"):
+        publishing.receipt({"id": "1-0"})
+    strange = publishing.results({"results": [None, 1, {"durability": "memory"}]}, request)
+    assert [type(each) for each in strange] == [Refused, Refused, OutcomeUnknown]

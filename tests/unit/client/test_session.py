@@ -1,5 +1,6 @@
 """What a client does with what it is sent, however often and in whatever order it is sent it."""
 
+import math
 from typing import Any
 
 import pytest
@@ -369,6 +370,59 @@ def test_what_nobody_waits_for_is_not_sent() -> None:
     ref, _ = session.ask({"type": "publish", "topic": "a", "data": 1}, repeatable=False)
     session.forget(ref)
     assert session.received(WELCOME) == []
+
+
+@pytest.mark.parametrize("online", [True, False])
+@pytest.mark.parametrize("data", [math.nan, "\ud800", {1}, object()])
+def test_what_is_no_json_fails_where_it_is_asked_and_is_not_kept(
+    online: bool,  # noqa: FBT001 - a parameter of the test
+    data: Any,
+) -> None:
+    session = connected() if online else Session({}, 10)
+    with pytest.raises((TypeError, ValueError)):
+        session.ask({"type": "publish", "topic": "a", "data": data}, repeatable=True)
+    session.lost()
+    assert session.received(WELCOME) == []
+    with pytest.raises(ValueError, match="surrogates"):
+        Session({"\ud800": None}, 10)
+
+
+def test_what_was_sent_and_nobody_waits_for_is_not_sent_again() -> None:
+    session = connected()
+    ref, _ = session.ask({"type": "presence", "topic": "a"}, repeatable=True)
+    session.forget(ref)
+    assert session.lost() == []
+    assert session.received(WELCOME) == []
+
+
+def test_the_largest_question_is_refused_when_the_service_closes_for_its_size() -> None:
+    session = connected()
+    small, _ = session.ask({"type": "presence", "topic": "a"}, repeatable=True)
+    large, _ = session.ask({"type": "subscribe", "topic": "a" * 1000}, repeatable=True)
+    publish, _ = session.ask({"type": "publish", "topic": "a", "data": 1}, repeatable=False)
+    refused, unknown = session.lost(1009)
+    assert isinstance(refused.outcome, Refused)
+    assert (refused.ref, refused.outcome.code) == (large, "too_large")
+    assert unknown.ref == publish
+    assert isinstance(unknown.outcome, OutcomeUnknown)
+    assert [message["ref"] for message in sent(session.received(WELCOME))] == [small]
+
+
+def test_it_is_behind_while_something_done_is_not_acknowledged() -> None:
+    session = connected()
+    first, second = [effect for n in (1, 2) for effect in session.received(note(n))]
+    assert isinstance(first, Give)
+    assert isinstance(second, Give)
+    assert first.feed is not None
+    assert second.feed is not None
+    behind = []
+    session.handled(first.feed, "1-0", 10.0, at_once=False)
+    behind.append(session.behind)
+    assert session.handled(second.feed, "2-0", 10.01, at_once=False) == []
+    behind.append(session.behind)
+    assert sent(session.flush(10.02)) == [{"type": "ack", "id": "2-0"}]
+    behind.append(session.behind)
+    assert behind == [False, True, False]
 
 
 def test_the_end_answers_everything() -> None:
