@@ -5,7 +5,7 @@ It needs nothing of the server, and speaks to any node of the same protocol vers
 
 from pushsvc.client.async_publisher import AsyncPublisher
 from pushsvc.client.backoff import Timing
-from pushsvc.client.connection import Client, State, connect, listen
+from pushsvc.client.connection import Client, State
 from pushsvc.client.errors import (
     Closed,
     OutcomeUnknown,
@@ -14,6 +14,7 @@ from pushsvc.client.errors import (
     Refused,
     Unavailable,
 )
+from pushsvc.client.listening import connect, listen
 from pushsvc.client.messages import Gap, Message, Notification, Presence, Problem, Withdrawn
 from pushsvc.client.publisher import Publisher
 from pushsvc.client.publishing import Content, Note, Receipt
