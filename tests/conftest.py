@@ -1,5 +1,6 @@
 """Real servers for all tests."""
 
+import signal
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,11 @@ import pytest
 
 from pushsvc.embedded import EmbeddedServer
 from tests.support.nodes import Node
+
+# Whatever is started with `nohup`, or in the background of a script, ignores these, and so would
+# the programs that the tests start and send them to.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
