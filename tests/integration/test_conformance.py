@@ -1,11 +1,12 @@
 """Both clients do what every client has to do, and the suite that says so can fail."""
 
 import asyncio
+import functools
 import json
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,26 +36,30 @@ NAIVE = [sys.executable, str(Path(DRIVERS["python"][1]).with_name("naive.py"))]
 
 
 @pytest.fixture(scope="module")
-def outcomes(request: pytest.FixtureRequest, client: str) -> dict[str, Outcome]:
-    """What became of each scenario that is asked about, all played at once with one client."""
+def outcomes(request: pytest.FixtureRequest) -> Callable[[str], dict[str, Outcome]]:
+    """What became of each scenario that is asked about, all played at once, once for a client."""
     wanted = {
-        item.callspec.params["name"]
+        (item.callspec.params["client"], item.callspec.params["name"])
         for item in request.session.items
         if isinstance(item, pytest.Function)
         and item.function is test_a_client_does_what_the_table_says
-        and item.callspec.params["client"] == client
     }
-    scenarios = [each for name, each in SCENARIOS.items() if name in wanted]
-    played = asyncio.run(run_all(scenarios, DRIVERS[client]))
-    return {outcome.scenario.name: outcome for outcome in played}
+
+    @functools.cache
+    def played_with(client: str) -> dict[str, Outcome]:
+        scenarios = [each for name, each in SCENARIOS.items() if (client, name) in wanted]
+        played = asyncio.run(run_all(scenarios, DRIVERS[client]))
+        return {outcome.scenario.name: outcome for outcome in played}
+
+    return played_with
 
 
 @pytest.mark.timeout(300)  # the first one waits for all
-@pytest.mark.parametrize(("client", "name"), APPLY, scope="module")
+@pytest.mark.parametrize(("client", "name"), APPLY)
 def test_a_client_does_what_the_table_says(
-    client: str, name: str, outcomes: dict[str, Outcome]
+    client: str, name: str, outcomes: Callable[[str], dict[str, Outcome]]
 ) -> None:
-    outcome = outcomes[name]
+    outcome = outcomes(client)[name]
     if outcome.wrong is not None:
         pytest.fail(f"{client}: {outcome.wrong}", pytrace=False)
 
