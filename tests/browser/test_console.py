@@ -59,7 +59,9 @@ def test_a_token_in_the_address_is_taken_out_of_it(tabs: Tabs, node: Node) -> No
     assert "eyJ" not in page.url
 
 
-@pytest.mark.parametrize(("bad", "why"), [("not-a-token", "JWT"), (user_token("u1"), "push.admin")])
+@pytest.mark.parametrize(
+    ("bad", "why"), [("not-a-token", "JWT"), (user_token("u1", ttl=86400), "push.admin")]
+)
 def test_a_token_that_does_not_do_is_refused_with_the_reason(
     tabs: Tabs, node: Node, bad: str, why: str
 ) -> None:

@@ -25,8 +25,8 @@ from tests.support.nodes import SECRET, Node, nodes, token, wait_until
 from tests.support.phone import Phone
 from tests.support.topics import member
 
-ADMIN = token("ada", "push.admin", "push.publish")
-OBSERVER = token("otto", "push.observe")
+ADMIN = token("ada", "push.admin", "push.publish", ttl=86400)  # made when loaded, used much later
+OBSERVER = token("otto", "push.observe", ttl=86400)
 
 
 @pytest.fixture(scope="module")
@@ -153,9 +153,9 @@ async def test_every_path_but_the_page_is_below_the_api(valkey: EmbeddedServer) 
         (None, 401, "invalid_token"),
         ("nonsense", 401, "invalid_token"),
         (token("u1", "push.admin", ttl=-60), 401, "invalid_token"),
-        (token("u1"), 403, "forbidden"),
-        (token("u1", "push.receive", "push.publish"), 403, "forbidden"),
-        (member("u1"), 403, "forbidden"),
+        (token("u1", ttl=86400), 403, "forbidden"),
+        (token("u1", "push.receive", "push.publish", ttl=86400), 403, "forbidden"),
+        (member("u1", ttl=86400), 403, "forbidden"),
     ],
     ids=["none", "nonsense", "expired", "no scope", "publisher", "client"],
 )

@@ -66,7 +66,7 @@ def test_dev_prints_tokens_of_the_secret_in_the_environment() -> None:
     assert set(tokens) == {"user", "publisher", "admin"}
     assert tokens["user"]["topics"] == {"subscribe": ["**"], "publish": ["**"]}
     assert [tokens[kind]["scope"] for kind in ("user", "publisher", "admin")] == [
-        "", "push.publish", "push.admin",
+        "", "push.publish", "push.admin push.publish",
     ]  # fmt: skip
     assert "topics" not in tokens["publisher"]
 

@@ -15,7 +15,7 @@ from tests.support.nodes import Node, nodes, publisher_token, token
 from tests.support.phone import PATIENCE, Phone
 
 PAGE = "https://app.example.com"
-ADMIN = token("operator", "push.admin")
+ADMIN = token("operator", "push.admin", ttl=86400)  # made when loaded, used much later
 
 
 @pytest.fixture(scope="module")
