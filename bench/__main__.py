@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 
-from bench import acked, console, fanout, handshakes, memory, pauses, publishers
+from bench import acked, console, fanout, handshakes, memory, pauses, publishers, sizing, tls
 from bench.harness import Figure, pin
 
 BENCHMARKS = {
@@ -15,6 +15,8 @@ BENCHMARKS = {
     "pauses": pauses.run,
     "console": console.run,
     "publishers": publishers.run,
+    "sizing": sizing.run,
+    "tls": tls.run,
 }
 
 

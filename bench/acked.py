@@ -1,6 +1,7 @@
 """CPU time of a node for each notification that is published, delivered and acknowledged."""
 
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from itertools import count, cycle, islice
@@ -44,7 +45,11 @@ def run(*, profile: bool) -> list[Figure]:
 
 
 def requests(
-    users: list[str], size: int, number: Callable[[], int], rounds: int | None = None
+    users: list[str],
+    size: int,
+    number: Callable[[], int],
+    rounds: int | None = None,
+    text: int | None = None,
 ) -> Iterator[bytes]:
     """Publish requests of so many notifications, to all users in turn.
 
@@ -53,12 +58,13 @@ def requests(
         size: notifications of a request; 1 makes requests that are no batch.
         number: makes each notification another one.
         rounds: how many requests; None is without end.
+        text: random characters in each; None is a short greeting.
     """
     (token,) = tokens(["backend"], "push.publish")
     turn = cycle(users)
     for _ in count() if rounds is None else range(rounds):
         lines = [
-            json.dumps({"to": {"user": user}, "data": {"n": number(), "text": "hello"}})
+            json.dumps({"to": {"user": user}, "data": {"n": number(), "text": _text(text)}})
             for user in islice(turn, size)
         ]
         if size == 1:
@@ -66,6 +72,10 @@ def requests(
         else:
             body = "\n".join(lines).encode()
             yield post("/v1/notifications/batch", token, "application/x-ndjson", body)
+
+
+def _text(length: int | None) -> str:
+    return "hello" if length is None else secrets.token_hex(length // 2)
 
 
 def _for(seconds: float, source: Iterator[bytes]) -> Iterator[bytes]:

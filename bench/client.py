@@ -8,8 +8,11 @@ import re
 import select
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Final
 
 AT_ONCE: Final = 64
@@ -21,6 +24,9 @@ _ADDRESS: Final = "127.0.0.1"
 _READ: Final = 256 * 1024
 # A close that is a reset leaves no port in TIME_WAIT, of which there are too few.
 _RESET: Final = struct.pack("ii", 1, 0)
+
+_PING: Final = b"\x89"
+_PONG: Final = b"\x8a\x80" + bytes(4)
 
 _notification_ids = re.compile(rb'"type":"notification","id":"([0-9-]+)"').findall
 _listeners = re.compile(rb'"connections":(\d+)').findall
@@ -49,6 +55,32 @@ def post(path: str, token: str, media_type: str, body: bytes) -> bytes:
         f"POST {path} HTTP/1.1\r\nHost: {_ADDRESS}\r\nAuthorization: Bearer {token}\r\n"
         f"Content-Type: {media_type}\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode() + body
+
+
+def post_at_once(port: int, requests: Iterator[bytes], connections: int) -> None:
+    """Send publish requests on several connections, each the next one once it is answered.
+
+    Raises:
+        ConnectionError: a request was refused.
+    """
+
+    def work() -> None:
+        with socket.create_connection((_ADDRESS, port), PATIENCE) as connection:
+            while (request := take()) is not None:
+                connection.sendall(request)
+                answer = connection.recv(_READ)
+                if not answer.startswith(b"HTTP/1.1 202"):
+                    raise ConnectionError(f"a publish was refused: {answer[:500]!r}")
+
+    lock = threading.Lock()
+
+    def take() -> bytes | None:
+        with lock:
+            return next(requests, None)
+
+    with ThreadPoolExecutor(connections) as pool:
+        for done in [pool.submit(work) for _ in range(connections)]:
+            done.result()
 
 
 class Herd:
@@ -136,6 +168,43 @@ class Herd:
         frame = bytes((0x81, 0x80 | size)) + bytes(4) + payload
         for connection in self._sockets.values():
             connection.send(frame)
+
+    def keep_alive(self, seconds: float) -> None:
+        """Do nothing for some time but answer what asks whether anybody is there.
+
+        Raises:
+            ConnectionError: the server closed a connection.
+        """
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            for fd, _ in self._epoll.poll(0.1, 256):
+                data = self._sockets[fd].recv(_READ)
+                if not data:
+                    raise ConnectionError("the server closed a connection")
+                if data.startswith(_PING):
+                    self._sockets[fd].send(_PONG)
+
+    @contextmanager
+    def acknowledging(self) -> Iterator[None]:
+        """Acknowledge what comes, in a thread, while others publish."""
+        over = threading.Event()
+
+        def run() -> None:
+            while not over.is_set():
+                for fd, _ in self._epoll.poll(0.1, 256):
+                    self._take(self._sockets[fd])
+
+        if self._publisher is not None:
+            self._epoll.unregister(self._publisher.fileno())
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            if self._publisher is not None:
+                self._epoll.register(self._publisher.fileno(), select.EPOLLIN)
 
     def listening(self, request: bytes) -> int:
         """How many connections a publish request reaches, once it has reached them."""

@@ -114,6 +114,7 @@ class Server:
         self._settings = settings or {}
         self.port = 0
         self.admin_port = 0
+        self.redis_url = ""
 
     def __enter__(self) -> Self:
         self._directory = TemporaryDirectory(prefix="pushsvc-bench-")
@@ -229,6 +230,7 @@ def node(
         command = ("bench.profiled_node", str(stats)) if profile else module
         server = Server(*command, settings={f"PUSHSVC_{k}": v for k, v in variables.items()})
         with server:
+            server.redis_url = valkey.url
             wait_until(server.ready, "the node to be ready")
             yield server
         if profile:

@@ -80,8 +80,12 @@ def _load(flags: dict[str, Any], **defaults: str) -> Settings:
         flags: what the command line says.
         defaults: by field name, for what nothing else says.
     """
-    ours = {f"{PREFIX}{field.upper()}": value for field, value in defaults.items()}
-    environ = ours | dict(os.environ)
+    environ = dict(os.environ)
+    for field, value in defaults.items():
+        name = f"{PREFIX}{field.upper()}"
+        # A secret that somebody has in a file is said as well.
+        if not flags.get(f"{field}_file") and not environ.get(f"{name}_FILE"):
+            environ.setdefault(name, value)
     try:
         settings = load(environ, flags)
     except SettingsError as error:

@@ -41,7 +41,7 @@ _REASONS = {
     Close.INVALID_DATA: "text is not valid UTF-8",
     Close.POLICY: "too many fragments in one message",
     Close.TOO_BIG: "the message is larger than this node accepts",
-    Close.DRAINING: "this node is draining: reconnect",
+    Close.DRAINING: "this connection belongs on another node now: reconnect",
     Close.NO_HEARTBEAT: "no traffic and no pong: reconnect",
     Close.ACKS_OVERDUE: "notifications were not acknowledged in time: reconnect and ack",
     Close.SLOW_CONSUMER: "the socket was not read in time: reconnect",

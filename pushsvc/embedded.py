@@ -72,6 +72,7 @@ class EmbeddedServer:
         port: TCP port; a free one, kept over restarts, if None.
         appendonly: keep an append-only file, so that data survive kill() and start().
         extra: more command-line options, e.g. ``("--appendfsync", "always")``; these win.
+        binary: the server's; that of find_server() if None.
         timeout: seconds in which the server must answer after start().
     """
 
@@ -82,8 +83,10 @@ class EmbeddedServer:
         *,
         appendonly: bool = False,
         extra: Sequence[str] = (),
+        binary: Path | None = None,
         timeout: float = 30.0,
     ) -> None:
+        self._binary = binary
         self._given_directory = None if directory is None else directory.absolute()
         self._directory: Path | None = None
         self._port = port
@@ -152,7 +155,7 @@ class EmbeddedServer:
         """
         if self.running:
             return
-        binary = find_server()
+        binary = self._binary or find_server()
         if self._directory is None:
             self._directory = self._given_directory or Path(tempfile.mkdtemp(prefix="pushsvc-"))
             self._directory.mkdir(parents=True, exist_ok=True)

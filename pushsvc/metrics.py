@@ -16,6 +16,20 @@ connections = Gauge("pushsvc_connections", "Connections held", multiprocess_mode
 ready = Gauge(
     "pushsvc_ready_workers", "Workers that pass their readiness checks", multiprocess_mode="livesum"
 )
+max_connections = Gauge(
+    "pushsvc_max_connections", "Connections that there is room for", multiprocess_mode="livesum"
+)
+build_info = Gauge(
+    "pushsvc_build_info", "1, for the version that runs", ["version"], multiprocess_mode="livemax"
+)
+certificate_expires = Gauge(
+    "pushsvc_tls_certificate_expires_timestamp_seconds",
+    "Unix time at which the certificate in use expires; 0 without TLS",
+    multiprocess_mode="livemin",
+)
+tls_handshakes_failed = Counter(
+    "pushsvc_tls_handshakes_failed", "TLS handshakes that failed, be it that the peer spoke no TLS"
+)
 handshakes = Counter(
     "pushsvc_handshakes", "Handshakes, by outcome: accepted or the error's code", ["outcome"]
 )
@@ -72,3 +86,10 @@ redis_errors = Counter(
 loop_lag = Histogram(
     "pushsvc_loop_lag_seconds", "How late the event loop runs what is due", buckets=_LAG
 )
+
+# A series that begins with its first event hides that event from rate() and increase(), which
+# alerts on rare events must not miss.
+for _reason in ("trimmed", "reset"):
+    gaps.labels(_reason)
+for _outcome in ("delivered", "retry", "gone", "given_up", "trimmed"):
+    webhooks.labels(_outcome)

@@ -6,6 +6,7 @@ import errno
 import gc
 import signal
 import socket
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -27,6 +28,9 @@ BACKLOG: Final = 4096
 """Connections that the kernel holds until they are accepted."""
 MAX_ADMIN_BODY: Final = 16 * 1024
 """Bytes of a request to the admin port, save for what the console sends."""
+SAME_SIGNAL: Final = 0.5
+"""Seconds in which a second signal is the first once more: a service manager signals every process
+of a group, and so may the parent of some of them."""
 
 log = structlog.get_logger("pushsvc.run")
 
@@ -103,15 +107,35 @@ async def admin_server(
             await server.close_all_connections()
 
 
-def until_signal() -> asyncio.Event:
-    """An event that the first SIGINT or SIGTERM sets, or the terminal that is closed (SIGHUP)."""
-    stop = asyncio.Event()
+class Stop:
+    """What the signals of a process ask for."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        """Set by the first: stop."""
+        self.hurry = asyncio.Event()
+        """Set by a later one: stop, and do not take the time to drain."""
+        self._asked_at = 0.0
+
+    def signalled(self) -> None:
+        """A signal came."""
+        now = time.monotonic()
+        if not self.asked.is_set():
+            self._asked_at = now
+            self.asked.set()
+        elif now - self._asked_at >= SAME_SIGNAL:
+            self.hurry.set()
+
+
+def until_signal() -> Stop:
+    """What SIGINT, SIGTERM, and the terminal that is closed (SIGHUP) ask for from now on."""
+    stop = Stop()
     loop = asyncio.get_running_loop()
     numbers = [signal.SIGINT, signal.SIGTERM]
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as nohup has it
         numbers.append(signal.SIGHUP)
     for number in numbers:
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.signalled)
     return stop
 
 
@@ -129,10 +153,10 @@ async def _serve(settings: Settings, started: Started) -> None:
         settle_memory()
         metrics.ready.set_function(lambda: not running.troubles())
         log.info("serving", port=running.port, admin_port=admin_port, node=running.node())
-        await _until_ready(running, stop)
+        await _until_ready(running, stop.asked)
         started(running.port, admin_port)
-        await stop.wait()
-        await running.drain(settings.drain_seconds)
+        await stop.asked.wait()
+        await running.drain(stop.hurry)
     log.info("stopped")
 
 

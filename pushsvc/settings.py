@@ -35,6 +35,8 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from pushsvc.secretfiles import SecretFileError, read_secret
+
 PREFIX = "PUSHSVC_"
 
 # HMAC with SHA-256 needs a key of at least the hash's size (RFC 7518, section 3.2).
@@ -75,17 +77,16 @@ class RedisURL(Secret[str]):
     def _display(self) -> str:
         # "user:password@" keeps the user; what stands there without a colon may be a misplaced
         # password, so all of it goes.
-        masked = re.sub(
+        return re.sub(
             r"^([a-z+]+://)(?:([^:@/?#]*:)[^@/?#]*|[^@/?#]*)@", r"\1\2***@", self.get_secret_value()
         )
-        return re.sub(r"(?i)([?&][^=&]*password[^=&]*=)[^&]*", r"\1***", masked)
 
 
 _SERVER = r"(?:\[[0-9A-Fa-f:.]+\]|[^\s:/?#@,\[\]]+)"
 _REDIS_URL = re.compile(
     rf"""
       rediss?://           (?:[^\s/?#@]*@)? (?P<server>{_SERVER}(?::[0-9]+)?) (?:/[0-9]{{0,5}})?
-    | unix://              (?:[^\s/?#@]*@)? /[^\s?#]+
+    | unix://              (?:[^\s/?#@]*@)? /[^\s?#]+ (?:\?db=[0-9]{{1,5}})?
     | rediss?\+sentinel:// (?:[^\s/?#@]*@)? (?P<sentinels>{_SERVER}:[0-9]+(?:,{_SERVER}:[0-9]+)*)
                            /[^\s/?#]+
     | rediss?\+cluster://  (?:[^\s/?#@]*@)? (?P<nodes>{_SERVER}:[0-9]+(?:,{_SERVER}:[0-9]+)*)
@@ -97,10 +98,15 @@ _REDIS_URL = re.compile(
 
 def _check_redis_url(url: RedisURL) -> RedisURL:
     text = url.get_secret_value()
-    match = _REDIS_URL.fullmatch(text.partition("?")[0])
+    match = _REDIS_URL.fullmatch(text)
+    if match is None and "?" in text and not text.startswith("unix:"):
+        raise ValueError(
+            "has options behind a question mark: these are settings of their own,"
+            f" {PREFIX}REDIS_CA_FILE and the like"
+        )
     if match is None or not text.isprintable() or " " in text:
         raise ValueError(
-            "is not one of redis://[user:password@]host[:port][/database], unix:///path,"
+            "is not one of redis://[user:password@]host[:port][/database], unix:///path[?db=number],"
             " redis+sentinel://host:port[,host:port]/name, redis+cluster://host:port[,host:port];"
             " TLS: rediss://, rediss+sentinel://, rediss+cluster://;"
             " percent-encode special characters in a password"
@@ -216,6 +222,16 @@ class Settings(BaseSettings):
     port: _Port = Field(
         default=8080, description="TCP port that clients connect to; 0 takes any free port."
     )
+    tls_cert_file: Path | None = Field(
+        default=None,
+        description=(
+            "PEM file with the certificate, and behind it those between it and the authority, for"
+            " TLS on that port, which then serves nothing else; read again when it changes."
+        ),
+    )
+    tls_key_file: Path | None = Field(
+        default=None, description="PEM file with that certificate's private key, not encrypted."
+    )
     admin_host: _Text = Field(
         default="0.0.0.0", description="Address of the health checks and the metrics."
     )
@@ -233,6 +249,42 @@ class Settings(BaseSettings):
             " `redis+sentinel://host:port,host:port/name` or"
             " `redis+cluster://host:port,host:port`; `rediss` in place of `redis` is TLS."
         ),
+    )
+    redis_password_file: Path | None = Field(
+        default=None,
+        description=(
+            "File with the password for Redis, in place of one in the URL;"
+            " read again for each new connection."
+        ),
+    )
+    redis_username: _Text | None = Field(
+        default=None,
+        description="User (ACL) of that password; empty means Redis' user `default`.",
+    )
+    redis_ca_file: Path | None = Field(
+        default=None,
+        description=(
+            "PEM file with the authorities that may certify Redis and Sentinel;"
+            " empty means those of the system."
+        ),
+    )
+    redis_cert_file: Path | None = Field(
+        default=None,
+        description="PEM file with the certificate that this node shows to Redis and Sentinel.",
+    )
+    redis_key_file: Path | None = Field(
+        default=None, description="PEM file with that certificate's private key, not encrypted."
+    )
+    redis_sentinel_password_file: Path | None = Field(
+        default=None,
+        description=(
+            "File with the password for the Sentinel processes themselves;"
+            " empty means that they ask for none."
+        ),
+    )
+    redis_sentinel_username: _Text | None = Field(
+        default=None,
+        description="User (ACL) of that password; empty means Sentinel's user `default`.",
     )
     redis_prefix: Annotated[str, AfterValidator(_check_prefix)] = Field(
         default="push",
@@ -264,6 +316,10 @@ class Settings(BaseSettings):
             "Shared secret that signs tokens (HS256 and the like),"
             f" at least {MIN_SECRET_BYTES} bytes."
         ),
+    )
+    jwt_secret_file: Path | None = Field(
+        default=None,
+        description="File with that secret, in place of the variable; read at the start.",
     )
     jwt_public_key_file: Path | None = Field(
         default=None, description="PEM file with the public key that verifies tokens."
@@ -384,11 +440,36 @@ class Settings(BaseSettings):
         le=200_000,
         description="Events a worker remembers, to trace notifications (about 250 bytes each).",
     )
+    tracing: Literal["off", "otlp"] = Field(
+        default="off",
+        description=(
+            "Spans of notifications that are published with a `traceparent`: `otlp` sends them to"
+            " where the standard `OTEL_*` variables say."
+        ),
+    )
     drain_seconds: float = Field(
         default=25,
         ge=0,
         le=3600,
         description="Seconds a stopping node takes to send its clients elsewhere.",
+    )
+    drain_delay_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=3600,
+        description=(
+            "Seconds before that in which the node is unready and serves on, until load balancers"
+            " have noticed."
+        ),
+    )
+    max_connection_age_seconds: float = Field(
+        default=0,
+        ge=0,
+        le=31_536_000,
+        description=(
+            "Seconds after which a connection is sent elsewhere, or up to a fifth earlier at"
+            " random, so that new nodes get their share; 0 means no limit."
+        ),
     )
     request_timeout_seconds: _Seconds = Field(
         default=10, description="Seconds in which a request's headers, then its body, must arrive."
@@ -404,6 +485,10 @@ class Settings(BaseSettings):
             " random bytes."
         ),
     )
+    webhook_secret_file: Path | None = Field(
+        default=None,
+        description="File with that secret, in place of the variable; read at the start.",
+    )
     log_format: Literal["console", "json"] | None = Field(
         default=None,
         description="Log format; empty means `console` when stderr is a terminal, else `json`.",
@@ -411,6 +496,54 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least severe log level that is written."
     )
+
+    @field_validator("redis_password_file", "redis_username")
+    @classmethod
+    def _check_login(cls, value: object, info: ValidationInfo) -> object:
+        url = info.data.get("redis_url")
+        if value is not None and url is not None and "@" in urlsplit(url.get_secret_value()).netloc:
+            raise ValueError(
+                f"is set and {PREFIX}REDIS_URL has a user or a password before its @:"
+                " take those out of the URL"
+            )
+        return value
+
+    @field_validator("redis_ca_file", "redis_cert_file", "redis_key_file")
+    @classmethod
+    def _check_tls(cls, file: Path | None, info: ValidationInfo) -> Path | None:
+        url = info.data.get("redis_url")
+        if file is not None and url is not None and not url.get_secret_value().startswith("rediss"):
+            raise ValueError(
+                f"is set and {PREFIX}REDIS_URL is without TLS: write rediss in place of redis there"
+            )
+        return file
+
+    @field_validator("redis_sentinel_password_file", "redis_sentinel_username")
+    @classmethod
+    def _check_sentinel(cls, value: object, info: ValidationInfo) -> object:
+        url = info.data.get("redis_url")
+        if value is not None and url is not None and "+sentinel:" not in url.get_secret_value():
+            raise ValueError(f"is set and {PREFIX}REDIS_URL names no Sentinel: take one of the two")
+        return value
+
+    @field_validator("redis_username", "redis_sentinel_username")
+    @classmethod
+    def _check_username(cls, user: str | None, info: ValidationInfo) -> str | None:
+        file = str(info.field_name).replace("username", "password_file")
+        if user is not None and file in info.data and info.data[file] is None:
+            raise ValueError(f"is set and {_variable(file)} is empty: set both, or no user")
+        return user
+
+    @field_validator("redis_key_file", "tls_key_file")
+    @classmethod
+    def _check_pair(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        certificate = str(info.field_name).replace("key", "cert")
+        if certificate in info.data and (info.data[certificate] is None) != (key is None):
+            raise ValueError(
+                f"is {'empty' if key is None else 'set'} and {_variable(certificate)} is"
+                f" {'set' if key is None else 'empty'}: set both or neither"
+            )
+        return key
 
     @field_validator("webhook_secret")
     @classmethod
@@ -488,14 +621,41 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, object]) -> Setting
     for field in given:
         if field not in Settings.model_fields:
             raise SettingsError(_flag(_name(field)), "is not a setting")
+    values = _Given(environ)() | given
+    from_files = _read_secrets(values, given)
     try:
-        return Settings(**(_Given(environ)() | given))
+        return Settings(**(values | from_files))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     field = str(first["loc"][0])
-    variable = _flag(field) if field in given else _variable(field)
+    variable = _told(f"{field}_file" if field in from_files else field, given)
     # Raised outside the handler: a traceback must not print the cause, which knows the input.
     raise SettingsError(variable, _sentence(field, first))
+
+
+def _read_secrets(values: Mapping[str, Any], given: Mapping[str, object]) -> dict[str, str]:
+    """The secrets that stand in files, as if they had been given themselves."""
+    secrets = {}
+    for field in _SECRETS:
+        path = values.get(f"{field}_file")
+        if path is None:
+            continue
+        variable = _told(f"{field}_file", given)
+        if values.get(field) is not None:
+            raise SettingsError(variable, f"is set and {_told(field, given)} too: take one of them")
+        try:
+            secrets[field] = read_secret(Path(str(path)))
+        except SecretFileError as error:
+            problem = str(error)
+        else:
+            continue
+        raise SettingsError(variable, f"{_cut(repr(str(path)))} {problem}")
+    return secrets
+
+
+def _told(field: str, given: Mapping[str, object]) -> str:
+    """What a setting was given by."""
+    return _flag(field) if field in given else _variable(field)
 
 
 def _check_names(environ: Mapping[str, str]) -> None:
@@ -544,6 +704,8 @@ def _sentence(field: str, error: ErrorDetails) -> str:
             problem = f"is not one of {', '.join(_choices(Settings.model_fields[field]))}"
         case _:
             problem = f"is refused: {' '.join(error['msg'].split())}"
+    if error["input"] is None and field not in _SECRETS:
+        return problem
     # A URL with a password that is malformed cannot be relied on to be masked.
     if field in {*_SECRETS, "redis_url", "webhook_url"} or "@" in str(error["input"]):
         return f"the value (not shown) {problem}"
@@ -629,7 +791,9 @@ variable counts as not set. All settings are checked when a node starts: it exit
 names the variable if a value cannot be used, or if a variable starts with `PUSHSVC_` and is not in
 this table. `PUSHSVC_JWT_SECRET` and `PUSHSVC_WEBHOOK_SECRET` have no flag, because every user of a
 machine can read the arguments of its processes; prefer `PUSHSVC_REDIS_URL` to its flag when the URL
-contains a password.
+contains a password. Files are better: `PUSHSVC_JWT_SECRET_FILE`, `PUSHSVC_WEBHOOK_SECRET_FILE`,
+`PUSHSVC_REDIS_PASSWORD_FILE`; one line end behind the secret does not count, and a file that is
+missing, empty or unfit stops the start as well. [Redis](operations/redis.md) has its own page.
 
 In Kubernetes, a Service named `pushsvc` puts variables such as `PUSHSVC_PORT=tcp://10.0.0.1:8080`
 into the pods of its namespace: set `enableServiceLinks: false` on the pod.

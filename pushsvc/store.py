@@ -1,11 +1,13 @@
 """What a process does in Redis: the parts of ``feeds``, put together as the settings say."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from pushsvc.errors import PushError
+from pushsvc.feeds.access import TLS, Access, AccessError, Login
 from pushsvc.feeds.agenda import Agenda
 from pushsvc.feeds.connect import connector
 from pushsvc.feeds.feed import Bounds, Feeds
@@ -14,6 +16,7 @@ from pushsvc.feeds.journal import Journal
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
 from pushsvc.feeds.nodes import BLOCK_SECONDS, Leases, Outbox
+from pushsvc.feeds.permissions import missing
 from pushsvc.feeds.pipe import Pipe
 from pushsvc.feeds.publisher import Durability, Publisher, confirmation
 from pushsvc.feeds.receipt_log import ReceiptLog
@@ -27,6 +30,8 @@ from pushsvc.settings import PREFIX, Settings, SettingsError
 
 ANSWER_SECONDS: Final = 5.0
 """How long Redis may take for a pipeline."""
+FIRST_ANSWER_SECONDS: Final = 2.0
+"""How long a start waits for Redis to say what is permitted; a node starts without Redis, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,13 @@ class Store:
     revocations: RevocationStore
     tickets: Tickets
     connect_inbox: Callable[[], Pipe]
+    lanes: Sequence[Lane]
+
+
+def publish_seconds(settings: Settings) -> float:
+    """How long Redis may take for a pipeline of publishes."""
+    memory = settings.durability.value == Durability.MEMORY.value
+    return ANSWER_SECONDS + (0 if memory else settings.durability_timeout_seconds)
 
 
 async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
@@ -66,17 +78,14 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
     durability = Durability(settings.durability.value)
     confirm = confirmation(durability, settings.durability_timeout_seconds)
     url = settings.redis_url.get_secret_value()
-    if confirm is not None and "+cluster" in url:
-        # WAIT speaks for one connection, the appends of a pipeline go to several servers.
-        raise SettingsError(PREFIX + "DURABILITY", "a Cluster is served with memory only")
-    connect = connector(url)
+    connect = connector(url, _access(settings))
     keys, scripts = Keys(settings.redis_prefix), Scripts()
-    slow = ANSWER_SECONDS + (settings.durability_timeout_seconds if confirm else 0)
-    publishing = Lane("publish", connect(slow), scripts, confirm)
+    publishing = Lane("publish", connect(publish_seconds(settings)), scripts, confirm)
     sessions = Lane("sessions", connect(ANSWER_SECONDS), scripts)
     couriers = Lane("couriers", connect(ANSWER_SECONDS), scripts)
     upkeep = Lane("upkeep", connect(ANSWER_SECONDS), scripts)
-    for lane in (publishing, sessions, couriers, upkeep):
+    lanes = (publishing, sessions, couriers, upkeep)
+    for lane in lanes:
         stack.push_async_callback(lane.aclose)
     bounds = Bounds(
         settings.mailbox_max, settings.retention_seconds, settings.max_connections_per_user
@@ -93,6 +102,7 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
     receipts = Receipts(feeds, upkeep, keys, scripts, agenda, webhooks)
     # Acknowledgements are the last to end, and may still call for a look.
     stack.push_async_callback(receipts.aclose)
+    await _check_permissions(connect(FIRST_ANSWER_SECONDS), keys, confirm, settings)
     await _check_durability(publishing, confirm)
     history = History(
         keys,
@@ -122,7 +132,45 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
         revocations=RevocationStore(upkeep, keys, scripts),
         tickets=Tickets(upkeep, keys),
         connect_inbox=lambda: connect(BLOCK_SECONDS + ANSWER_SECONDS),
+        lanes=lanes,
     )
+
+
+def _access(settings: Settings) -> Access:
+    """What lets this node in to Redis.
+
+    Raises:
+        SettingsError: a file for that cannot be used.
+    """
+
+    def login(file: Path | None, user: str | None) -> Login | None:
+        return None if file is None else Login(file, user or "")
+
+    access = Access(
+        login=login(settings.redis_password_file, settings.redis_username),
+        sentinel=login(settings.redis_sentinel_password_file, settings.redis_sentinel_username),
+        tls=TLS(settings.redis_ca_file, settings.redis_cert_file, settings.redis_key_file),
+    )
+    try:
+        access.check()
+    except AccessError as error:
+        raise SettingsError(PREFIX + error.variable, error.message) from None
+    return access
+
+
+async def _check_permissions(
+    pipe: Pipe, keys: Keys, confirm: tuple[Any, ...] | None, settings: Settings
+) -> None:
+    """Refuse to start where Redis never permits what is needed."""
+    try:
+        lacks = await missing(pipe, keys, confirm)
+    except PushError:
+        return  # it is not reachable yet; the log tells when a command is refused later
+    finally:
+        await pipe.aclose()
+    if lacks is not None:
+        variable = "REDIS_URL" if settings.redis_username is None else "REDIS_USERNAME"
+        raise SettingsError(PREFIX + variable, f"{lacks} (docs/operations/redis.md has the rule)")
 
 
 async def _check_durability(lane: Lane, confirm: tuple[Any, ...] | None) -> None:

@@ -27,7 +27,7 @@ from prometheus_client.multiprocess import MultiProcessCollector, mark_process_d
 from pushsvc import logs, metrics, run
 from pushsvc.settings import Settings, SettingsError
 from pushsvc.web.dev import Development, Mint, Process
-from pushsvc.worker import worker
+from pushsvc.worker import stop_seconds, worker
 
 REPORT_EVERY: Final = 0.5
 STARTING_EVERY: Final = 0.05
@@ -35,8 +35,6 @@ STARTING_EVERY: Final = 0.05
 SILENT_SECONDS: Final = 20.0
 """A worker that did not report for so long hangs, and is replaced."""
 RESTART_PAUSE: Final = 1.0
-STOP_SECONDS: Final = 20.0
-"""How long a worker may take to stop, after its drain."""
 BAD_SETTINGS: Final = 2
 """The exit code of a process that cannot run with its settings."""
 
@@ -161,8 +159,10 @@ async def _supervise(settings: Settings, started: run.Started, mint: Mint | None
 
         def report() -> dict[str, Any]:
             workers = [slot.report for slot in slots]
+            troubles = [trouble for each in workers for trouble in each["troubles"]]
             return {
-                "troubles": [trouble for each in workers for trouble in each["troubles"]],
+                # Known here before the workers say so.
+                "troubles": ["draining"] if stop.asked.is_set() else troubles,
                 "connections": sum(each["connections"] for each in workers),
                 "workers": workers,
             }
@@ -172,9 +172,10 @@ async def _supervise(settings: Settings, started: run.Started, mint: Mint | None
             slots.extend(_Slot(shared, demo) for _ in range(settings.workers))
             try:
                 log.info("serving", port=port, admin_port=admin_port, workers=len(slots))
-                await _watch(slots, stop, lambda: started(port, admin_port))
+                await _watch(slots, stop.asked, lambda: started(port, admin_port))
             finally:
-                await _stop(slots, settings.drain_seconds + STOP_SECONDS)
+                # A moment more than a worker has: it is killed for hanging only.
+                await _stop(slots, stop.hurry, stop_seconds(settings) + REPORT_EVERY)
     log.info("stopped")
 
 
@@ -220,20 +221,28 @@ def _process(slot: _Slot) -> Process:
     )
 
 
-async def _stop(slots: list[_Slot], seconds: float) -> None:
+async def _stop(slots: list[_Slot], hurry: asyncio.Event, seconds: float) -> None:
     """Have all workers drain, and wait for them."""
-    for slot in slots:
-        if slot.process.is_alive():
-            slot.process.terminate()
+    _terminate(slots)
+    hurried = False
     deadline = time.monotonic() + seconds
     while any(slot.process.is_alive() for slot in slots) and time.monotonic() < deadline:
         await asyncio.sleep(0.05)
+        if hurry.is_set() and not hurried:
+            hurried = True
+            _terminate(slots)
     for slot in slots:
         if slot.process.is_alive():
             log.error("a worker did not stop in time and is killed", pid=slot.process.pid)
             slot.process.kill()
             slot.process.join()
         slot.close()
+
+
+def _terminate(slots: list[_Slot]) -> None:
+    for slot in slots:
+        if slot.process.is_alive():
+            slot.process.terminate()
 
 
 def _work(settings: Settings, pipe: Connection, demo: str | None) -> None:
@@ -256,13 +265,19 @@ def _work(settings: Settings, pipe: Connection, demo: str | None) -> None:
 
 async def _serve(settings: Settings, pipe: Connection, demo: str | None) -> None:
     stop = run.until_signal()
+    loop = asyncio.get_running_loop()
+
+    def orphaned() -> None:
+        loop.remove_reader(pipe.fileno())  # it stays readable
+        stop.signalled()
+
     # The pipe ends with the parent: a worker does not outlive it.
-    asyncio.get_running_loop().add_reader(pipe.fileno(), stop.set)
+    loop.add_reader(pipe.fileno(), orphaned)
     async with worker(settings, run.bind(settings, shared=True), demo) as running:
         run.settle_memory()
         metrics.ready.set(0)
         pause = STARTING_EVERY
-        while not stop.is_set():
+        while not stop.asked.is_set():
             report = running.report()
             metrics.ready.set(0 if report["troubles"] else 1)
             if not report["troubles"]:
@@ -270,8 +285,9 @@ async def _serve(settings: Settings, pipe: Connection, demo: str | None) -> None
             with contextlib.suppress(OSError):
                 pipe.send(report)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), pause)
-        draining = asyncio.create_task(running.drain(settings.drain_seconds))
+                await asyncio.wait_for(stop.asked.wait(), pause)
+        metrics.ready.set(0)
+        draining = asyncio.create_task(running.drain(stop.hurry))
         while not draining.done():
             with contextlib.suppress(OSError):
                 pipe.send(running.report())

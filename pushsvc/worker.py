@@ -13,13 +13,13 @@ from typing import Any, Final
 
 import structlog
 
-from pushsvc import metrics
+from pushsvc import __version__, metrics
 from pushsvc.auth.gate import Gate
 from pushsvc.codes import Close
 from pushsvc.feeds.tracer import reply
 from pushsvc.node.acks import Acks
 from pushsvc.node.connections import Connections
-from pushsvc.node.drain import drain
+from pushsvc.node.drain import Drained, depart_all, drain, pause
 from pushsvc.node.feeder import Feeder, Reader
 from pushsvc.node.hub import Hub
 from pushsvc.node.membership import Membership, new_node_id
@@ -27,23 +27,31 @@ from pushsvc.node.presence import Presence
 from pushsvc.node.renewals import Renewals
 from pushsvc.node.reporter import Reporter
 from pushsvc.node.requests import Requests
+from pushsvc.node.spans import Spans, Tracer
 from pushsvc.node.topics import Topics
+from pushsvc.node.transport import PLAIN, Transport
 from pushsvc.node.webhooks import Webhooks
 from pushsvc.node.witness import Witness
 from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.session import Policy
-from pushsvc.settings import Settings
-from pushsvc.store import ANSWER_SECONDS, Store, open_store
+from pushsvc.settings import PREFIX, Settings, SettingsError
+from pushsvc.store import ANSWER_SECONDS, Store, open_store, publish_seconds
 from pushsvc.verifying import verifier_of
 from pushsvc.web import api
+from pushsvc.web.certificates import CertificateError, Certificates
 from pushsvc.web.cors import Origins
+from pushsvc.web.poll import Poll
 from pushsvc.web.rates import RequestRates
 from pushsvc.web.socket import Admission, Handshakes
+from pushsvc.web.tls import Tls
 
 SPARE_DESCRIPTORS: Final = 100
 """Descriptors for everything that is not a connection of the public port."""
 LEAST_STREAMS: Final = 100
 """Connections for requests that there is always room for."""
+STOP_SECONDS: Final = 20.0
+"""Most seconds that a worker takes to stop, beyond its delay, its drain and the time-out of
+``DURABILITY``: for requests under way, peers that do not answer a close, and a Redis that hangs."""
 
 log = structlog.get_logger("pushsvc.worker")
 
@@ -56,7 +64,8 @@ class Worker:
     node: Callable[[], str]
     troubles: Callable[[], list[str]]
     connections: Callable[[], int]
-    drain: Callable[[float], Coroutine[Any, Any, None]]
+    drain: Callable[[asyncio.Event], Coroutine[Any, Any, None]]
+    """Sends all clients elsewhere; at once when the event is set."""
 
     def report(self) -> dict[str, Any]:
         """What ``/readyz`` says."""
@@ -95,14 +104,19 @@ class _Node:
     acks: Acks
     connections: Connections
     witness: Witness
+    spans: Spans | None
 
 
-def _node(settings: Settings, store: Store, gate: Gate, stack: AsyncExitStack) -> _Node:
+def _node(
+    settings: Settings, store: Store, gate: Gate, transport: Transport, stack: AsyncExitStack
+) -> _Node:
     clock = time.monotonic
     policy = policy_of(settings)
     node = new_node_id()
     reader = Reader(store.feeds)
-    feeder = Feeder(reader, policy, clock, store.journal, store.leases.redis_time)
+    tracer = _tracer(settings, stack)  # closed after the connections, whose end makes spans too
+    spans = None if tracer is None else Spans(tracer, lambda: hub.node)
+    feeder = Feeder(reader, policy, clock, store.journal, store.leases.redis_time, spans)
     presence = Presence(node, store.feeds, store.outbox, store.leases, clock)
     stack.push_async_callback(presence.aclose)
     topics = Topics(
@@ -128,19 +142,66 @@ def _node(settings: Settings, store: Store, gate: Gate, stack: AsyncExitStack) -
         store.journal,
         sweep_seconds=settings.sweep_seconds,
         clock=clock,
+        spans=spans,
     )
     renewals = Renewals(gate, policy, clock)
     stack.push_async_callback(renewals.aclose)
     requests = Requests(topics, store.publisher, settings.max_message_bytes)
     stack.push_async_callback(requests.aclose)
+    stack.callback(hub.close)
     connections = Connections(
-        policy, settings.max_message_bytes, hub, renewals.renew, requests.serve, clock
+        policy,
+        settings.max_message_bytes,
+        hub,
+        renewals.renew,
+        requests.serve,
+        clock,
+        max_age=settings.max_connection_age_seconds,
+        transport=transport,
     )
     stack.callback(connections.close)
     witness = Witness(
         hub, store.journal, policy.window, functools.partial(reply, store.lane, store.keys)
     )
-    return _Node(hub, topics, acks, connections, witness)
+    return _Node(hub, topics, acks, connections, witness, spans)
+
+
+def _tls(settings: Settings) -> Tls | None:
+    """What it takes to speak TLS on the public port, if it is wanted there.
+
+    Raises:
+        SettingsError: the certificate or its key cannot be used.
+    """
+    if settings.tls_cert_file is None or settings.tls_key_file is None:
+        return None
+    try:
+        return Tls(Certificates(settings.tls_cert_file, settings.tls_key_file))
+    except CertificateError as error:
+        raise SettingsError(PREFIX + error.variable, error.message) from None
+
+
+def _tracer(settings: Settings, stack: AsyncExitStack) -> Tracer | None:
+    """What makes spans, if they are wanted.
+
+    Raises:
+        SettingsError: OpenTelemetry is not installed, or one of its variables cannot be used.
+    """
+    if settings.tracing == "off":
+        return None
+    variable = PREFIX + "TRACING"
+    try:
+        from pushsvc.telemetry import Telemetry  # noqa: PLC0415 - an extra, which may be missing
+
+        telemetry = Telemetry()
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            variable,
+            f"otlp needs OpenTelemetry (no module {error.name}): pip install 'pushsvc[otel]'",
+        ) from None
+    except ValueError as error:  # some are read as the SDK is imported
+        raise SettingsError(variable, f"an OTEL_ variable cannot be used: {error}") from None
+    stack.push_async_callback(telemetry.aclose)
+    return telemetry
 
 
 @asynccontextmanager
@@ -159,11 +220,14 @@ async def worker(
     """
     async with AsyncExitStack() as stack:
         verify = verifier_of(settings)
+        tls = _tls(settings)
         max_connections, max_streams = _room(settings.max_connections)
+        metrics.max_connections.set(max_connections)
+        metrics.build_info.labels(__version__).set(1)
         store = await open_store(settings, stack)
         gate = Gate(verify, store.revocations, store.tickets)
         stack.push_async_callback(gate.aclose)
-        node = _node(settings, store, gate, stack)
+        node = _node(settings, store, gate, PLAIN if tls is None else tls.transport, stack)
         connections = node.connections
 
         def close_revoked(_: object) -> None:
@@ -173,6 +237,9 @@ async def worker(
                     connection.end(Close.REVOKED)
 
         gate.on_change = close_revoked
+        for lane in store.lanes:
+            # A promoted replica may lack registrations that were made a moment before.
+            lane.on_change = node.hub.sweep_soon
         membership = Membership(
             node.hub,
             store.leases,
@@ -196,34 +263,37 @@ async def worker(
         )
         origins = Origins(settings.allowed_origins)
         handshakes = Handshakes(gate, origins, admission, connections, node.hub, node.topics)
-        stopping = asyncio.Event()
+        polls: set[Poll] = set()
         application = api.Application(
             handshakes,
-            _routes(settings, store, node, gate, admission, stopping),
+            _routes(settings, store, node, gate, admission, polls),
             admission=admission,
             origins=origins,
             demo=demo,
         )
-        server = api.Server(
-            application,
-            request_timeout=settings.request_timeout_seconds,
-            max_streams=max_streams,
-        )
+        server = _server(application, settings, max_streams, tls, stack)
         server.add_sockets(sockets)
-        stack.push_async_callback(server.close_all_connections)
-        stack.callback(server.stop)
         ticking = tasks.create_task(_tick(connections, node.hub, server), name="ticks")
         stack.callback(ticking.cancel)
 
-        async def leave(seconds: float) -> None:
+        def present() -> list[Drained]:
+            return [*connections.present(), *(poll for poll in polls if not poll.departing)]
+
+        async def leave(hurry: asyncio.Event) -> None:
             admission.draining = True
+            await pause(settings.drain_delay_seconds, hurry)
+            log.info("draining", connections=len(connections), seconds=settings.drain_seconds)
+            admission.closed = True
             server.stop()
-            stopping.set()
-            log.info("draining", connections=len(connections), seconds=seconds)
-            await handshakes.finished()
-            await drain(list(connections), seconds)
-            await connections.settled()
-            await application.finished(ANSWER_SECONDS)
+            await drain(present, lambda: admission.in_flight, settings.drain_seconds, hurry)
+            # What was let in before, and waits for Redis, is there by then or gets an error.
+            deadline = time.monotonic() + ANSWER_SECONDS
+            while admission.in_flight and time.monotonic() < deadline:
+                await asyncio.sleep(0.02)
+            depart_all(present())
+            await asyncio.gather(
+                connections.settled(), application.finished(publish_seconds(settings))
+            )
 
         def troubles() -> list[str]:
             return ["draining"] if admission.draining else membership.troubles()
@@ -245,6 +315,30 @@ async def worker(
             connections=lambda: len(connections),
             drain=leave,
         )
+
+
+def stop_seconds(settings: Settings) -> float:
+    """Most seconds from the signal until a worker has ended."""
+    waiting = settings.drain_delay_seconds + settings.drain_seconds
+    return waiting + publish_seconds(settings) - ANSWER_SECONDS + STOP_SECONDS
+
+
+def _server(
+    application: api.Application,
+    settings: Settings,
+    max_streams: int,
+    tls: Tls | None,
+    stack: AsyncExitStack,
+) -> api.Server:
+    server = api.Server(
+        application,
+        request_timeout=settings.request_timeout_seconds,
+        max_streams=max_streams,
+        tls=tls,
+    )
+    stack.push_async_callback(server.close_all_connections)
+    stack.callback(server.stop)
+    return server
 
 
 def _start(
@@ -272,7 +366,7 @@ def _routes(
     node: _Node,
     gate: Gate,
     admission: Admission,
-    stopping: asyncio.Event,
+    polls: set[Poll],
 ) -> api.Routes:
     """What the paths of the public port are served with."""
     bounded = {"max_body": settings.max_body_bytes, "timeout": settings.request_timeout_seconds}
@@ -288,6 +382,7 @@ def _routes(
             ),
             "client_rates": client_rates,
             "max_message": settings.max_message_bytes,
+            "spans": node.spans,
             "verifier": gate,
         },
         users={**asking, "history": store.history},
@@ -302,7 +397,7 @@ def _routes(
             "connections": node.connections,
             "hub": node.hub,
             "topics": node.topics,
-            "stopping": stopping,
+            "polls": polls,
             "rates": RequestRates(settings.rate_messages_per_second, settings.rate_burst),
         },
         receipts={"receipt_log": store.receipt_log, "verifier": gate},

@@ -14,7 +14,7 @@ import msgspec
 from pushsvc.errors import IdempotencyConflict, PushError, TooManyConnections
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
-from pushsvc.feeds.pipe import Command
+from pushsvc.feeds.pipe import Command, reached
 from pushsvc.feeds.scripts import Scripts
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import UNKNOWN, Backlog, Entry
@@ -183,18 +183,22 @@ class Feeds:
                 "this Idempotency-Key was used for a request with another body: use a new key"
             )
 
-    async def append(self, appends: Sequence[Append]) -> tuple[list[Appended | PushError], Any]:
+    async def append(
+        self, appends: Sequence[Append]
+    ) -> tuple[list[Appended | PushError], list[bool]]:
         """Append messages, each to its feed, in order.
 
         Returns:
-            For each what came of it, where an error stands for a message that was not appended;
-            and the answer to the publishing lane's tail, None without one.
+            For each what came of it, where an error stands for a message of which it is not known
+            that it was appended; and for each whether it has the durability that the publishing
+            lane's tail waits for.
 
         Raises:
             StoreUnavailable: it is not known which of the appends happened.
         """
+        count = len(appends)
         results = await self._publishing.submit([self._append(append) for append in appends])
-        confirmed = results.pop() if len(results) > len(appends) else None
+        confirmed = list(map(reached, results[count:])) or [True] * count
         return list(map(self._appended, appends, results)), confirmed
 
     def _append(self, append: Append) -> Command:
@@ -242,8 +246,6 @@ class Feeds:
             PushError: Redis cannot be reached or refuses.
         """
         listeners = await self._sessions.one("HGETALL", self.keys.listeners(feed))
-        if isinstance(listeners, dict):  # as the Cluster's pipeline has it
-            listeners = [each for pair in listeners.items() for each in pair]
         if by_node(feed):
             return _counts(listeners)
         return {listener.decode(): 1 for listener in listeners[::2]}

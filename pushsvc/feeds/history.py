@@ -208,10 +208,10 @@ class History:
 
 
 def pairs(fields: Any) -> dict[str, str]:
-    """A hash: flat as a server answers it, or taken apart by redis-py already (Cluster)."""
-    if not isinstance(fields, dict):
-        fields = dict(zip(fields[::2], fields[1::2], strict=True))
-    return {name.decode(): value.decode() for name, value in fields.items()}
+    """A hash as Redis answers it: names and values in turn."""
+    return {
+        name.decode(): value.decode() for name, value in zip(fields[::2], fields[1::2], strict=True)
+    }
 
 
 def _page(answer: Any) -> Page:

@@ -8,11 +8,12 @@ use them. Feed names are built from validated names only, which hold no braces.
 class Keys:
     """The key names below one prefix."""
 
-    __slots__ = ("nodes", "prefix")
+    __slots__ = ("nodes", "prefix", "probe")
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self.nodes = f"{prefix}:nodes"
+        self.probe = f"{prefix}:probe"
 
     def log(self, feed: str) -> str:
         """Stream: the entries of a feed."""

@@ -7,13 +7,15 @@ costs. Commands of one lane are executed in the order in which they were submitt
 import asyncio
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import structlog
 from redis.exceptions import (
     AskError,
+    BusyLoadingError,
     ClusterError,
+    NoPermissionError,
     NoScriptError,
     OutOfMemoryError,
     ReadOnlyError,
@@ -38,17 +40,25 @@ MAX_PIPELINE: Final = 512
 """Most commands in one pipeline."""
 MAX_QUEUE: Final = 50_000
 """Most commands that wait; further ones are refused."""
+MAX_TOLD: Final = 8
+"""Most different reasons that are logged for one time in which Redis cannot be reached."""
 FIRST_PAUSE: Final = 0.1
 LONGEST_PAUSE: Final = 2.0
 
 log = structlog.get_logger("pushsvc.lane")
 
-_PASSING: Final = (
-    AskError, ClusterError, ReadOnlyError, TryAgainError, RedisConnectionError, RedisTimeoutError,
-)  # fmt: skip
-"""Errors of a server that starts, fails over or moves slots."""
+_PASSING: Final = (AskError, BusyLoadingError, ClusterError, ReadOnlyError, TryAgainError)
+"""Errors of a server that starts, fails over or moves slots: nothing was executed."""
+_LOST: Final = (RedisConnectionError, RedisTimeoutError, OSError)
+"""What stands for the answer of one server of several that could not be reached."""
+_UNKNOWN: Final = (
+    "the store cannot be reached, so the request may or may not have been carried out: retry"
+)
 _PASSING_CODES: Final = ("NOREPLICAS", "MISCONF", "BUSY", "UNBLOCKED")
 """The same, where redis-py has no class for them."""
+
+
+_FORBIDDEN_IN_SCRIPT: Final = "ACL failure in script"
 
 
 class Lane:
@@ -59,14 +69,20 @@ class Lane:
         pipe: the way to Redis that it has for itself.
         scripts: loaded again where Redis has forgotten them.
         tail: a command put after each pipeline, on the same connection (``WAIT``, ``WAITAOF``);
-            its result is the last one of every submission that the pipeline carried.
+            what it answered follows the results of every submission, once for each of them.
+
+    Attributes:
+        on_change: told when the lane leads to another server than before, or to one that was away
+            meanwhile: what was written without waiting for a replica may be lost.
     """
 
     def __init__(
         self, name: str, pipe: Pipe, scripts: Scripts, tail: Command | None = None
     ) -> None:
         self.name = name
+        self.on_change: Callable[[], None] = lambda: None
         self._pipe = pipe
+        self._changes = pipe.changes
         self._scripts = scripts
         self._tail = tail
         self._queue: deque[Submission] = deque()
@@ -75,6 +91,8 @@ class Lane:
         self._pause = 0.0
         self._closed_until = 0.0
         self._closed = False
+        self._told_forbidden = False
+        self._told_errors: set[str] = set()
         self._seconds = metrics.redis_seconds.labels(name)
 
     def submit(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]:
@@ -146,8 +164,18 @@ class Lane:
                     self._fail(batch, error)
                     continue
                 self._pause = 0.0
+                self._told_errors.clear()
                 self._seconds.observe(time.perf_counter() - started)
-                self._answer(batch, [self._told(result) for result in results])
+                self._answer(
+                    batch,
+                    [
+                        self._told(result) if isinstance(result, Exception) else result
+                        for result in results
+                    ],
+                )
+                if self._changes != self._pipe.changes:
+                    self._changes = self._pipe.changes
+                    self.on_change()
         finally:
             self._task = None
 
@@ -162,47 +190,54 @@ class Lane:
         return batch
 
     async def _execute(self, commands: list[Command]) -> list[Result]:
-        results = await self._pipeline(commands)
+        tail = self._tail
+        results = await self._pipe.execute(commands, tail)
         forgotten = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
         if forgotten:
             # A restarted or promoted server has an empty script cache; NOSCRIPT means that the
             # command did nothing, so it is safe to send again.
             await self._pipe.load(self._scripts.texts)
-            again = await self._pipeline([commands[i] for i in forgotten])
-            for i, result in zip(forgotten, again, strict=False):
+            again = await self._pipe.execute([commands[i] for i in forgotten], tail)
+            if tail is not None:
+                forgotten += [len(commands) + i for i in forgotten]
+            for i, result in zip(forgotten, again, strict=True):
                 results[i] = result
-            if self._tail is not None:
-                results[-1] = again[-1]
         return results
 
-    async def _pipeline(self, commands: list[Command]) -> list[Result]:
-        if self._tail is not None:
-            commands = [*commands, self._tail]
-        return await self._pipe.execute(commands)
-
-    def _answer(
-        self,
-        batch: list[Submission],
-        results: list[Result],
-    ) -> None:
-        tail = results[-1:] if self._tail is not None else []
+    def _answer(self, batch: list[Submission], results: list[Result]) -> None:
+        count = len(results) // 2 if self._tail is not None else 0
         first = 0
         for commands, future in batch:
             last = first + len(commands)
             if not future.done():
-                future.set_result(results[first:last] + tail)
+                answer = results[first:last]
+                if count:
+                    answer += results[count + first : count + last]
+                future.set_result(answer)
             first = last
 
-    def _told(self, result: Result) -> Result:
-        if not isinstance(result, Exception):
-            return result
+    def _told(self, result: Exception) -> PushError:
         metrics.redis_errors.labels(self.name, type(result).__name__).inc()
         if isinstance(result, OutOfMemoryError):
             return StoreUnavailable("the store is out of memory: retry later", retry_after=5.0)
         text = str(result)
+        if isinstance(result, NoPermissionError) or _FORBIDDEN_IN_SCRIPT in text:
+            return self._forbidden(text)
         if isinstance(result, _PASSING) or text.startswith(_PASSING_CODES):
             return StoreUnavailable("the store is failing over: retry", retry_after=1.0)
+        if isinstance(result, _LOST):
+            return StoreUnavailable(_UNKNOWN, retry_after=1.0)
         return PushError(f"the store refused a command: {text[:200]}")
+
+    def _forbidden(self, text: str) -> PushError:
+        if not self._told_forbidden:  # once: a node that lacks a permission lacks it all the time
+            self._told_forbidden = True
+            log.error(
+                "Redis does not permit a command: give the user what docs/operations/redis.md says",
+                lane=self.name,
+                error=text[:200],
+            )
+        return PushError(f"the store does not permit a command: {text[:200]}")
 
     def _fail(
         self,
@@ -211,8 +246,11 @@ class Lane:
     ) -> None:
         """Fail a pipeline, and for a moment everything after it, so that callers hear at once."""
         metrics.redis_errors.labels(self.name, type(error).__name__).inc()
-        if not self._pause:  # once, until it can be reached again; the error names the address
-            log.warning("Redis cannot be reached", lane=self.name, error=str(error))
+        text = str(error)
+        # Each reason once, until it can be reached again; the error names the address.
+        if text not in self._told_errors and len(self._told_errors) < MAX_TOLD:
+            self._told_errors.add(text)
+            log.warning("Redis cannot be reached", lane=self.name, error=text)
         self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
         self._closed_until = time.monotonic() + self._pause
         batch = [*batch, *self._queue]
@@ -220,10 +258,4 @@ class Lane:
         self._waiting = 0
         for _, future in batch:
             if not future.done():
-                future.set_exception(
-                    StoreUnavailable(
-                        "the store cannot be reached, so the request may or may not have been "
-                        "carried out: retry",
-                        retry_after=max(1.0, self._pause),
-                    )
-                )
+                future.set_exception(StoreUnavailable(_UNKNOWN, retry_after=max(1.0, self._pause)))

@@ -11,21 +11,46 @@ from typing import Any, Final, Protocol
 
 import hiredis
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
-from redis.asyncio import Connection, RedisCluster, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
 from redis.exceptions import ReadOnlyError
 from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from pushsvc.feeds.access import FreshTLS
 
 Command = tuple[Any, ...]
 Result = Any
 """What Redis answered: RESP2 as it is, or the exception that stands for an error answer."""
 
 
+def reached(confirmed: Result) -> bool:
+    """Whether what was written before a tail has come where it is to be, by the tail's answer."""
+    copies = confirmed[0] if isinstance(confirmed, list) else confirmed
+    return isinstance(copies, int) and copies >= 1
+
+
 class Pipe(Protocol):
     """A way to Redis for one caller at a time."""
 
-    async def execute(self, commands: Sequence[Command]) -> list[Result]:
+    @property
+    def changes(self) -> int:
+        """How often it has come to lead to another server, or to one that was away meanwhile.
+
+        What was written before without waiting for a replica may be lost.
+        """
+
+    async def execute(
+        self, commands: Sequence[Command], tail: Command | None = None
+    ) -> list[Result]:
         """Execute commands in order.
+
+        Args:
+            commands: what to execute.
+            tail: executed after them on each connection that carried some of them.
+
+        Returns:
+            The results in order; with a tail followed by as many: for each command what the tail
+            answered on the connection that carried it.
 
         Raises:
             RedisError, OSError: it is not known which of them were executed.
@@ -60,7 +85,7 @@ class _Plain(_ReadsAll, Connection):
     """TCP."""
 
 
-class _TLS(_ReadsAll, SSLConnection):
+class _TLS(_ReadsAll, FreshTLS, SSLConnection):
     """TLS."""
 
 
@@ -72,7 +97,7 @@ class _Sentinel(_ReadsAll, SentinelManagedConnection):
     """TCP to the primary that Sentinel names."""
 
 
-class _SentinelTLS(_ReadsAll, SentinelManagedSSLConnection):
+class _SentinelTLS(_ReadsAll, FreshTLS, SentinelManagedSSLConnection):
     """TLS to the primary that Sentinel names."""
 
 
@@ -95,18 +120,25 @@ class ServerPipe:
     """
 
     def __init__(self, connection: Any, timeout: float) -> None:
+        self.changes = 0
         self._connection = connection
         self._timeout = timeout
+        self._address: object = None
+        self._lost = False
 
-    async def execute(self, commands: Sequence[Command]) -> list[Result]:
-        """Execute commands in order."""
+    async def execute(
+        self, commands: Sequence[Command], tail: Command | None = None
+    ) -> list[Result]:
+        """Execute commands in order, then the tail once."""
         connection = self._connection
+        if tail is not None:
+            commands = [*commands, tail]
         results: list[Result] = []
         whole = False
         try:
             async with asyncio.timeout(self._timeout):
                 if not connection.is_connected:
-                    await connection.connect()
+                    await self._connect()
                 packed = b"".join(map(hiredis.pack_command, commands))
                 await connection.send_packed_command(packed, check_health=False)
                 results = await connection.read_all(len(commands))
@@ -117,8 +149,23 @@ class ServerPipe:
             # Nobody may be handed an answer that was meant for somebody who did not wait for it.
             # And where the primary has moved, its address leads elsewhere by now.
             if not whole or any(isinstance(result, ReadOnlyError) for result in results):
+                self._lost = True
                 await connection.disconnect(nowait=True)
+        if tail is not None:
+            confirmed = results[-1]
+            if not reached(confirmed):
+                # A primary that lives, but that nobody follows, may have been replaced already.
+                await connection.disconnect(nowait=True)
+            results += [confirmed] * (len(results) - 2)
         return results
+
+    async def _connect(self) -> None:
+        connection = self._connection
+        await connection.connect()
+        address = getattr(connection, "host", None), getattr(connection, "port", None)
+        if self._address is not None and (self._lost or address != self._address):
+            self.changes += 1
+        self._address, self._lost = address, False
 
     async def load(self, scripts: Sequence[str]) -> None:
         """Put scripts into the server's cache."""
@@ -127,37 +174,3 @@ class ServerPipe:
     async def aclose(self) -> None:
         """Close the connection."""
         await self._connection.disconnect()
-
-
-def _as_it_is(response: Any, **options: Any) -> Any:  # noqa: ARG001 - redis-py's shape
-    return response
-
-
-class ClusterPipe:
-    """A pipe to all servers of a Cluster, by the pipelines of redis-py.
-
-    Args:
-        client: whose pipelines follow MOVED and ASK, both of which say that nothing was executed.
-    """
-
-    def __init__(self, client: RedisCluster) -> None:
-        self._client = client
-        # The answer as it is, as from a single server.
-        client.set_response_callback("XREAD", _as_it_is)
-
-    async def execute(self, commands: Sequence[Command]) -> list[Result]:
-        """Execute commands; in order as far as they are for the same server."""
-        pipeline = self._client.pipeline(transaction=False)
-        for command in commands:
-            pipeline.execute_command(*command)
-        results: list[Result] = await pipeline.execute(raise_on_error=False)
-        return results
-
-    async def load(self, scripts: Sequence[str]) -> None:
-        """Put scripts into the cache of every primary."""
-        for script in scripts:
-            await self._client.script_load(script)
-
-    async def aclose(self) -> None:
-        """Close all connections."""
-        await self._client.aclose()

@@ -8,7 +8,7 @@ import enum
 import time
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -129,39 +129,51 @@ class Publisher:
             For each a receipt, or why it was not accepted.
 
         Raises:
-            StoreUnavailable: it is not known which were appended; a retry with the same
-                idempotency keys is safe.
+            StoreUnavailable: it is not known which were appended, as of those that have it for an
+                answer; a retry with the same idempotency keys is safe.
             Overloaded: none was appended.
         """
         owed = [append for append in appends if append.receipt]
         if owed:
             await self._receipts.owe(owed)
         results, confirmed = await self._feeds.append(appends)
-        unconfirmed = self._unconfirmed(confirmed)
         dead = await self._dead(results)
-        reached = self._durability.value if unconfirmed is None else ""
+        durability = self._durability
         now = self._leases.redis_time()
         receipts: list[Receipt | PushError] = []
         accepted = 0
-        for append, result in zip(appends, results, strict=True):
+        for append, result, reached in zip(appends, results, confirmed, strict=True):
             outcome: Receipt | PushError
             if isinstance(result, PushError):
                 outcome = result
             else:
                 connections, nodes = self._route(append, result, dead)
-                at = reached if append.ttl != 0 else Durability.NONE.value
+                at = Durability.NONE if append.ttl == 0 else durability if reached else ""
                 if self._journal.takes(result.id):
                     self._journal.add(
-                        (now, ACCEPTED, append.feed, result.id, by, at, connections, tuple(nodes))
+                        (
+                            now,
+                            ACCEPTED,
+                            append.feed,
+                            result.id,
+                            by,
+                            str(at),
+                            connections,
+                            tuple(nodes),
+                        )
                     )
                 if result.receipts:
                     self._receipts.soon(append.feed)
                 if append.ttl == 0:
                     outcome = Receipt(result.id, Durability.NONE, connections)
-                elif unconfirmed is None:
-                    outcome = Receipt(result.id, self._durability, connections)
+                elif reached:
+                    outcome = Receipt(result.id, durability, connections)
                 else:
-                    outcome = unconfirmed
+                    outcome = DurabilityNotReached(
+                        "the notification was appended but did not reach durability "
+                        f"{durability!s} in time: retry with the same Idempotency-Key; unless a "
+                        "failover loses it meanwhile, it is not sent again"
+                    )
             if isinstance(outcome, PushError):
                 metrics.published.labels(outcome.code).inc()
             else:
@@ -169,17 +181,6 @@ class Publisher:
             receipts.append(outcome)
         metrics.published.labels("accepted").inc(accepted)
         return receipts
-
-    def _unconfirmed(self, confirmed: Any) -> PushError | None:
-        if self._durability in (Durability.NONE, Durability.MEMORY):
-            return None
-        reached = confirmed[0] if isinstance(confirmed, list) else confirmed
-        if isinstance(reached, int) and reached >= 1:
-            return None
-        return DurabilityNotReached(
-            f"the notification was appended but did not reach durability {self._durability!s} in "
-            "time: retry with the same Idempotency-Key, it will not be sent twice"
-        )
 
     async def _dead(self, results: Sequence[Appended | PushError]) -> Collection[str]:
         """Those of the listeners whose node is gone."""

@@ -164,12 +164,10 @@ class Receipts:
         if self._webhooks is not None:
             await self._webhooks.owe(dict.fromkeys(feeds, POLL))
         results, confirmed = await self._feeds.append([each.append() for each in settled])
-        if not reached(confirmed):
-            return {each.mailbox for each in settled}
         given: dict[str, list[str]] = {}
         failed = set()
-        for each, result in zip(settled, results, strict=True):
-            if isinstance(result, Appended):
+        for each, result, reached in zip(settled, results, confirmed, strict=True):
+            if isinstance(result, Appended) and reached:
                 given.setdefault(each.mailbox, []).append(f"r:{ids.render(each.notification)}")
                 if result.previous != UNKNOWN:
                     metrics.receipts.labels(each.status.value).inc()
@@ -256,12 +254,6 @@ class Receipts:
                 self._failing = True
             if look in (RETRY, 0.0):
                 self._waiting[mailbox] = None
-
-
-def reached(confirmed: Any) -> bool:
-    """Whether an append has the durability that is asked for, by the answer of the lane's tail."""
-    copies = confirmed[0] if isinstance(confirmed, list) else confirmed
-    return copies is None or (isinstance(copies, int) and copies >= 1)
 
 
 def _look(answer: Sequence[Any]) -> float | None:

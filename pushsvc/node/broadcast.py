@@ -258,6 +258,13 @@ class Broadcast:
             metrics.sweeps.labels("unregistered" if head is None else "late").inc()
             self._spawn(self.register())
 
+    def close(self) -> None:
+        """Nobody listens here any more."""
+        for task in self._tasks:
+            task.cancel()
+        self._registered = False
+        self._feeds.clean([(BROADCAST, [self.node])])
+
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)

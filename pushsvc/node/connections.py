@@ -7,9 +7,7 @@ incomplete, and unsent bytes exist while the kernel's buffer is full: at most on
 """
 
 import asyncio
-import os
 import random
-import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
@@ -20,9 +18,11 @@ import structlog
 from pushsvc import metrics
 from pushsvc.codes import Close
 from pushsvc.logs import SampledLog
+from pushsvc.node.ages import Ages
 from pushsvc.node.poller import READABLE, WRITABLE, new_poller
+from pushsvc.node.transport import PLAIN, Transport
 from pushsvc.node.wheel import Wheel
-from pushsvc.protocol import frames
+from pushsvc.protocol import frames, messages
 from pushsvc.protocol.delivery import Cursor
 from pushsvc.protocol.messages import Ref
 from pushsvc.protocol.session import (
@@ -121,7 +121,7 @@ class Connection(msgspec.Struct, gc=False, eq=False):
             self.tail += data
             return
         try:
-            sent = os.write(self.fd, data)
+            sent = self._core.transport.write(self.fd, data)
         except BlockingIOError:
             sent = 0
         except OSError:
@@ -148,6 +148,11 @@ class Connection(msgspec.Struct, gc=False, eq=False):
         if self.open:
             self._core.end(self, code, code.reason)
 
+    def depart(self, retry_after: float) -> None:
+        """Have the client come back, to another node, after some seconds."""
+        self.send(messages.reconnect(retry_after))
+        self.end(Close.DRAINING)
+
 
 class Connections:
     """The sockets of a worker.
@@ -159,6 +164,8 @@ class Connections:
         renew: verifies a new token.
         serve: does what clients ask for.
         clock: seconds on a monotonic clock.
+        max_age: seconds after which a connection is asked to go elsewhere; 0 for never.
+        transport: how the sockets are read and written.
     """
 
     def __init__(
@@ -169,11 +176,15 @@ class Connections:
         renew: Renewal,
         serve: Serve,
         clock: Callable[[], float] = time.monotonic,
+        *,
+        max_age: float = 0.0,
+        transport: Transport = PLAIN,
     ) -> None:
         self.policy = policy
         self.max_tail = max_message + MAX_TAIL
         """Most bytes that wait for one peer."""
         self.poller = new_poller()
+        self.transport = transport
         self.now = clock()
         """The time of this turn of the loop; one object, so that connections can share it."""
         self._ticked = self.now
@@ -188,6 +199,7 @@ class Connections:
         self._count = 0
         self._numbers = 0
         self._wheel = Wheel(self.now)
+        self._ages = Ages(max_age, random.random) if max_age else None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.poller.fileno(), self._poll)
 
@@ -196,6 +208,10 @@ class Connections:
 
     def __iter__(self) -> Iterator[Connection]:
         return (connection for connection in self._by_fd if connection is not None)
+
+    def present(self) -> list[Connection]:
+        """Those that no close was sent to yet."""
+        return [connection for connection in self if connection.open]
 
     def number(self) -> int:
         """A number that no connection of this process has had."""
@@ -225,6 +241,8 @@ class Connections:
         # Who came together would beat together, so the first time is shortened at random.
         connection.session.seen = self.now - self.policy.heartbeat * random.random() / 2  # noqa: S311
         due = connection.session.next_due(self.policy)
+        if self._ages is not None:
+            due = min(due, self._ages.begin(fd, self.now))
         connection.wake = self._wheel.put(fd, 0, due)
 
     def fan_out(self, connections: Iterable[Connection], frame: bytes) -> list[Connection]:
@@ -233,7 +251,7 @@ class Connections:
         This is the innermost loop of the service: what is done here is done for every subscriber
         of a topic, and costs next to the system call.
         """
-        write, size = os.write, len(frame)
+        write, size = self.transport.write, len(frame)
         blocked = []
         for connection in connections:
             if connection.tail is not None:
@@ -283,9 +301,14 @@ class Connections:
             if connection.tail is not None and self.now - connection.blocked_at >= self._patience:
                 self.abort(connection, Close.SLOW_CONSUMER)
                 continue
+            if self._ages is not None and self.now >= self._ages.end(fd):
+                connection.depart(random.random())  # noqa: S311 - not a secret
+                continue
             self.perform(connection, connection.session.due(self.policy, self.now))
             if connection.fd >= 0 and connection.open:
                 self.watch(connection)
+                if self._ages is not None:
+                    connection.wake = self._wheel.put(fd, connection.wake, self._ages.end(fd))
 
     @property
     def _patience(self) -> float:
@@ -359,7 +382,7 @@ class Connections:
 
     def _read(self, connection: Connection) -> None:
         try:
-            data = os.read(connection.fd, READ_BYTES)
+            data = self.transport.read(connection.fd, READ_BYTES)
         except BlockingIOError:
             return
         except OSError:
@@ -465,11 +488,7 @@ class Connections:
     def _half_close(self, connection: Connection) -> None:
         """No more output; input is read and dropped, so that the close is not lost to a reset."""
         try:
-            half = socket.socket(fileno=connection.fd)
-            try:
-                half.shutdown(socket.SHUT_WR)
-            finally:
-                half.detach()
+            self.transport.shutdown(connection.fd)
         except OSError:
             self._drop(connection)
 
@@ -481,7 +500,7 @@ class Connections:
         connection.tail = None
         self._by_fd[fd] = None
         self.poller.remove(fd)
-        os.close(fd)
+        self.transport.close(fd)
 
 
 def _label(code: int | None) -> str:

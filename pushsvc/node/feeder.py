@@ -13,6 +13,7 @@ from pushsvc import metrics
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.feeds.feed import Feeds
 from pushsvc.feeds.journal import SENT, Journal
+from pushsvc.node.spans import Spans
 from pushsvc.node.withdrawals import Withdrawals
 from pushsvc.protocol import messages
 from pushsvc.protocol.delivery import Backlog, Cursor, Deliver, Gap, Step, Withdrawn
@@ -116,6 +117,7 @@ class Feeder:
         clock: seconds on a monotonic clock.
         journal: remembers what was sent.
         redis_time: seconds since the epoch, by Redis time.
+        spans: of what is sent; None where nothing is traced.
     """
 
     def __init__(
@@ -125,12 +127,14 @@ class Feeder:
         clock: Callable[[], float],
         journal: Journal,
         redis_time: Callable[[], float],
+        spans: Spans | None = None,
     ) -> None:
         self._reader = reader
         self._policy = policy
         self._clock = clock
         self._journal = journal
         self._redis_time = redis_time
+        self._spans = spans
         self.withdrawals = Withdrawals()
         """What is not to be delivered any more, though an answer may hold it."""
         self.caught_up: Callable[[Listener, Cursor], None] = lambda _listener, _cursor: None
@@ -180,7 +184,7 @@ class Feeder:
         delivered = redelivered = 0
         # What goes to many is one event, and that is where it comes in.
         remembered = cursor.feed.startswith(MAILBOX)
-        at, number = self._redis_time(), listener.number
+        at = self._redis_time()
         for step in cursor.plan(backlog, self._policy.window, now):
             entry_id, payload = told(cursor.feed, step)
             if isinstance(step, Deliver) and self.withdrawals.holds(cursor.feed, entry_id):
@@ -194,10 +198,8 @@ class Feeder:
                 cursor.take(entry_id, now)
                 delivered += step.attempt == 1
                 redelivered += step.attempt > 1
-                if remembered and self._journal.takes(entry_id):
-                    self._journal.add(
-                        (at, SENT, cursor.feed, entry_id, cursor.device, number, step.attempt)
-                    )
+                if remembered:
+                    self._remember(listener, cursor, step, at)
             elif isinstance(step, Gap):
                 metrics.gaps.labels(step.reason).inc()
             chunk.append(frame)
@@ -211,3 +213,13 @@ class Feeder:
             listener.write(b"".join(chunk))
         metrics.delivered.inc(delivered)
         metrics.redelivered.inc(redelivered)
+
+    def _remember(self, listener: Listener, cursor: Cursor, step: Deliver, at: float) -> None:
+        entry_id, body, _ = step.entry
+        number, attempt = listener.number, step.attempt
+        if self._journal.takes(entry_id):
+            self._journal.add((at, SENT, cursor.feed, entry_id, cursor.device, number, attempt))
+        if self._spans is not None:
+            delivery = self._spans.delivery(cursor.feed, entry_id, body)
+            if delivery is not None:
+                delivery.to(number, attempt)

@@ -23,6 +23,7 @@ from pushsvc.node.acks import Acks
 from pushsvc.node.broadcast import Broadcast
 from pushsvc.node.feeder import Feeder, Listener
 from pushsvc.node.rota import Rota
+from pushsvc.node.spans import Spans
 from pushsvc.node.topics import Topics
 from pushsvc.protocol import ids, messages
 from pushsvc.protocol.delivery import Backlog, Cursor
@@ -58,6 +59,7 @@ class Hub:
         journal: remembers what happens to notifications.
         sweep_seconds: the longest that a lost copy can delay an entry for a quiet user.
         clock: seconds on a monotonic clock.
+        spans: of what is sent and acknowledged; None where nothing is traced.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Hub:
         *,
         sweep_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        spans: Spans | None = None,
     ) -> None:
         self.node = node
         self._feeds = feeds
@@ -80,6 +83,7 @@ class Hub:
         self._policy = policy
         self._journal = journal
         self._clock = clock
+        self._spans = spans
         self._acks = acks
         self._feeder = feeder
         self._broadcast = Broadcast(node, feeds, feeder, policy, lambda: self)
@@ -194,6 +198,8 @@ class Hub:
             at = self._leases.redis_time()
             first, last = cursor.unacked[0], cursor.unacked[-1]
             self._journal.add((at, CLOSED, feed, last, cursor.device, listener.number, first))
+        if self._spans is not None:
+            self._spans.left(listener.number)
         here = self._listeners.get(feed)
         if here is listener:
             del self._listeners[feed]
@@ -261,6 +267,8 @@ class Hub:
                     sent, missed = self._topics.deliver(copy)
                 if (sent or missed) and self._journal.takes(copy.id):
                     self._journal.add((redis_time, SPREAD, copy.feed, copy.id, sent, missed))
+                if self._spans is not None and (sent or missed):
+                    self._spans.spread(copy.feed, copy.id, copy.body, sent, missed)
             delivered += sent
             late += missed
             if sent:
@@ -282,6 +290,8 @@ class Hub:
         delivered = late = 0
         withdrawals = self._feeder.withdrawals
         withdrawn = bool(withdrawals) and withdrawals.holds(feed, entry_id)
+        spans = self._spans
+        delivery = None if spans is None else spans.delivery(feed, entry_id, body)
         for listener in self.listeners_of(feed):
             cursor = listener.session.cursor
             if withdrawn and cursor.offer(entry_id, previous, window):
@@ -304,6 +314,8 @@ class Hub:
                     self._journal.add(
                         (redis_time, SENT, cursor.feed, entry_id, cursor.device, number, 1)
                     )
+                if delivery is not None:
+                    delivery.to(listener.number, 1)
                 delivered += 1
             else:
                 late += 1
@@ -333,6 +345,8 @@ class Hub:
             delivered += 1
         metrics.delivered.inc(delivered)
         metrics.ephemeral_dropped.labels("connection").inc(dropped)
+        if self._spans is not None and delivered:
+            self._spans.spread(copy.feed, 0, copy.body, delivered, 0)
 
     def notice(self, notice: Notice) -> None:
         """Act on what listeners of a feed have to know."""
@@ -351,6 +365,8 @@ class Hub:
             if session.device == device:
                 cursor = session.broadcast if kind.startswith("broadcast") else session.cursor
                 if cursor.settle(position, self._clock()):
+                    if self._spans is not None and cursor is session.cursor:
+                        self._spans.acked(listener.number, position)
                     self._feeder.catch_up(listener, cursor, "window")
 
     def _withdrawn(self, feed: str, entry_id: int, reason: str) -> None:
@@ -380,6 +396,8 @@ class Hub:
             metrics.ack_seconds.observe(max(0.0, age))
             metrics.acked.inc()
         session = listener.session
+        if self._spans is not None and ack.moved and ack.cursor is session.cursor:
+            self._spans.acked(listener.number, ack.id)
         answer = None
         if ack.ref is not None:
             answer = functools.partial(_answer, listener, ack.ref)
@@ -443,10 +461,14 @@ class Hub:
             self._rota.put_back([each.session.cursor.feed for each in listeners])
             return
         unregistered = []
+        failed = []
         late = 0
         for listener, head in zip(listeners, heads, strict=True):
-            if isinstance(head, PushError) or not listener.open:
+            if not listener.open:
                 continue  # registered now, one that has left would stay so
+            if isinstance(head, PushError):
+                failed.append(listener.session.cursor.feed)
+                continue
             if head is None:
                 unregistered.append(listener)
                 continue
@@ -459,12 +481,21 @@ class Hub:
             cursor.head = max(cursor.head, newest)
             if newest < cursor.sent or cursor.wants(self._policy.window):
                 self._feeder.read(listener, cursor, "sweep")
-        metrics.sweeps.labels("in step").inc(len(listeners) - late - len(unregistered))
+        if failed:
+            self._rota.put_back(failed)
+        metrics.sweeps.labels("in step").inc(
+            len(listeners) - late - len(unregistered) - len(failed)
+        )
         metrics.sweeps.labels("late").inc(late)
         metrics.sweeps.labels("unregistered").inc(len(unregistered))
         if unregistered:
             log.warning("registrations were lost", connections=len(unregistered))
             self._join_again(unregistered)
+
+    def close(self) -> None:
+        """Remove what is registered still, as far as Redis can be reached."""
+        self._flush_left()
+        self._broadcast.close()
 
     # --- after a lapse -------------------------------------------------------------------------
 
@@ -531,6 +562,7 @@ class Hub:
             try:
                 backlog = Feeds.joined(result)
             except PushError:
+                self._rota.put_back([cursor.feed])  # it may not be registered
                 self._feeder.read(listener, cursor, "retry")
             else:
                 self._feeder.feed(listener, cursor, backlog, "rejoin")

@@ -44,5 +44,5 @@ class Rota:
 
     def put_back(self, names: Sequence[str]) -> None:
         """These could not be looked at: they are next."""
-        self._left = [*names, *self._left]
+        self._left = list(dict.fromkeys([*names, *self._left]))
         self._pace = max(self._pace, 1)

@@ -533,9 +533,12 @@ class Topics:
         if future.exception() is not None:
             self._rota.put_back([each.cursor.feed for each in channels])
             return
-        again = []
+        again, failed = [], []
         for channel, head in zip(channels, future.result(), strict=True):
-            if isinstance(head, PushError) or len(channel) == 0 or node != self.node:
+            if len(channel) == 0 or node != self.node:
+                continue
+            if isinstance(head, PushError):
+                failed.append(channel.cursor.feed)
                 continue
             cursor = channel.cursor
             if head is None or not channel.registered:
@@ -543,6 +546,8 @@ class Topics:
             elif not cursor.reading and ids.parse(head) != cursor.sent:
                 metrics.sweeps.labels("late").inc()
                 self._read(channel, "sweep")
+        if failed:
+            self._rota.put_back(failed)
         if again:
             metrics.sweeps.labels("unregistered").inc(len(again))
             try:

@@ -5,9 +5,9 @@ in the JSON format. The same event makes the same notification in each of them.
 
 An event says whom it is for in extension attributes. Its ``type`` becomes the notification's
 ``event``, its data the ``data``; ``source`` and ``id``, which are its identity, become the
-idempotency key, so that a bus may deliver an event as often as it likes. All other attributes stay
-here: a client is sent the same message however a notification was published, and what it should
-know belongs in the data.
+idempotency key, so that a bus may deliver an event as often as it likes; ``traceparent`` goes on
+with the notification. All other attributes stay here: a client is sent the same message however a
+notification was published, and what it should know belongs in the data.
 """
 
 import base64
@@ -20,7 +20,7 @@ from typing import Any, Final, NamedTuple
 from urllib.parse import unquote_to_bytes
 
 from pushsvc.errors import InvalidJSON, InvalidRequest, PushError, UnsupportedMediaType
-from pushsvc.protocol import encoding
+from pushsvc.protocol import encoding, tracecontext
 from pushsvc.protocol.names import require_name
 
 STRUCTURED: Final = "application/cloudevents+json"
@@ -72,6 +72,8 @@ class Publish(NamedTuple):
     notification: dict[str, Any]
     key: str
     """The idempotency key: the same for each delivery of one event, whatever the mode."""
+    traceparent: str = ""
+    """The trace context of the event (the extension Distributed Tracing); empty without one."""
 
 
 def kind(content_type: str, headers: Mapping[str, str]) -> Mode | None:
@@ -336,7 +338,8 @@ def _publish(attributes: Attributes, data: dict[str, Any]) -> Publish:
             value[field] = _boolean(attributes, name)
     # No String holds a NUL, so no two identities are joined to the same text.
     identity = f"{attributes['source']}\0{attributes['id']}"
-    return Publish(value, "ce-" + hashlib.sha256(identity.encode()).hexdigest())
+    key = "ce-" + hashlib.sha256(identity.encode()).hexdigest()
+    return Publish(value, key, tracecontext.read(attributes.get(tracecontext.FIELD)))
 
 
 def _target(attributes: Attributes) -> dict[str, Any]:

@@ -221,7 +221,7 @@ def error(problem: PushError, ref: Ref = None) -> bytes:
 
 
 def reconnect(retry_after: float) -> bytes:
-    """The node drains: come back after ``retry_after`` seconds."""
+    """The connection ends: come back, to another node, after ``retry_after`` seconds."""
     return encode({"type": "reconnect", "retry_after": round(retry_after, 3)})
 
 

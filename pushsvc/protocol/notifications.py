@@ -62,13 +62,16 @@ class Notification(msgspec.Struct, forbid_unknown_fields=True):
         return [require_name(user, "user id") for user in users]
 
 
-def notification_from(value: Any, max_message: int, sender: str = "") -> tuple[Notification, bytes]:
+def notification_from(
+    value: Any, max_message: int, sender: str = "", traceparent: str = ""
+) -> tuple[Notification, bytes]:
     """Check a parsed notification and encode what of it is stored.
 
     Args:
         value: the parsed JSON.
         max_message: most bytes of the message that clients will be sent.
         sender: the user that sends it, empty for a backend.
+        traceparent: the trace context that it carries on, empty without one.
 
     Returns:
         The notification and its body, the end of the JSON object that clients are sent.
@@ -87,7 +90,12 @@ def notification_from(value: Any, max_message: int, sender: str = "") -> tuple[N
     if note.to.topic is not None:
         require_name(note.to.topic, "topic")
     return note, body_of(
-        note, max_message, topic=note.to.topic, sender=sender, broadcast=bool(note.to.broadcast)
+        note,
+        max_message,
+        topic=note.to.topic,
+        sender=sender,
+        broadcast=bool(note.to.broadcast),
+        traceparent=traceparent,
     )
 
 
@@ -135,6 +143,7 @@ def body_of(
     topic: str | None,
     sender: str = "",
     broadcast: bool = False,
+    traceparent: str = "",
 ) -> bytes:
     """What of a notification is stored: the end of the JSON object that clients are sent.
 
@@ -142,6 +151,8 @@ def body_of(
         PayloadTooLarge: the message for the clients would be over the limit.
     """
     fields: dict[str, Any] = {}
+    if traceparent:
+        fields["traceparent"] = traceparent  # the first, where nodes look for it
     if topic is not None:
         fields["topic"] = topic
     if broadcast:

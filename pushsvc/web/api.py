@@ -31,6 +31,7 @@ from pushsvc.web.socket import (
     StreamPreflight,
 )
 from pushsvc.web.tickets import TicketsHandler
+from pushsvc.web.tls import Tls
 
 MAX_HEADERS = 16 * 1024
 """Bytes of a request's headers."""
@@ -126,8 +127,8 @@ class Application(tornado.web.Application):
 
     async def finished(self, seconds: float) -> None:
         """Wait until the requests under way are answered, or the time has passed."""
-        await self._handshakes.finished()
         deadline = time.monotonic() + seconds
+        await self._handshakes.finished(seconds)
         while self._under_way and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
 
@@ -140,17 +141,24 @@ class Server(HTTPServer):
 
     Args:
         application: what is served.
-        request_timeout: seconds for the first request's headers.
+        request_timeout: seconds for the first request's headers, and the TLS handshake before.
         max_streams: most connections that are not, or not yet, sockets of the core. Out of
             descriptors a process cannot even accept, to say that it is full.
+        tls: what it takes to speak TLS, and nothing else; None for plain HTTP.
     """
 
     def initialize(  # type: ignore[override]
-        self, application: Application, *, request_timeout: float, max_streams: int
+        self,
+        application: Application,
+        *,
+        request_timeout: float,
+        max_streams: int,
+        tls: Tls | None = None,
     ) -> None:
         """See the class."""
         self._open = 0
         self._max_streams = max_streams
+        self._tls = tls
         super().initialize(
             application,
             max_header_size=MAX_HEADERS,
@@ -166,10 +174,16 @@ class Server(HTTPServer):
         """Take a new connection, or say that there is no room for it."""
         if self._open >= self._max_streams:
             metrics.http_requests.labels("accept", "503").inc()
-            with contextlib.suppress(StreamClosedError):
-                stream.write(NO_ROOM)
+            if self._tls is None:
+                with contextlib.suppress(StreamClosedError):
+                    stream.write(NO_ROOM)
             stream.close()
             return
+        if self._tls is not None:
+            secured = self._tls.secure(stream)
+            if secured is None:
+                return
+            stream = secured
         self._open += 1
         self._fresh[stream] = time.monotonic() + self._request_timeout
         super().handle_stream(stream, address)
@@ -181,6 +195,8 @@ class Server(HTTPServer):
 
     def tick(self) -> None:
         """Close the connections that made no request in time; to be called once a second."""
+        if self._tls is not None:
+            self._tls.tick()
         now = time.monotonic()
         late = []
         for stream, deadline in self._fresh.items():

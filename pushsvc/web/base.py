@@ -39,10 +39,14 @@ class Handler(tornado.web.RequestHandler):
         self.set_header("Server", "pushsvc")
         self.set_header("X-Content-Type-Options", "nosniff")
         self.set_header("Cache-Control", "no-store")
+
+    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
+        """End the answer; one that was under way when the node began to drain says so too."""
         admission = self.settings.get("admission")
-        if admission is not None and admission.draining:
+        if admission is not None and admission.draining and "Connection" not in self._headers:
             # Whoever keeps this connection alive finds another node with the next one.
             self.set_header("Connection", "close")
+        return super().finish(chunk)
 
     def compute_etag(self) -> None:
         """No answer here is worth a digest."""

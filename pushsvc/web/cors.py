@@ -9,7 +9,9 @@ from tornado.httputil import HTTPHeaders
 from pushsvc.errors import InvalidRequest, OriginRefused
 from pushsvc.web.base import BodyHandler, Handler
 
-ALLOWED_HEADERS: Final = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID"
+ALLOWED_HEADERS: Final = (
+    "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent, tracestate"
+)
 EXPOSED_HEADERS: Final = "Retry-After"
 MAX_AGE: Final = 7200
 """Seconds that a browser need not ask again; Chromium forgets after these anyway."""

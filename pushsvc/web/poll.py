@@ -1,9 +1,10 @@
 """``GET /v1/poll``: listening by requests that are answered when there is something to say."""
 
 import asyncio
+import contextlib
 import re
 import time
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 from pushsvc import metrics
 from pushsvc.auth.gate import Gate
@@ -57,6 +58,8 @@ class Poll:
         self.wire: Lines = Lines()
         self.open = True
         self.came = asyncio.Event()
+        self.departing = False
+        """Whether it is to be answered now, with what there is."""
         self._lines: list[bytes] = []
         self._size = 0
 
@@ -74,6 +77,11 @@ class Poll:
     def send(self, payload: bytes) -> None:
         """Collect one message."""
         self.write(self.wire.message(payload))
+
+    def depart(self, retry_after: float) -> None:  # noqa: ARG002 - who polls comes back by itself
+        """Answer now: the client asks another node next."""
+        self.departing = True
+        self.came.set()
 
     def watch(self) -> None:
         """Nothing falls due within a request."""
@@ -97,7 +105,7 @@ class PollHandler(CrossOriginHandler):
         connections: Connections,
         hub: Hub,
         topics: Topics,
-        stopping: asyncio.Event,
+        polls: set[Poll],
         rates: RequestRates,
     ) -> None:
         """Take what the application passes.
@@ -108,7 +116,7 @@ class PollHandler(CrossOriginHandler):
             connections: whose numbers are shared.
             hub: what is listened to.
             topics: what may be listened to besides.
-            stopping: set when the node drains: who waits is answered.
+            polls: those that wait.
             rates: how fast each device may ask.
         """
         self._gate = gate
@@ -116,7 +124,7 @@ class PollHandler(CrossOriginHandler):
         self._connections = connections
         self._hub = hub
         self._topics = topics
-        self._stopping = stopping
+        self._polls = polls
         self._rates = rates
         self._poll: Poll | None = None
         self._gone = False
@@ -145,6 +153,7 @@ class PollHandler(CrossOriginHandler):
         metrics.connections.inc()
         try:
             self._poll = poll
+            self._polls.add(poll)
             self._hub.start(poll, backlog, b"")
             for cursor in (session.cursor, session.broadcast):
                 poll.wire.at(cursor.feed, cursor.sent)
@@ -155,6 +164,7 @@ class PollHandler(CrossOriginHandler):
             self._gate.check(claims)
         finally:
             poll.open = False
+            self._polls.discard(poll)
             self._hub.left(poll)
             metrics.connections.dec()
         if self.request.connection is None or self._finished:
@@ -164,7 +174,9 @@ class PollHandler(CrossOriginHandler):
         self.finish(b'{"messages":[%b],"position":%b}\n' % (poll.messages(), at))
 
     async def _listen(self, poll: Poll, asked: Listening, wait: float) -> None:
-        if self._gone:
+        # A stream that closed before the request was complete is told of to nobody.
+        connection: Any = self.request.connection
+        if self._gone or connection is None or connection.stream.closed():
             return
         until = time.monotonic() + wait
         subscribed = asyncio.Event()
@@ -174,24 +186,14 @@ class PollHandler(CrossOriginHandler):
             self._topics.subscribe(poll, request, subscribed.set)
         else:
             subscribed.set()
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        came = asyncio.ensure_future(poll.came.wait())
-        try:
-            # What is kept belongs into the answer, however short the client would wait.
-            await subscribed.wait()
-            latest = time.monotonic() + MOST_READING
-            while _reads(poll.session) and not self._stopping.is_set():
-                if time.monotonic() > latest:
-                    break
-                await asyncio.sleep(READING)
-            await asyncio.wait(
-                [came, stopping],
-                timeout=max(0.0, until - time.monotonic()),
-                return_when=asyncio.FIRST_COMPLETED,
-            )
-        finally:
-            stopping.cancel()
-            came.cancel()
+        # What is kept belongs into the answer, however short the client would wait.
+        await subscribed.wait()
+        latest = time.monotonic() + MOST_READING
+        while _reads(poll.session) and not poll.departing and time.monotonic() <= latest:
+            await asyncio.sleep(READING)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(until - time.monotonic()):
+                await poll.came.wait()
 
     def on_connection_close(self) -> None:
         """Nobody waits any more."""

@@ -14,7 +14,8 @@ from pushsvc.auth.tokens import SCOPE_PUBLISH, Claims, TokenCheck
 from pushsvc.errors import Forbidden, InvalidRequest, PushError
 from pushsvc.feeds.feed import Append, Feeds
 from pushsvc.feeds.publisher import Publisher, Receipt
-from pushsvc.protocol import cloudevents, encoding, feeds, ids, notifications
+from pushsvc.node.spans import Publishing, Spans
+from pushsvc.protocol import cloudevents, encoding, feeds, ids, notifications, tracecontext
 from pushsvc.web.cors import CrossOriginBodyHandler
 from pushsvc.web.rates import RequestRates
 
@@ -44,6 +45,7 @@ class PublishHandler(CrossOriginBodyHandler):
         verifier: TokenCheck,
         max_body: int,
         timeout: float,
+        spans: Spans | None = None,
     ) -> None:
         """Take what the application passes."""
         super().initialize(verifier, max_body, timeout)
@@ -52,6 +54,9 @@ class PublishHandler(CrossOriginBodyHandler):
         self._rates = rates
         self._client_rates = client_rates
         self._max_message = max_message
+        self._spans = spans
+        self._traceparent = ""
+        self._publishing: dict[str, Publishing] = {}
 
     async def admit(self) -> None:
         """Refuse, by raising an error, what the headers alone condemn."""
@@ -72,6 +77,7 @@ class PublishHandler(CrossOriginBodyHandler):
         """Publish."""
         body = self.body()
         headers = {name.lower(): value for name, value in self.request.headers.items()}
+        self._traceparent = tracecontext.read(headers.get(tracecontext.FIELD))
         mode = cloudevents.kind(headers.get("content-type", ""), headers)
         if mode is None:
             await self.publish(body)
@@ -103,7 +109,12 @@ class PublishHandler(CrossOriginBodyHandler):
         repeated as it is.
         """
         items = [
-            self._item(event.notification, Once(self.claims.user, event.key).of(None), alone=False)
+            self._item(
+                event.notification,
+                Once(self.claims.user, event.key).of(None),
+                event.traceparent,
+                alone=False,
+            )
             for event in events
         ]
         for index, item in enumerate(items):
@@ -125,24 +136,38 @@ class PublishHandler(CrossOriginBodyHandler):
         told = [r.problem() if isinstance(r, PushError) else r for r in results]
         self.write_json(202, {"results": told})
 
-    def _item(self, value: Any, digest: str | None, *, alone: bool) -> "_Item":
+    def _item(
+        self, value: Any, digest: str | None, traceparent: str = "", *, alone: bool
+    ) -> "_Item":
         """One notification of a request, checked.
 
         Args:
             value: the parsed JSON, or why it could not be parsed.
             digest: what stands for its idempotency key.
+            traceparent: its own trace context; without one it has the request's.
             alone: whether it is the only one, whose error is that of the request.
         """
         item = _Item()
         try:
             if isinstance(value, PushError):
                 raise value
-            item.fill(value, self.claims, self._max_message, digest)
+            traceparent = traceparent or self._traceparent
+            if self._spans is not None and tracecontext.is_sampled(traceparent):
+                item.publishing = self._begun(self._spans, traceparent)
+                traceparent = item.publishing.traceparent
+            item.fill(value, self.claims, self._max_message, digest, traceparent)
         except PushError as error:
             if alone:
                 raise
             item.error = error
         return item
+
+    def _begun(self, spans: Spans, traceparent: str) -> Publishing:
+        """The span of what the request publishes into a trace: one, however much that is."""
+        publishing = self._publishing.get(traceparent)
+        if publishing is None:
+            publishing = self._publishing[traceparent] = spans.publish(traceparent)
+        return publishing
 
     def _once(self) -> "Once | None":
         """What stands for the request's idempotency key, if it has one."""
@@ -156,6 +181,17 @@ class PublishHandler(CrossOriginBodyHandler):
 
     async def _publish(self, items: list["_Item"]) -> list[dict[str, Any] | PushError]:
         """Publish the good ones of some notifications; an answer for each, in order."""
+        try:
+            return await self._append(items)
+        except PushError as error:
+            for publishing in self._publishing.values():
+                publishing.failed(error.code)
+            raise
+        finally:
+            for publishing in self._publishing.values():
+                publishing.end()
+
+    async def _append(self, items: list["_Item"]) -> list[dict[str, Any] | PushError]:
         if SCOPE_PUBLISH not in self.claims.scopes:
             # The request itself was accounted for; a client's rate is one of messages.
             more = sum(len(item.appends) for item in items) - 1
@@ -231,9 +267,12 @@ class _Item:
     def __init__(self) -> None:
         self.appends: list[Append] = []
         self.error: PushError | None = None
+        self.publishing: Publishing | None = None
         self._many = False
 
-    def fill(self, value: Any, claims: Claims, max_message: int, digest: str | None) -> None:
+    def fill(
+        self, value: Any, claims: Claims, max_message: int, digest: str | None, traceparent: str
+    ) -> None:
         """Take what a notification asks for.
 
         Raises:
@@ -243,7 +282,7 @@ class _Item:
         """
         backend = SCOPE_PUBLISH in claims.scopes
         sender = "" if backend else claims.user
-        note, body = notifications.notification_from(value, max_message, sender)
+        note, body = notifications.notification_from(value, max_message, sender, traceparent)
         if not backend and (note.to.topic is None or not claims.grants.may_publish(note.to.topic)):
             raise Forbidden(
                 f"a token without the scope {SCOPE_PUBLISH} publishes to the topics that its "
@@ -274,12 +313,21 @@ class _Item:
         """What the publisher is told of it."""
         if self.error is not None:
             return self.error
+        if self.publishing is not None:
+            self._trace(self.publishing, receipts)
         if not self._many:
             (receipt,) = receipts
             return receipt if isinstance(receipt, PushError) else _told(receipt)
         return {
             "results": [r.problem() if isinstance(r, PushError) else _told(r) for r in receipts]
         }
+
+    def _trace(self, publishing: Publishing, receipts: Sequence[Receipt | PushError]) -> None:
+        for append, receipt in zip(self.appends, receipts, strict=True):
+            if isinstance(receipt, PushError):
+                publishing.failed(receipt.code)
+            else:
+                publishing.accepted(append.feed, receipt.id)
 
 
 def _told(receipt: Receipt) -> dict[str, Any]:

@@ -63,7 +63,7 @@ class ReceiptsHandler(Handler):
         while True:
             page = await self._receipts.read(feed, after, limit)
             left = deadline - time.monotonic()
-            if page.receipts or page.gap or left <= 0 or self._gone or self._draining():
+            if page.receipts or page.gap or left <= 0 or self._gone or self._closed():
                 return page
             await asyncio.sleep(min(left, LOOK))
 
@@ -72,9 +72,9 @@ class ReceiptsHandler(Handler):
         super().on_connection_close()
         self._gone = True
 
-    def _draining(self) -> bool:
+    def _closed(self) -> bool:
         admission = self.settings.get("admission")
-        return admission is not None and bool(admission.draining)
+        return admission is not None and bool(admission.closed)
 
     def decode_argument(self, value: bytes, name: str | None = None) -> str:
         """A value of the query."""

@@ -44,6 +44,7 @@ from pushsvc.web.listening import (
     listening,
     session_of,
 )
+from pushsvc.web.tls import TLSStream
 
 PATH: Final = "/v1/ws"
 STREAM_PATH: Final = "/v1/stream"
@@ -69,6 +70,9 @@ class Admission:
     ) -> None:
         self.in_flight = 0
         self.draining = False
+        """Whether load balancers are told to send nobody here any more."""
+        self.closed = False
+        """Whether whoever comes nevertheless is sent away."""
         self._connections = connections
         self._max_connections = max_connections
         self._max_handshakes = max_handshakes
@@ -77,9 +81,9 @@ class Admission:
         """Whether one more handshake may begin.
 
         Raises:
-            Overloaded: the node is at a limit, or drains.
+            Overloaded: the node is at a limit, or takes nobody any more.
         """
-        if self.draining:
+        if self.closed:
             raise errors.Overloaded("this node is draining: reconnect", retry_after=1.0)
         if self.in_flight >= self._max_handshakes:
             raise errors.Overloaded("too many handshakes at once: retry", retry_after=2.0)
@@ -144,10 +148,10 @@ class Handshakes:
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
-    async def finished(self) -> None:
-        """Wait until the handshakes under way are answered."""
+    async def finished(self, seconds: float) -> None:
+        """Wait until the handshakes under way are answered, or the time has passed."""
         if self._under_way:
-            await asyncio.wait(self._under_way)
+            await asyncio.wait(self._under_way, timeout=seconds)
 
     async def _handle(
         self, start_line: RequestStartLine, headers: HTTPHeaders, fd: int, early: bytes
@@ -170,11 +174,14 @@ class Handshakes:
         except PushError as error:
             outcome = error.code
             log.warning("handshake refused", code=error.code)
-            _refuse(fd, error, cross_origin(self._origins, headers))
+            # A fresh socket takes this whole; to a peer that is gone nothing can be said.
+            with contextlib.suppress(OSError):
+                answer = refusal(error, cross_origin(self._origins, headers))
+                self._connections.transport.write(fd, answer)
         finally:
             metrics.handshakes.labels(outcome).inc()
             if fd >= 0:
-                os.close(fd)
+                self._connections.transport.close(fd)
 
     def _read(self, start_line: RequestStartLine, headers: HTTPHeaders) -> Opening:
         path, _, query = start_line.path.partition("?")
@@ -371,8 +378,11 @@ def take_socket(stream: IOStream) -> tuple[int, bytes] | None:
         return None
     # Without this the second small frame within a round trip waits for the first one's ACK.
     stream.set_nodelay(True)
-    fd = os.dup(stream.socket.fileno())
-    stream.close()
+    if isinstance(stream, TLSStream):
+        fd = stream.release()
+    else:
+        fd = os.dup(stream.socket.fileno())
+        stream.close()
     try:
         # What is left in the buffer of a closed stream can be read; an open one would be asked for
         # more first.
@@ -382,16 +392,14 @@ def take_socket(stream: IOStream) -> tuple[int, bytes] | None:
     return fd, early
 
 
-def _refuse(fd: int, error: PushError, cors: dict[str, str]) -> None:
-    """Answer with a problem, and say that the connection ends."""
+def refusal(error: PushError, cors: dict[str, str]) -> bytes:
+    """The answer to a handshake with a problem, which says that the connection ends."""
     status, headers, body = problem(error)
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Server: pushsvc"]
     headers = {**headers, **cors, "Content-Length": str(len(body))}
     headers["Connection"] = ", ".join(filter(None, [headers.get("Connection"), "close"]))
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    # A fresh socket takes this whole; to a peer that is gone nothing can be said.
-    with contextlib.suppress(OSError):
-        os.write(fd, "\r\n".join([*lines, "", ""]).encode() + body)
+    return "\r\n".join([*lines, "", ""]).encode() + body
 
 
 def websocket_key(version: str, headers: HTTPHeaders) -> str:

@@ -140,7 +140,7 @@ async def _serve(port: int) -> None:
     stop = until_signal()
     async with echo_server(port) as bound:
         click.echo(f"{LISTENING}{bound}")
-        await stop.wait()
+        await stop.asked.wait()
 
 
 @click.command()

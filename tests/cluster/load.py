@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 import uuid
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -35,6 +36,10 @@ SETTLE_SECONDS = 60.0
 """How long everything accepted may take to be acknowledged by every device, at the end."""
 IDLE_SECONDS = 0.25
 """After which a device has its last acknowledgement confirmed."""
+LOOK_SECONDS = 0.1
+"""How often a load balancer asks whether a node is ready."""
+LOST = 1006
+"""The code of a connection that ended without a close (RFC 6455, section 7.1.5)."""
 
 
 @dataclass
@@ -107,6 +112,7 @@ class Device:
             try:
                 await self._listen()
             except ConnectionClosed as error:
+                self.load.closes[LOST if error.rcvd is None else error.rcvd.code] += 1
                 if error.rcvd is not None and error.rcvd.code not in (4001, 1000, 1001):
                     self.load.counts.wrong_closes += 1
                     self.load.counts.sent_away += 4500 <= error.rcvd.code <= 4999
@@ -151,6 +157,7 @@ class Device:
                     if message["reason"] == "reset":
                         self.last = self.confirmed = ids.START
                 elif message["type"] == "reconnect":
+                    self.load.sent_elsewhere[self.node].append(time.monotonic())
                     await asyncio.sleep(min(message["retry_after"], 0.5))
 
     def _check(self, entry_id: int, attempt: int, here: set[int]) -> None:
@@ -185,12 +192,19 @@ class Load:
 
     Args:
         nodes: that can be used; a test kills and restarts them.
+        users: how many there are, with two devices each.
     """
 
-    def __init__(self, nodes: list[Node]) -> None:
+    def __init__(self, nodes: list[Node], users: int = USERS) -> None:
         self.nodes = nodes
+        self.ready: list[Node] = nodes
+        """Those that anybody is sent to."""
         self.counts = Counts()
-        self.users = [f"user-{n}" for n in range(USERS)]
+        self.closes: Counter[int] = Counter()
+        """How often connections ended with each code."""
+        self.sent_elsewhere: defaultdict[Node, list[float]] = defaultdict(list)
+        """When each node asked a device to reconnect."""
+        self.users = [f"user-{n}" for n in range(users)]
         self.tokens = {user: token(user, ttl=3600) for user in self.users}
         self.devices = [Device(self, user, name) for user in self.users for name in DEVICES]
         self.accepted: dict[str, dict[int, float]] = {user: {} for user in self.users}
@@ -199,8 +213,23 @@ class Load:
         self._publishing = True
 
     def some_node(self, *, but: Node | None = None) -> Node:
-        """Any node, dead ones included: who asks finds out."""
-        return random.choice([node for node in self.nodes if node is not but] or self.nodes)
+        """Any node, dead ones included: who asks finds out, unless somebody balances."""
+        return random.choice([node for node in self.ready if node is not but] or self.nodes)
+
+    async def balance(self) -> None:
+        """Have everybody sent to ready nodes only, as behind a load balancer."""
+        async with httpx.AsyncClient(timeout=1) as client:
+
+            async def is_ready(node: Node) -> bool:
+                try:
+                    return (await client.get(f"{node.admin_url}/readyz")).status_code == 200
+                except httpx.TransportError:
+                    return False
+
+            while True:
+                answers = await asyncio.gather(*map(is_ready, self.nodes))
+                self.ready = [n for n, ready in zip(self.nodes, answers, strict=True) if ready]
+                await asyncio.sleep(LOOK_SECONDS)
 
     async def run(self, seconds: float, disturb: Callable[[], Coroutine[Any, Any, None]]) -> Counts:
         """Publish for some seconds while something disturbs, then wait for the last ack."""
@@ -303,9 +332,10 @@ class Load:
         for user in self.users:
             told = set().union(*(each.told for each in self.devices if each.user == user))
             # Every attempt that was told was accepted, or is one whose retries were not.
-            self.counts.doubled += len(
-                {entry for entry in told if entry > self.forgiven} - self.accepted[user].keys()
-            )
+            spurious = {each for each in told if each > self.forgiven} - self.accepted[user].keys()
+            self.counts.doubled += len(spurious)
+            for entry_id in spurious:
+                sys.stderr.write(f"told but not accepted: {user} {ids.render(entry_id)}\n")
         self.counts.doubled = max(0, self.counts.doubled - self.counts.never_accepted)
 
 
@@ -332,11 +362,16 @@ async def stop_and_continue(load: Load, lease: float) -> None:
 
 
 async def roll(load: Load, pause: float) -> None:
-    """Restart all nodes, one after the other, as a deployment does."""
+    """Restart all nodes, one after the other, as a deployment does behind a load balancer."""
+    balancing = asyncio.create_task(load.balance())
     for node in load.nodes:
         await asyncio.sleep(pause)
         assert await asyncio.to_thread(node.stop) == 0, "a node did not stop cleanly"
         await asyncio.to_thread(node.start)
+    balancing.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await balancing
+    load.ready = load.nodes
 
 
 async def _main(seconds: float, every: float, count: int, lease: float) -> Counts:

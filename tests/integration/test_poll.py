@@ -151,7 +151,7 @@ async def test_a_poll_that_does_not_wait_is_told_all_there_is(
 async def test_a_draining_node_answers_who_waits(
     valkey: EmbeddedServer, tmp_path: Path, prefix: str, user: str, poller: Poller
 ) -> None:
-    with nodes(2, valkey.url, tmp_path, prefix=prefix, drain_seconds=3) as pair:
+    with nodes(2, valkey.url, tmp_path, prefix=prefix, drain_seconds=1) as pair:
         asking = asyncio.create_task(poller.ask(pair[0], wait=30))
         await connected(pair[1], user)
         started = time.monotonic()

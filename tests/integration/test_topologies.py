@@ -1,10 +1,8 @@
 """A node behind the three ways in which Redis is run."""
 
 import asyncio
-import socket
 import subprocess
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,43 +10,18 @@ import httpx
 import pytest
 import redis
 
+from pushsvc.codes import Close
 from pushsvc.embedded import EmbeddedServer, find_server
+from tests.support.failover import Cluster, free_port
 from tests.support.nodes import Node, nodes, token, wait_until
 from tests.support.phone import Phone
-
-
-def free_port(below: int = 50_000) -> int:
-    """A port whose cluster bus port, 10,000 above it, exists as well."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < below:
-            return port
 
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[str]:
     """A Cluster of two primaries."""
-    options = ["--cluster-enabled", "yes", "--cluster-node-timeout", "2000"]
-    with (
-        EmbeddedServer(tmp_path / "a", free_port(), extra=options) as a,
-        EmbeddedServer(tmp_path / "b", free_port(), extra=options) as b,
-    ):
-        clients: list[Any] = [redis.Redis(port=each.port, decode_responses=True) for each in (a, b)]
-        half = 16384 // 2
-        clients[0].execute_command("CLUSTER", "ADDSLOTSRANGE", 0, half - 1)
-        clients[1].execute_command("CLUSTER", "ADDSLOTSRANGE", half, 16383)
-        clients[0].execute_command("CLUSTER", "MEET", "127.0.0.1", b.port)
-        for client in clients:
-            wait_until(partial(_formed, client), "the cluster to form")
-            client.close()
-        yield f"redis+cluster://127.0.0.1:{a.port},127.0.0.1:{b.port}"
-
-
-def _formed(client: Any) -> bool:
-    state: dict[str, str] = client.execute_command("CLUSTER INFO")
-    return state["cluster_state"] == "ok"
+    with Cluster(tmp_path, primaries=2, replicas=0) as running:
+        yield running.url
 
 
 @pytest.fixture
@@ -84,14 +57,6 @@ def unix_socket(tmp_path: Path) -> Iterator[str]:
     path = tmp_path / "redis.sock"
     with EmbeddedServer(extra=["--unixsocket", str(path)]):
         yield f"unix://{path}"
-
-
-def test_a_durability_that_a_cluster_cannot_confirm_stops_the_start(
-    cluster: str, tmp_path: Path, prefix: str
-) -> None:
-    node = Node(cluster, tmp_path, prefix=prefix, durability="replica")
-    with pytest.raises(RuntimeError, match="PUSHSVC_DURABILITY: a Cluster"):
-        node.start()
 
 
 @pytest.mark.parametrize("topology", ["cluster", "sentinel", "unix_socket"])
@@ -147,3 +112,62 @@ async def test_the_console_sees_every_node_and_user(
                 assert (device["acked"], device["waiting"]) == (sent, 0)
                 assert len(device["connections"]) == 1
                 assert look(f"/trace?id={sent}&user={user}")["status"] == "acked"
+
+
+@pytest.mark.parametrize("topology", ["cluster", "sentinel"])
+async def test_what_is_kept_beside_the_feeds_works_too(
+    topology: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    """Receipts and their agenda, recall, the broadcast, revocations, tickets."""
+    admin = {"Authorization": f"Bearer {token('ada', 'push.admin')}"}
+    backend = {"Authorization": f"Bearer {token('shop', 'push.publish')}"}
+    with nodes(2, request.getfixturevalue(topology), tmp_path) as (a, b):
+
+        def publish(to: dict[str, Any], **fields: Any) -> str:
+            body = {"to": to, "data": 1, **fields}
+            answer = a.post("/v1/notifications", body, headers=backend)
+            assert answer.status_code == 202, answer.text
+            sent: str = answer.json()["id"]
+            return sent
+
+        def receipts() -> dict[tuple[str, str], str]:
+            answer = httpx.get(b.url + "/v1/receipts", headers=backend, timeout=20).json()
+            found = answer["receipts"]
+            return {(each["user"], each["notification"]): each["status"] for each in found}
+
+        expected: dict[tuple[str, str], str] = {}
+        for user in (f"u{n}" for n in range(4)):
+            async with Phone(b, user) as phone:
+                acked, recalled = [
+                    await asyncio.to_thread(publish, {"user": user}, receipt=True) for _ in "ab"
+                ]
+                assert [note["id"] for note in await phone.notifications(2)] == [acked, recalled]
+                await phone.acked(acked)
+                path = f"{a.url}/v1/users/{user}/notifications/{recalled}"
+                gone = await asyncio.to_thread(httpx.delete, path, headers=backend)
+                assert gone.status_code == 200, gone.text
+                assert (await phone.receive())["type"] == "withdrawn"
+                everyone = await asyncio.to_thread(publish, {"broadcast": True})
+                assert (await phone.notification())["id"] == everyone
+                expected |= {(user, acked): "acked", (user, recalled): "recalled"}
+                answer = await asyncio.to_thread(
+                    a.post, f"/v1/users/{user}/disconnect", headers=admin
+                )
+                assert answer.status_code == 201, answer.text
+                assert await phone.closed() == Close.REVOKED
+        await asyncio.to_thread(
+            wait_until, lambda: receipts().items() >= expected.items(), "the receipts"
+        )
+        auth = {"Authorization": f"Bearer {token('late')}"}
+        ticket = (await asyncio.to_thread(a.post, "/v1/tickets", headers=auth)).json()["ticket"]
+        poll = f"{b.url}/v1/poll?device=d&ticket={ticket}&wait=0"
+        assert (await asyncio.to_thread(httpx.get, poll)).status_code == 200
+        assert (await asyncio.to_thread(httpx.get, poll)).status_code == 401
+
+
+def test_a_cluster_that_can_never_confirm_fsync_stops_the_start(
+    cluster: str, tmp_path: Path, prefix: str
+) -> None:
+    node = Node(cluster, tmp_path, prefix=prefix, durability="fsync")
+    with pytest.raises(RuntimeError, match="PUSHSVC_DURABILITY: fsync needs"):
+        node.start()

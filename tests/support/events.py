@@ -67,7 +67,11 @@ class Stream:
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._receive_buffer)
         peer.setblocking(False)
         await asyncio.get_running_loop().sock_connect(peer, ("127.0.0.1", self._node.port))
-        self._reader, self._writer = await asyncio.open_connection(sock=peer)
+        tls = self._node.tls
+        name = None if tls is None else "127.0.0.1"
+        self._reader, self._writer = await asyncio.open_connection(
+            sock=peer, ssl=tls, server_hostname=name
+        )
         lines = [f"{name}: {value}" for name, value in self._headers.items()]
         request = "\r\n".join([f"GET {self._target} {self._version}", *lines, "", ""])
         self._writer.write(request.encode("latin-1"))
@@ -97,7 +101,10 @@ class Stream:
 
     def drop(self) -> None:
         """Go, as a browser does whose page is closed."""
-        self._writer.close()
+        if self._node.tls is None:
+            self._writer.close()
+        else:  # closing it would wait for the node's goodbye
+            self._writer.transport.abort()
 
     def pause(self) -> None:
         """Read nothing more from the socket."""

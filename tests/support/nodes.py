@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from typing import Any, Self
 import httpx
 
 from pushsvc.auth.tokens import mint
+from tests.support import acl
 
 SECRET = "a-secret-for-tests-only-of-48-bytes-0123456789ab"
 
@@ -48,15 +50,23 @@ class Node:
         redis_url: its Redis.
         directory: for its log.
         prefix: of its keys; nodes of one test share it.
+        tls: how clients connect where the settings name a certificate.
         settings: further settings, without the prefix of the variables, in lower case.
     """
 
     def __init__(
-        self, redis_url: str, directory: Path, *, prefix: str = "push", **settings: Any
+        self,
+        redis_url: str,
+        directory: Path,
+        *,
+        prefix: str = "push",
+        tls: Any = None,
+        **settings: Any,
     ) -> None:
+        self.tls: ssl.SSLContext | None = tls
         self._environ = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PUSHSVC_")},
-            "PUSHSVC_REDIS_URL": redis_url,
+            "PUSHSVC_REDIS_URL": acl.url_of_node(redis_url),
             "PUSHSVC_REDIS_PREFIX": prefix,
             "PUSHSVC_JWT_SECRET": SECRET,
             "PUSHSVC_HOST": "127.0.0.1",
@@ -74,7 +84,7 @@ class Node:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'http' if self.tls is None else 'https'}://127.0.0.1:{self.port}"
 
     @property
     def admin_url(self) -> str:
@@ -185,7 +195,8 @@ class Node:
         headers = {"Authorization": f"Bearer {publisher_token()}"} | kwargs.pop("headers", {})
         if body is not None:
             kwargs["json"] = body
-        return httpx.post(self.url + path, headers=headers, timeout=20, **kwargs)
+        verify = self.tls or True
+        return httpx.post(self.url + path, headers=headers, timeout=20, verify=verify, **kwargs)
 
     def publish(self, user: str, data: Any, **fields: Any) -> str:
         """Publish to a user; the id."""

@@ -28,9 +28,10 @@ class Phone:
         self, node: Node, user: str = "u1", device: str = "phone", *,
         auth: str | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
-        self._address = f"ws://127.0.0.1:{node.port}/v1/ws?device={device}"
+        self._address = f"{node.url.replace('http', 'ws', 1)}/v1/ws?device={device}"
         self._auth = auth if auth is not None else token(user)
-        self._kwargs = {"subprotocols": [Subprotocol("pushsvc.v1.json")], **kwargs}
+        own = {} if node.tls is None else {"ssl": node.tls}
+        self._kwargs = {"subprotocols": [Subprotocol("pushsvc.v1.json")], **own, **kwargs}
         self.socket: ClientConnection
         self.welcome: dict[str, Any]
 

@@ -3,6 +3,7 @@
 import json
 import os
 import socket
+import ssl
 import struct
 import time
 from types import TracebackType
@@ -86,6 +87,8 @@ class Raw:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
             self.socket.connect(("127.0.0.1", node.port))
+            if node.tls is not None:
+                self.socket = node.tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         except OSError:
             self.socket.close()
             raise
@@ -111,13 +114,13 @@ class Raw:
         """
         try:
             self.socket.sendall(data)
-        except (BrokenPipeError, ConnectionResetError):
+        except (BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
             raise Ended from None
 
     def _more(self) -> None:
         try:
             data = self.socket.recv(1 << 16)
-        except ConnectionResetError:
+        except (ConnectionResetError, ssl.SSLEOFError):
             raise Ended from None
         if not data:
             raise Ended

@@ -185,7 +185,7 @@ def test_kubernetes_service_links_are_told_apart_from_mistakes(name: str, value:
     [
         "redis://localhost",
         "redis://localhost/",
-        "redis://user:p%40ss@localhost:6379/15?protocol=3",
+        "redis://user:p%40ss@localhost:6379/15",
         "rediss://[::1]:6380/1",
         "unix:///run/valkey.sock?db=1",
         "unix://:password@/run/valkey.sock",
@@ -216,6 +216,11 @@ def test_redis_urls_of_every_kind_are_taken_as_they_are(url: str) -> None:
         "redis://lo cal",
         "redis://localhost\n",
         "redis://localhost?x=\n",
+        "redis://localhost?ssl_cert_reqs=none",
+        "redis://localhost?password=hunter2",
+        "redis+cluster://a:7000?ssl_ca_certs=/ca.pem",
+        "unix:///run/valkey.sock?db=x",
+        "unix:///run/valkey.sock?password=hunter2",
         "unix://relative.sock",
         "redis+sentinel://a:26379",
         "redis+sentinel://a/mymaster",
@@ -239,7 +244,6 @@ def test_malformed_redis_urls_are_refused_without_showing_them(url: str) -> None
         ("redis://hunter2@localhost", "redis://***@localhost"),
         ("redis://user:x:hunter2@localhost", "redis://user:***@localhost"),
         ("unix://:hunter2@/run/a@b.sock", "unix://:***@/run/a@b.sock"),
-        ("redis://localhost?db=1&password=hunter2&a=b", "redis://localhost?db=1&password=***&a=b"),
         ("redis+cluster://u:hunter2@a:1,b:2", "redis+cluster://u:***@a:1,b:2"),
     ],
 )
@@ -369,6 +373,130 @@ def test_a_webhook_secret_is_of_the_documented_form_and_not_repeated(secret: str
         "PUSHSVC_WEBHOOK_SECRET: the value (not shown) is not whsec_ and the base64 of 24 to 64 "
         "random bytes"
     )
+
+
+@pytest.mark.parametrize(
+    ("environ", "variable", "problem"),
+    [
+        (
+            {"REDIS_URL": "redis://u:hunter2@h", "REDIS_PASSWORD_FILE": "/p"},
+            "REDIS_PASSWORD_FILE",
+            (
+                "'/p' is set and PUSHSVC_REDIS_URL has a user or a password before its @:"
+                " take those out of the URL"
+            ),
+        ),
+        (
+            {"REDIS_URL": "redis://u@h", "REDIS_USERNAME": "u", "REDIS_PASSWORD_FILE": "/p"},
+            "REDIS_PASSWORD_FILE",
+            (
+                "'/p' is set and PUSHSVC_REDIS_URL has a user or a password before its @:"
+                " take those out of the URL"
+            ),
+        ),
+        (
+            {"REDIS_USERNAME": "u"},
+            "REDIS_USERNAME",
+            "'u' is set and PUSHSVC_REDIS_PASSWORD_FILE is empty: set both, or no user",
+        ),
+        (
+            {"REDIS_CA_FILE": "/ca"},
+            "REDIS_CA_FILE",
+            (
+                "'/ca' is set and PUSHSVC_REDIS_URL is without TLS:"
+                " write rediss in place of redis there"
+            ),
+        ),
+        (
+            {"REDIS_URL": "rediss://h", "REDIS_CERT_FILE": "/c"},
+            "REDIS_KEY_FILE",
+            "is empty and PUSHSVC_REDIS_CERT_FILE is set: set both or neither",
+        ),
+        (
+            {"REDIS_URL": "rediss+cluster://h:1", "REDIS_KEY_FILE": "/k"},
+            "REDIS_KEY_FILE",
+            "'/k' is set and PUSHSVC_REDIS_CERT_FILE is empty: set both or neither",
+        ),
+        (
+            {"TLS_CERT_FILE": "/c"},
+            "TLS_KEY_FILE",
+            "is empty and PUSHSVC_TLS_CERT_FILE is set: set both or neither",
+        ),
+        (
+            {"TLS_KEY_FILE": "/k"},
+            "TLS_KEY_FILE",
+            "'/k' is set and PUSHSVC_TLS_CERT_FILE is empty: set both or neither",
+        ),
+        (
+            {"REDIS_SENTINEL_PASSWORD_FILE": "/p"},
+            "REDIS_SENTINEL_PASSWORD_FILE",
+            "'/p' is set and PUSHSVC_REDIS_URL names no Sentinel: take one of the two",
+        ),
+        (
+            {"REDIS_URL": "redis+sentinel://h:1/m", "REDIS_SENTINEL_USERNAME": "u"},
+            "REDIS_SENTINEL_USERNAME",
+            "'u' is set and PUSHSVC_REDIS_SENTINEL_PASSWORD_FILE is empty: set both, or no user",
+        ),
+        (
+            {"JWT_SECRET": SECRET, "JWT_SECRET_FILE": "/s"},
+            "JWT_SECRET_FILE",
+            "is set and PUSHSVC_JWT_SECRET too: take one of them",
+        ),
+        (
+            {"WEBHOOK_SECRET_FILE": "/no/such/file"},
+            "WEBHOOK_SECRET_FILE",
+            "'/no/such/file' cannot be read: No such file or directory",
+        ),
+    ],
+)
+def test_ways_to_be_let_in_that_contradict_each_other_are_told_apart(
+    environ: dict[str, str], variable: str, problem: str
+) -> None:
+    given = {f"PUSHSVC_{name}": value for name, value in environ.items()}
+    assert refusal(given) == f"PUSHSVC_{variable}: {problem}"
+
+
+def test_an_at_sign_in_the_path_of_a_socket_is_no_user() -> None:
+    environ = {"PUSHSVC_REDIS_URL": "unix:///a@b", "PUSHSVC_REDIS_PASSWORD_FILE": "/p"}
+    assert load(environ, {}).redis_password_file == Path("/p")
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"])
+def test_a_secret_can_stand_in_a_file_that_ends_in_a_line_end(tmp_path: Path, end: str) -> None:
+    file = tmp_path / "secret"
+    file.write_text(SECRET + end, newline="")
+    by_variable = load({"PUSHSVC_JWT_SECRET_FILE": str(file)}, {})
+    by_flag = load({}, {"jwt_secret_file": str(file)})
+    for settings in (by_variable, by_flag):
+        assert settings.jwt_secret is not None
+        assert settings.jwt_secret.get_secret_value() == SECRET
+        assert SECRET not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"", "is empty"),
+        (b"\n", "is empty"),
+        (b"\xff" * 40, "holds bytes that are not UTF-8"),
+        (b"x" * 1_048_577, "holds more than 1048576 bytes, which is no secret"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_refused(
+    tmp_path: Path, content: bytes, problem: str
+) -> None:
+    file = tmp_path / "secret"
+    file.write_bytes(content)
+    assert refusal({"PUSHSVC_JWT_SECRET_FILE": str(file)}).endswith(f"secret' {problem}")
+
+
+def test_a_secret_in_a_file_has_to_be_as_good_as_any(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("hunter2\n")
+    assert refusal({"PUSHSVC_JWT_SECRET_FILE": str(file)}) == (
+        "PUSHSVC_JWT_SECRET_FILE: the value (not shown) is shorter than 32 bytes"
+    )
+    assert refusal({}, jwt_secret_file=str(file)).startswith("--jwt-secret-file: the value (not")
 
 
 def test_rows_list_the_choices_and_bounds_that_are_enforced() -> None:

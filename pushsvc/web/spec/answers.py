@@ -54,6 +54,7 @@ _CLOUD_EVENT: Final = {
         "pushdeliver": {"enum": ["all", "any-device"], "description": "`deliver`"},
         "pushephemeral": schemas.flag("`ephemeral`"),
         "pushreceipt": schemas.flag("`receipt`"),
+        "traceparent": described(_STRING, "the trace of the event (Distributed Tracing extension)"),
     },
     "required": ["specversion", "id", "source", "type"],
     "oneOf": [{"required": [name]} for name in ("pushuser", "pushtopic", "pushbroadcast")],

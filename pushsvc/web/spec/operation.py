@@ -139,6 +139,13 @@ KEY: Final = {
     "description": "repeating a request with the same key and body publishes nothing new, for 24 h",
     "example": '"7f3a-1"',
 }
+TRACEPARENT: Final = {
+    "name": "traceparent",
+    "in": "header",
+    "schema": text("W3C Trace Context; a malformed one is ignored"),
+    "description": "the trace that this is a part of; it goes on to the clients",
+    "example": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+}
 TOPICS: Final = query(
     "topic",
     array(NAME, "topics to listen to, each a parameter of its own", maxItems=MAX_TOPICS),

@@ -5,7 +5,16 @@ from typing import Final
 from pushsvc import errors
 from pushsvc.auth.tokens import SCOPE_PUBLISH
 from pushsvc.protocol import cloudevents
-from pushsvc.web.spec.operation import JSON, KEY, NDJSON, PUBLISH, Answer, Body, Operation
+from pushsvc.web.spec.operation import (
+    JSON,
+    KEY,
+    NDJSON,
+    PUBLISH,
+    TRACEPARENT,
+    Answer,
+    Body,
+    Operation,
+)
 from pushsvc.web.spec.schemas import array, ref, text
 
 NOTE: Final = {
@@ -53,7 +62,7 @@ PUBLISHING: Final = (
             "event is for, its `type` becomes the `event`, its `source` and `id` the idempotency "
             "key."
         ),
-        parameters=(KEY,),
+        parameters=(KEY, TRACEPARENT),
         bodies={
             JSON: Body(
                 schema=ref("Notification"),
@@ -96,7 +105,7 @@ PUBLISHING: Final = (
             "accepted is a problem in its place and does not hold up the others. An "
             "`Idempotency-Key` covers the whole request."
         ),
-        parameters=(KEY,),
+        parameters=(KEY, TRACEPARENT),
         bodies={
             JSON: Body(
                 schema=ref("Batch"),

@@ -257,6 +257,7 @@ _NOTIFICATION_FIELDS: Final = {
     "event": FIELDS["event"],
     "from": described(NAME, "the user that published it on a socket"),
     "encoding": FIELDS["encoding"],
+    "traceparent": text("the trace that it belongs to (W3C Trace Context), to go on with"),
 }
 
 
@@ -356,7 +357,7 @@ SERVER_MESSAGES: Final[dict[str, Schema]] = {
     ),
     "reconnect": _message(
         "reconnect",
-        "The node drains and will close with 4001.",
+        "The node stops, or the connection is old: it will close with 4001.",
         {"retry_after": number("come back after so many seconds", minimum=0)},
     ),
     "pong": _message("pong", "The answer to `ping`.", {}, ref=REFERENCE),

@@ -18,7 +18,7 @@ from pushsvc.feeds.feed import Acknowledgement, Append, Appended, Bounds, Feeds,
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
 from pushsvc.feeds.receipt_log import ReceiptLog
-from pushsvc.feeds.receipts import MOST_FOUND, RETRY, Receipts, reached
+from pushsvc.feeds.receipts import MOST_FOUND, RETRY, Receipts
 from pushsvc.feeds.scripts import Scripts
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import UNKNOWN
@@ -37,10 +37,12 @@ class Flaky(Feeds):
     given: tuple[bytes, ...] = ()
     """The receipts that were appended here."""
 
-    async def append(self, appends: Sequence[Append]) -> tuple[list[Appended | PushError], Any]:
+    async def append(
+        self, appends: Sequence[Append]
+    ) -> tuple[list[Appended | PushError], list[bool]]:
         if self.refused:
             self.refused -= 1
-            return [StoreUnavailable("no room") for _ in appends], None
+            return [StoreUnavailable("no room") for _ in appends], [False] * len(appends)
         answer = await super().append(appends)
         for append, result in zip(appends, answer[0], strict=True):
             assert isinstance(result, Appended)
@@ -449,13 +451,3 @@ async def test_whatever_fails_each_notification_gets_the_one_receipt_that_is_tru
     assert {ids.parse(each["notification"]): each["status"] for each in given} == model.ended
     for store in stores:
         await store.aclose()
-
-
-@pytest.mark.parametrize("confirmed", [None, 1, [1, 0]])
-def test_a_receipt_is_given_once_it_is_as_durable_as_is_asked_for(confirmed: Any) -> None:
-    assert reached(confirmed)
-
-
-@pytest.mark.parametrize("confirmed", [0, [0, 1], StoreUnavailable("no")])
-def test_a_receipt_that_is_less_durable_is_still_owed(confirmed: Any) -> None:
-    assert not reached(confirmed)

@@ -1,6 +1,7 @@
 """The connection core on real sockets: order, bounds, the closing handshake, and time."""
 
 import asyncio
+import itertools
 import json
 import os
 import random
@@ -159,11 +160,17 @@ class Peer:
 class Bench:
     """A core, its clock and its owner, and peers that connect over the loopback interface."""
 
-    def __init__(self, policy: Policy = POLICY) -> None:
+    def __init__(self, policy: Policy = POLICY, *, max_age: float = 0.0) -> None:
         self.clock = Clock()
         self.owner = Owner()
         self.core = Connections(
-            policy, MAX_MESSAGE, self.owner, self.owner.renew, self.owner.serve, self.clock
+            policy,
+            MAX_MESSAGE,
+            self.owner,
+            self.owner.renew,
+            self.owner.serve,
+            self.clock,
+            max_age=max_age,
         )
         self._peers: list[Peer] = []
 
@@ -918,3 +925,48 @@ async def test_many_connections_are_each_looked_at_in_their_time(bench: Bench) -
     assert all(connection.open for connection, _ in lively)
     assert not any(connection.open for connection, _ in quiet)
     assert len(bench.core) == len(lively)
+
+
+# --- going elsewhere ---------------------------------------------------------------------------
+
+
+async def test_who_departs_is_told_when_to_come_back_and_closed_with_4001(bench: Bench) -> None:
+    connection, peer = bench.connect()
+    connection.depart(0.25)
+    assert await peer.message() == {"type": "reconnect", "retry_after": 0.25}
+    assert (await peer.closed())[0] == Close.DRAINING
+    connection.depart(0.25)
+    assert bench.core.present() == []
+
+
+async def test_connections_depart_at_their_age_and_not_all_together() -> None:
+    bench = Bench(max_age=100)
+    try:
+        pairs = [bench.connect() for _ in range(60)]
+        left: list[int] = []
+        for _ in range(102):
+            await bench.pass_time(1)
+            left.append(len(bench.core))
+            for connection, peer in pairs:
+                if connection.open:
+                    await peer.send(client(Opcode.PONG))
+        assert left[78] == 60, "nobody goes before four fifths of the age"
+        assert left[-1] == 0, "nobody is older than the age"
+        gone = [before - after for before, after in itertools.pairwise(left)]
+        assert max(gone) < 20
+        while (frame := await pairs[0][1].frame())[0] == Opcode.PING:
+            pass
+        assert json.loads(frame[1])["type"] == "reconnect"
+        assert (await pairs[0][1].closed())[0] == Close.DRAINING
+    finally:
+        bench.close()
+
+
+async def test_without_an_age_nobody_departs(bench: Bench) -> None:
+    connection, peer = bench.connect()
+    for _ in range(1000):
+        bench.clock.now += 1
+        connection.session.seen = bench.clock.now
+        bench.core.tick()
+    assert connection.open
+    assert peer.has_nothing()

@@ -43,3 +43,11 @@ def test_who_could_not_be_looked_at_is_next() -> None:
     first = rota.turn(lambda: NAMES, 0)
     rota.put_back(first)
     assert rota.turn(lambda: NAMES, 1) == first
+
+
+def test_who_is_put_back_twice_has_one_turn() -> None:
+    rota = Rota(60, 5, 0)
+    rota.hurry()
+    first = rota.turn(lambda: NAMES, 0)
+    rota.put_back([*first, *first])
+    assert [name for now in range(1, 6) for name in rota.turn(lambda: NAMES, now)] == NAMES

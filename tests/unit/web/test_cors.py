@@ -205,6 +205,7 @@ async def test_a_preflight_needs_no_token_and_says_what_may_be_sent(
     assert set(answer.headers["Access-Control-Allow-Methods"].split(", ")) == methods
     assert set(answer.headers["Access-Control-Allow-Headers"].lower().split(", ")) == {
         "authorization", "content-type", "idempotency-key", "last-event-id",
+        "traceparent", "tracestate",
     }  # fmt: skip
     assert int(answer.headers["Access-Control-Max-Age"]) > 0
 

@@ -1,0 +1,115 @@
+"""How the core reads and writes a descriptor: as it is, or through TLS.
+
+A worker's public port is all of one kind, so this is chosen once and not for each connection.
+"""
+
+import contextlib
+import os
+import socket
+import ssl
+from typing import Final, Protocol
+
+
+class Transport(Protocol):
+    """Non-blocking reads and writes of the descriptors that the core holds.
+
+    All of it raises ``OSError`` where the connection is lost.
+    """
+
+    def write(self, fd: int, data: bytes, /) -> int:
+        """How many bytes were taken.
+
+        After ``BlockingIOError`` the next write has to begin with the same bytes.
+
+        Raises:
+            BlockingIOError: there is no room.
+        """
+
+    def read(self, fd: int, size: int, /) -> bytes:
+        """What has come, at most about ``size`` bytes; nothing at the end.
+
+        Raises:
+            BlockingIOError: there is nothing yet.
+        """
+
+    def shutdown(self, fd: int, /) -> None:
+        """Say that nothing more is written. What is read from now on is to be dropped."""
+
+    def close(self, fd: int, /) -> None:
+        """Give the descriptor up."""
+
+
+class Plain:
+    """System calls, with nothing around them."""
+
+    write = staticmethod(os.write)
+    read = staticmethod(os.read)
+    close = staticmethod(os.close)
+
+    @staticmethod
+    def shutdown(fd: int, /) -> None:
+        """See ``Transport``."""
+        half = socket.socket(fileno=fd)
+        try:
+            half.shutdown(socket.SHUT_WR)
+        finally:
+            half.detach()
+
+
+class Secure:
+    """TLS, by the sockets that have shaken hands elsewhere."""
+
+    def __init__(self) -> None:
+        self._sockets: dict[int, ssl.SSLSocket] = {}
+
+    def hold(self, sock: ssl.SSLSocket) -> int:
+        """Own a non-blocking socket from now on; its descriptor, to ``close`` in the end."""
+        fd = sock.fileno()
+        self._sockets[fd] = sock
+        return fd
+
+    def write(self, fd: int, data: bytes, /) -> int:
+        """See ``Transport``. OpenSSL takes all or nothing, and goes on where it was held up."""
+        try:
+            return self._sockets[fd].write(data)
+        except ssl.SSLWantWriteError:
+            raise BlockingIOError from None
+
+    def read(self, fd: int, size: int, /) -> bytes:
+        """See ``Transport``.
+
+        A read that has to write, and cannot, ends the connection: it is a peer that asks for new
+        keys and reads nothing, and waiting for it would take a second kind of waiting.
+        """
+        sock = self._sockets[fd]
+        try:
+            data = sock.recv(size)
+        except ssl.SSLWantReadError:
+            raise BlockingIOError from None
+        # What is decrypted already makes no descriptor readable; it is less than one record.
+        while rest := sock.pending():
+            data += sock.recv(rest)
+        return data
+
+    def shutdown(self, fd: int, /) -> None:
+        """See ``Transport``. What the peer still says is read as it comes, encrypted."""
+        sock = self._sockets[fd]
+        farewell(sock)
+        sock.shutdown(socket.SHUT_WR)
+
+    def close(self, fd: int, /) -> None:
+        """See ``Transport``."""
+        sock = self._sockets.pop(fd)
+        farewell(sock)
+        sock.close()
+
+
+def farewell(sock: ssl.SSLSocket) -> None:
+    """Tell a peer that the end is meant, and no attack (``close_notify``), if it can be told."""
+    # Python waits for the peer's own one, too, which a non-blocking socket says by an error. A
+    # ValueError says that this was done before.
+    with contextlib.suppress(OSError, ValueError):
+        sock.unwrap()
+
+
+PLAIN: Final = Plain()

@@ -1,0 +1,287 @@
+"""Where the commands of a pipeline go in a Cluster, and what its servers' answers say of that."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.crc import key_slot
+from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from pushsvc.embedded import EmbeddedServer
+from pushsvc.feeds import cluster as module
+from pushsvc.feeds.cluster import (
+    PAUSE,
+    Address,
+    ClusterPipe,
+    Owners,
+    Slots,
+    batches,
+    owners_of,
+    slot_of,
+    target,
+)
+from pushsvc.feeds.keys import Keys
+from pushsvc.feeds.permissions import probe
+from pushsvc.feeds.pipe import Command, Result
+from tests.support.failover import ask
+
+A, B, C = ("10.0.0.1", 6379), ("10.0.0.2", 6379), ("10.0.0.3", 6379)
+SLOTS = 16384
+KEYS = Keys("push")
+
+
+# --- rules ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        (("GET", "k"), "k"),
+        (("SET", b"k", 1), "k"),
+        (("EVALSHA", "digest", 2, "k", "{k}2", "x"), "k"),
+        (("XREAD", "COUNT", 100, "BLOCK", 2000, "STREAMS", "k", b"0-0"), "k"),
+        (("XINFO", "STREAM", "k"), "k"),
+        (("HDEL", KEYS.listeners("u:1"), "n"), KEYS.log("u:1")),
+    ],
+)
+def test_a_command_goes_where_its_key_is(command: Command, key: str) -> None:
+    assert slot_of(command) == key_slot(key.encode())
+
+
+@pytest.mark.parametrize("confirm", [("WAIT", 1, 1), ("WAITAOF", 1, 0, 1)])
+def test_every_command_of_a_node_goes_where_the_server_says_its_key_is(
+    confirm: Command, valkey: EmbeddedServer
+) -> None:
+    keyless = set()
+    for command in probe("the key", confirm):
+        try:
+            keys = ask(valkey.port, "COMMAND GETKEYS", *command)
+        except ResponseError:
+            assert slot_of(command) is None, command
+            keyless.add(command[0])
+        else:
+            assert keys == ["the key"]
+            assert slot_of(command) == key_slot(b"the key"), command
+    assert keyless == {"PING", "TIME", "SCRIPT", confirm[0]}
+
+
+@pytest.mark.parametrize("command", [("PING",), ("SCRIPT", "LOAD", "return 1"), ("WAIT", 1, 10)])
+def test_a_command_without_a_key_goes_to_anyone(command: Command) -> None:
+    assert slot_of(command) is None
+    assert batches([command], [B] * SLOTS, C) == {C: [0]}
+
+
+@given(st.lists(st.tuples(st.sampled_from("abcdefgh"), st.integers(0, 9))))
+def test_every_command_goes_to_one_server_and_those_of_a_key_stay_in_order(
+    given_: list[tuple[str, int]],
+) -> None:
+    owners: Owners = [(A, B, None)[slot % 3] for slot in range(SLOTS)]
+    commands: list[Command] = [("SET", key, value) for key, value in given_]
+    sent = batches(commands, owners, A)
+    assert sorted(place for places in sent.values() for place in places) == [*range(len(commands))]
+    for to, places in sent.items():
+        assert places == sorted(places)
+        assert all((owners[slot_of(commands[place]) or 0] or A) == to for place in places)
+
+
+def test_a_server_that_does_not_know_its_own_name_is_reached_where_it_was_asked() -> None:
+    answer = [
+        [0, 99, [b"10.0.0.2", 6379, b"id", []], [b"10.0.0.9", 6379, b"replica"]],
+        [100, 199, [None, 7000, b"id"]],
+        [200, 299, [b"", 7001, b"id"]],
+        [300, 399, [b"?", 7002, b"id"]],
+    ]
+    owners = owners_of(answer, ("redis.example", 6379))
+    assert [owners[slot] for slot in (0, 99, 100, 200, 399, 400)] == [
+        B, B, ("redis.example", 7000), ("redis.example", 7001), ("redis.example", 7002), None,
+    ]  # fmt: skip
+
+
+def test_a_redirection_without_a_host_means_another_port_of_the_same_one() -> None:
+    assert target(MovedError("7 10.0.0.2:6379"), A) == B
+    assert target(AskError("7 :7000"), A) == ("10.0.0.1", 7000)
+
+
+# --- a Cluster of stand-ins ----------------------------------------------------------------------
+
+
+class Server:
+    """A server that records what it is sent, and answers as a test says."""
+
+    def __init__(self, fleet: "Fleet", address: Address) -> None:
+        self.fleet = fleet
+        self.address = address
+        self.changes = 0
+
+    async def execute(self, commands: Any, tail: Command | None = None) -> list[Result]:
+        await asyncio.sleep(0)
+        fleet, address = self.fleet, self.address
+        if address in fleet.dead:
+            raise RedisConnectionError(f"{address} is dead")
+        if commands[0] == ("CLUSTER", "SLOTS"):
+            fleet.maps += 1
+            return [
+                [[first, last, [host.encode(), port]] for first, last, (host, port) in fleet.map]
+            ]
+        sent = fleet.sent.setdefault(address, [])
+        answers: list[Result] = []
+        asking = False
+        for command in commands:
+            sent.append(command)
+            answers.append(b"OK" if command == ("ASKING",) else fleet.answer(self, command, asking))
+            asking = command == ("ASKING",)
+        return answers if tail is None else answers + [address] * len(answers)
+
+    async def aclose(self) -> None:
+        self.fleet.closed.append(self.address)
+
+
+class Fleet:
+    """The stand-ins, and the truth about the slots."""
+
+    def __init__(self) -> None:
+        self.map = [(0, 8191, A), (8192, SLOTS - 1, B)]
+        self.confused = False
+        """Every server says that another one serves whatever it is asked for."""
+        self.asks: dict[int, Address] = {}
+        self.dead: set[Address] = set()
+        self.sent: dict[Address, list[Command]] = {}
+        self.closed: list[Address] = []
+        self.maps = 0
+        self.now = 1000.0
+        self.slots = Slots([A, B], lambda address, _: Server(self, address), lambda: self.now)  # type: ignore[arg-type,return-value]
+        self.pipe = ClusterPipe(self.slots, 1.0, lambda: self.now)
+
+    def answer(self, server: Server, command: Command, asking: bool) -> Result:  # noqa: FBT001 - a fact
+        slot = slot_of(command) or 0
+        owner = next((at for _, last, at in self.map if slot <= last), None)
+        if owner is None:
+            return ClusterDownError("Hash slot not served")
+        if self.confused:
+            owner = A if server.address == B else B
+        host, port = owner
+        if asking and self.asks.get(slot) == server.address:
+            return command[-1]
+        if owner != server.address:
+            return MovedError(f"{slot} {host}:{port}")
+        if slot in self.asks:
+            host, port = self.asks[slot]
+            return AskError(f"{slot} {host}:{port}")
+        return command[-1]
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    return Fleet()
+
+
+def key_in(low: int, high: int) -> str:
+    return next(k for k in (f"k{n}" for n in range(10_000)) if low <= key_slot(k.encode()) < high)
+
+
+LOW, HIGH = key_in(0, 8192), key_in(8192, SLOTS)
+MIXED: list[Command] = [("SET", LOW, 1), ("SET", HIGH, 2), ("SET", LOW, 3), ("SET", HIGH, 4)]
+
+
+async def test_results_come_in_order_with_what_the_tail_of_each_server_said(fleet: Fleet) -> None:
+    assert await fleet.pipe.execute(MIXED, ("WAIT",)) == [1, 2, 3, 4, A, B, A, B]
+    assert await fleet.pipe.execute(MIXED) == [1, 2, 3, 4]
+    assert fleet.maps == 1
+
+
+async def test_what_has_moved_is_sent_on_in_order_and_the_map_is_read_again(fleet: Fleet) -> None:
+    await fleet.pipe.execute(MIXED)
+    fleet.sent.clear()
+    fleet.map = [(0, SLOTS - 1, B)]
+    assert await fleet.pipe.execute(MIXED, ("WAIT",)) == [1, 2, 3, 4, B, B, B, B]
+    assert [value for _, _, value in fleet.sent[B]] == [2, 4, 1, 3]
+    fleet.now += 1
+    fleet.sent.clear()
+    assert await fleet.pipe.execute(MIXED) == [1, 2, 3, 4]
+    assert [value for _, _, value in fleet.sent[B]] == [1, 2, 3, 4]
+    assert A not in fleet.sent
+    assert fleet.maps == 2
+    assert fleet.pipe.changes == 0, "nobody was promoted"
+
+
+async def test_while_a_slot_moves_its_new_server_is_asked_for_what_the_old_one_lacks(
+    fleet: Fleet,
+) -> None:
+    fleet.asks[key_slot(LOW.encode())] = B
+    assert await fleet.pipe.execute(MIXED, ("WAIT",)) == [1, 2, 3, 4, B, B, B, B]
+    assert fleet.sent[B][-4:] == [("ASKING",), MIXED[0], ("ASKING",), MIXED[2]]
+    fleet.asks.clear()
+    assert await fleet.pipe.execute(MIXED, ("WAIT",)) == [1, 2, 3, 4, A, B, A, B]
+
+
+async def test_servers_that_point_at_each_other_end_in_an_error(fleet: Fleet) -> None:
+    await fleet.pipe.execute([])
+    fleet.confused = True
+    (answer,) = await fleet.pipe.execute([MIXED[0]])
+    assert isinstance(answer, MovedError)
+    assert len(fleet.sent[A]) + len(fleet.sent[B]) == 1 + module.REDIRECTIONS
+
+
+async def test_a_dead_server_fails_its_own_commands_and_for_a_moment_is_not_tried_again(
+    fleet: Fleet,
+) -> None:
+    await fleet.pipe.execute(MIXED)
+    fleet.dead.add(A)
+    for _ in range(2):
+        answers = await fleet.pipe.execute(MIXED, ("WAIT",))
+        assert [isinstance(each, RedisConnectionError) for each in answers] == [True, False] * 4
+    assert "a moment ago" in str(answers[0])
+    fleet.dead.clear()
+    fleet.now += PAUSE
+    assert await fleet.pipe.execute(MIXED) == [1, 2, 3, 4]
+
+
+async def test_a_promoted_server_is_found_and_its_predecessor_left(fleet: Fleet) -> None:
+    await fleet.pipe.execute(MIXED)
+    fleet.dead.add(A)
+    await fleet.pipe.execute(MIXED)
+    assert fleet.pipe.changes == 0
+    fleet.map = [(0, 8191, C), (8192, SLOTS - 1, B)]
+    fleet.now += 1
+    assert await fleet.pipe.execute(MIXED, ("WAIT",)) == [1, 2, 3, 4, C, B, C, B]
+    assert fleet.pipe.changes == 1
+    await fleet.pipe.execute(MIXED)
+    assert A in fleet.closed
+
+
+async def test_the_map_is_read_now_and_then_though_nothing_contradicts_it(fleet: Fleet) -> None:
+    await fleet.pipe.execute(MIXED)
+    fleet.map = [(0, 8191, A), (8192, SLOTS - 1, C)]
+    fleet.now += module.MAP_SECONDS
+    await fleet.pipe.execute([("GET", LOW)])
+    await fleet.pipe.aclose()
+    assert fleet.pipe.changes == 1
+
+
+async def test_a_slot_that_nobody_serves_is_an_error_until_somebody_does(fleet: Fleet) -> None:
+    fleet.map = [(0, 8191, A)]
+    answers = await fleet.pipe.execute(MIXED)
+    assert [isinstance(each, ClusterDownError) for each in answers] == [False, True, False, True]
+    fleet.map = [(0, 8191, A), (8192, SLOTS - 1, B)]
+    assert await fleet.pipe.execute(MIXED) == [1, 2, 3, 4]
+
+
+async def test_while_no_server_answers_callers_hear_why(fleet: Fleet) -> None:
+    fleet.dead |= {A, B}
+    with pytest.raises(RedisConnectionError, match=r"Cluster cannot be reached: .* is dead"):
+        await fleet.pipe.execute(MIXED)
+    fleet.dead.clear()
+    fleet.now += 1
+    assert await fleet.pipe.execute(MIXED) == [1, 2, 3, 4]
+
+
+async def test_a_caller_that_gives_up_takes_no_others_map_along(fleet: Fleet) -> None:
+    impatient = asyncio.ensure_future(fleet.pipe.execute(MIXED))
+    other = ClusterPipe(fleet.slots, 1.0)
+    patient = asyncio.ensure_future(other.execute(MIXED))
+    await asyncio.sleep(0)
+    impatient.cancel()
+    assert await patient == [1, 2, 3, 4]
