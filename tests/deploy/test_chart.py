@@ -1,0 +1,382 @@
+"""The chart renders what Kubernetes accepts, for every way to run it."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import helm_python
+import pytest
+import yaml
+
+# It has no types.
+from kubernetes_validate import (  # type: ignore[import-untyped]
+    SchemaNotFoundError,
+    validate,
+)
+
+from pushsvc import __version__
+from pushsvc.settings import load, rows
+from pushsvc.verifying import verifier_of
+from tests.deploy import chart
+from tests.deploy.chart import CHART, ELSEWHERE, Values, manifests
+from tests.deploy.resources import (
+    CI,
+    LEAST,
+    environment,
+    merged,
+    node_pod,
+    of_kind,
+    pods,
+    rendered,
+)
+from tests.deploy.restricted import violations
+
+VERSIONS = ("1.31", "1.37")
+FORMS = pytest.mark.parametrize("form", CI)
+
+
+def selects(selector: dict[str, str], labels: dict[str, str]) -> bool:
+    return selector.items() <= labels.items()
+
+
+# --- what Helm and Kubernetes say ----------------------------------------------------------------
+
+
+@FORMS
+def test_lint_finds_nothing(form: str) -> None:
+    report = helm_python.lint(CHART, CI[form], strict=True, with_subcharts=True)
+    assert (report["errors"], report["messages"]) == ([], [])
+
+
+def test_the_values_that_are_checked_cover_every_way_to_run_it() -> None:
+    wanted = {"default", "external-redis", "sentinel", "cluster-tls-acl", "jwks", "production"}
+    assert wanted <= set(CI)
+
+
+GRAMMAR = {
+    # Kubernetes' own schemas do not hold these kinds; the fields are those of their definitions.
+    "HTTPRoute": (
+        "gateway.networking.k8s.io/v1",
+        {"parentRefs", "hostnames", "rules"},
+        {"matches", "filters", "backendRefs", "timeouts"},
+    ),
+    "PodMonitor": (
+        "monitoring.coreos.com/v1",
+        {"selector", "podMetricsEndpoints"},
+        {"port", "path", "interval"},
+    ),
+    "PrometheusRule": ("monitoring.coreos.com/v1", {"groups"}, {"name", "interval", "rules"}),
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@FORMS
+def test_kubernetes_accepts_every_resource(form: str, version: str) -> None:
+    for manifest in rendered(form):
+        try:
+            validate(manifest, version, strict=True)
+        except SchemaNotFoundError:
+            api, fields, inner = GRAMMAR[manifest["kind"]]
+            assert manifest["apiVersion"] == api
+            spec = manifest["spec"]
+            assert set(spec) <= fields
+            lists = {"rules", "podMetricsEndpoints", "groups"}
+            for part in (item for name in lists & set(spec) for item in spec[name]):
+                assert set(part) <= inner
+
+
+@FORMS
+def test_two_renders_are_the_same(form: str) -> None:
+    assert chart.render(CI[form]) == chart.render(CI[form])
+
+
+def test_a_new_chart_leaves_the_pods_alone(tmp_path: Path) -> None:
+    newer = shutil.copytree(CHART, tmp_path / "pushsvc")
+    about = newer / "Chart.yaml"
+    about.write_text(re.sub(r"(?m)^version: .*", "version: 9.9.9", about.read_text()))
+    values = merged(CI["default"])
+    for kind in ("Deployment", "StatefulSet"):
+        (old,), (new,) = (of_kind(kind, manifests(values, chart=c)) for c in (CHART, newer))
+        assert old["metadata"]["labels"] != new["metadata"]["labels"]
+        assert old["spec"] == new["spec"]
+
+
+def test_the_chart_installs_the_version_it_is_released_with() -> None:
+    assert yaml.safe_load((CHART / "Chart.yaml").read_text())["appVersion"] == __version__
+
+
+# --- what pods may do ----------------------------------------------------------------------------
+
+
+@FORMS
+def test_pods_fit_the_restricted_profile(form: str) -> None:
+    for metadata, spec in pods(rendered(form)):
+        assert list(violations(spec)) == [], metadata
+        assert spec["automountServiceAccountToken"] is False
+        assert spec["enableServiceLinks"] is False, "PUSHSVC_PORT would be set by a Service"
+        for container in spec["containers"]:
+            assert container["securityContext"]["readOnlyRootFilesystem"] is True
+
+
+def test_the_check_of_the_profile_finds_what_it_forbids() -> None:
+    bad = {
+        "hostNetwork": True,
+        "securityContext": {"runAsUser": 0, "sysctls": [{"name": "kernel.msgmax"}]},
+        "volumes": [{"name": "host", "hostPath": {"path": "/"}}],
+        "containers": [
+            {
+                "name": "c",
+                "ports": [{"containerPort": 1, "hostPort": 1}],
+                "livenessProbe": {"httpGet": {"host": "metadata", "port": 80}},
+                "securityContext": {
+                    "privileged": True,
+                    "procMount": "Unmasked",
+                    "runAsUser": 0,
+                    "seLinuxOptions": {"user": "u"},
+                    "appArmorProfile": {"type": "Unconfined"},
+                    "windowsOptions": {"hostProcess": True},
+                    "capabilities": {"add": ["SYS_ADMIN"]},
+                },
+            }
+        ],
+    }
+    assert len(list(violations(bad))) == 17
+
+
+@FORMS
+def test_secrets_are_files_in_directories_that_follow_a_rotation(form: str) -> None:
+    for _, spec in pods(rendered(form)):
+        volumes = {volume["name"] for volume in spec.get("volumes", [])}
+        if "volumeClaimTemplates" in str(rendered(form)):
+            volumes.add("data")
+        for container in spec["containers"]:
+            for mount in container.get("volumeMounts", []):
+                assert mount["name"] in volumes
+                assert "subPath" not in mount, "a file that is mounted alone is never updated"
+
+
+def test_no_secret_is_made_where_all_are_named() -> None:
+    for form in ("sentinel", "cluster-tls-acl", "jwks", "production"):
+        assert of_kind("Secret", rendered(form)) == []
+    (own,) = of_kind("Secret", rendered("external-redis"))
+    assert set(own["stringData"]) == {"jwt-secret", "webhook-secret"}
+    given = merged(LEAST, {"redis": {"url": "redis://r", "existingSecret": "", "password": "p"}})
+    (own,) = of_kind("Secret", manifests(given))
+    assert own["stringData"] == {"redis-password": "p"}
+
+
+def test_no_secret_stands_in_a_config_map() -> None:
+    secret = "not-in-a-config-map-0123456789abcdef"
+    values = {
+        "redis": {"url": "redis://r", "password": secret},
+        "auth": {"jwt": {"secret": secret}},
+    }
+    for manifest in manifests(values):
+        assert (secret in json.dumps(manifest)) == (manifest["kind"] == "Secret"), manifest["kind"]
+
+
+# --- settings ------------------------------------------------------------------------------------
+
+
+@FORMS
+def test_a_node_starts_with_what_the_chart_sets(form: str, tmp_path: Path) -> None:
+    resources = rendered(form)
+    environ = environment(resources)
+    if isinstance(environ.get("PUSHSVC_REDIS_URL"), dict):
+        assert environ["PUSHSVC_REDIS_URL"]["secretKeyRef"]["key"] == "redis-url"
+        environ["PUSHSVC_REDIS_URL"] = "rediss://user:password@redis.data:6390/0"
+    contents = {"jwt-secret": "s" * 64, "webhook-secret": "whsec_" + "MDEy" * 12}
+    for manifest in resources:
+        contents |= manifest.get("data", {}) | manifest.get("stringData", {})
+    files = {name for name in environ if name.startswith("PUSHSVC_") and name.endswith("_FILE")}
+    (container,) = node_pod(resources)["containers"]
+    mounts = {mount["mountPath"] for mount in container["volumeMounts"]}
+    for name in files:
+        path = Path(environ[name])
+        assert str(path.parent) in mounts
+        file = tmp_path / name
+        file.write_text(contents.get(path.name, "secret"))
+        environ[name] = str(file)
+    settings = load({k: v for k, v in environ.items() if k.startswith("PUSHSVC_")}, {})
+    verifier_of(settings)
+
+
+def test_every_setting_can_be_set() -> None:
+    sample = {"string": "push", "array": ["https://a.example"]}
+    for name, kind in chart.settings_schema()["properties"].items():
+        value = (
+            kind["enum"][0] if "enum" in kind else kind.get("maximum", sample.get(kind.get("type")))
+        )
+        environ = environment(manifests(merged(LEAST, {"settings": {name: value}})))
+        variable = kind["description"].partition(":")[0]
+        written = environ[variable]
+        assert written == (",".join(value) if isinstance(value, list) else str(value)), variable
+        load({variable: written}, {})  # not "1e+06"
+    elsewhere = {row.variable for row in rows() if row.field in ELSEWHERE}
+    set_by_values = {name for form in CI for name in environment(rendered(form))}
+    # These two come in files.
+    assert elsewhere - set_by_values == {"PUSHSVC_JWT_SECRET", "PUSHSVC_WEBHOOK_SECRET"}
+
+
+def test_values_have_the_bounds_of_the_settings() -> None:
+    properties = json.loads(chart.SCHEMA.read_text())
+    bounds = {row.field: row.bounds for row in rows()}
+    for field, path in ELSEWHERE.items():
+        found = properties
+        for name in path.split("."):
+            found = found["properties"][name]
+        if bounds[field] is not None and "port" not in field:
+            assert (found["minimum"], found["maximum"]) == bounds[field], path
+
+
+def test_the_schema_refuses_what_the_settings_refuse() -> None:
+    for values in (
+        {"settings": {"mailboxMax": 0}},
+        {"settings": {"mailboxMax": 1.5}},
+        {"settings": {"durability": "disk"}},
+        {"settings": {"mailboxmax": 5}},
+        {"settings": {"drainSeconds": 5}},
+        {"drain": {"seconds": 3601}},
+        {"auth": {"jwt": {"secret": "short", "existingSecret": ""}}},
+        {"auth": {"jwt": {"algorithms": ["none"]}}},
+        {"service": {"type": "ExternalName"}},
+        {"replicas": 3},
+        {"redis": {"url": "http://redis"}},
+    ):
+        with pytest.raises(helm_python.HelmValuesError):
+            chart.render(merged(LEAST, values))
+
+
+# --- how the parts fit together ------------------------------------------------------------------
+
+
+@FORMS
+def test_what_selects_pods_selects_those_it_means_and_no_others(form: str) -> None:
+    resources = rendered(form)
+    described = [
+        (m["labels"], {p["name"] for c in spec["containers"] for p in c.get("ports", [])})
+        for m, spec in pods(resources)
+    ]
+
+    def chosen(selector: dict[str, str]) -> set[str]:
+        found = [ports for labels, ports in described if selects(selector, labels)]
+        assert len(found) == 1, selector
+        return found[0]
+
+    for manifest in resources:
+        spec = manifest.get("spec", {})
+        match manifest["kind"]:
+            case "Service":
+                ports = chosen(spec["selector"])
+                assert {port["targetPort"] for port in spec["ports"]} <= ports
+            case "PodDisruptionBudget" | "Deployment" | "StatefulSet":
+                chosen(spec["selector"]["matchLabels"])
+            case "PodMonitor":
+                ports = chosen(spec["selector"]["matchLabels"])
+                assert {end["port"] for end in spec["podMetricsEndpoints"]} <= ports
+            case "NetworkPolicy":
+                ports = chosen(spec["podSelector"]["matchLabels"])
+                assert {port["port"] for rule in spec["ingress"] for port in rule["ports"]} <= ports
+    for constraint in node_pod(resources)["topologySpreadConstraints"]:
+        labels = constraint["labelSelector"]["matchLabels"]
+        assert form == "production" or chosen(labels) == {"public", "admin"}
+
+
+@FORMS
+def test_routes_lead_to_a_service_that_exists(form: str) -> None:
+    resources = rendered(form)
+    services = {
+        m["metadata"]["name"]: {p[key] for p in m["spec"]["ports"] for key in ("name", "port")}
+        for m in of_kind("Service", resources)
+    }
+    for ingress in of_kind("Ingress", resources):
+        for rule in ingress["spec"]["rules"]:
+            backend = rule["http"]["paths"][0]["backend"]["service"]
+            assert backend["port"]["name"] in services[backend["name"]]
+    for route in of_kind("HTTPRoute", resources):
+        for backend in route["spec"]["rules"][0]["backendRefs"]:
+            assert backend["port"] in services[backend["name"]]
+    for workload in of_kind("StatefulSet", resources):
+        assert workload["spec"]["serviceName"] in services
+    for scaler in of_kind("HorizontalPodAutoscaler", resources):
+        (deployment,) = of_kind("Deployment", resources)
+        assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+        assert "replicas" not in deployment["spec"], "the autoscaler's number would be undone"
+
+
+def test_names_are_unique_and_short_enough() -> None:
+    long = merged(CI["default"], {"fullnameOverride": "n" * 52})
+    for resources in (*map(rendered, CI), manifests(long)):
+        names = [(m["kind"], m["metadata"]["name"]) for m in resources]
+        assert len(names) == len(set(names))
+        assert all(len(name) <= 63 for _, name in names)
+
+
+def test_the_network_policy_opens_what_the_addresses_need() -> None:
+    def egress(*layers: Values) -> set[int]:
+        (policy,) = of_kind("NetworkPolicy", manifests(merged(*layers)))
+        return {port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]}
+
+    own: Values = {"redis": {"url": "redis://[fd00::1]:7000/3", "existingSecret": ""}}
+    assert egress(LEAST) == {53, 6379}
+    assert egress(LEAST, own) == {53, 6379, 7000}
+    assert egress(CI["sentinel"]) == {53, 6379, 26379}
+    assert egress(CI["jwks"]) == {53, 443, 6379, 6390}
+    keys = {"existingSecret": "", "jwksUrl": "http://keys:8081/k"}
+    assert egress(LEAST, {"auth": {"jwt": keys}}) == {53, 6379, 8081}
+    assert egress(CI["production"]) == {53, 443, 4318, 6379, 8443, 26379}
+    for rule in of_kind("NetworkPolicy", rendered("default"))[0]["spec"]["ingress"]:
+        assert ("from" in rule) == (rule["ports"][0]["port"] == "admin")
+
+
+def test_a_restart_serves_on_and_a_scale_down_is_slow() -> None:
+    (deployment,) = of_kind("Deployment", rendered("production"))
+    update = deployment["spec"]["strategy"]["rollingUpdate"]
+    assert (update["maxUnavailable"], update["maxSurge"]) == (0, "25%")
+    (budget,) = of_kind("PodDisruptionBudget", rendered("production"))
+    assert budget["spec"]["maxUnavailable"] == 1
+    (scaler,) = of_kind("HorizontalPodAutoscaler", rendered("production"))
+    kinds = [metric["type"] for metric in scaler["spec"]["metrics"]]
+    assert kinds == ["Pods", "Resource"]
+    down = scaler["spec"]["behavior"]["scaleDown"]
+    assert down["stabilizationWindowSeconds"] >= 600
+    pod = node_pod(rendered("production"))
+    (container,) = pod["containers"]
+    assert container["lifecycle"]["preStop"]["sleep"]["seconds"] == 10
+    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+    assert "cpu" not in container["resources"]["limits"]
+
+
+def test_the_default_target_leaves_room_for_the_clients_of_a_lost_pod() -> None:
+    most = next(int(row.default) for row in rows() if row.field == "max_connections")
+    nodes = 3
+    assert chart.defaults()["autoscaling"]["targetConnections"] * nodes / (nodes - 1) <= most
+
+
+def test_the_alerts_and_the_dashboard_are_the_files() -> None:
+    (rule,) = of_kind("PrometheusRule", rendered("production"))
+    assert rule["spec"] == yaml.safe_load((CHART / "files" / "alerts.yaml").read_text())
+    (board,) = (
+        m for m in of_kind("ConfigMap", rendered("production")) if "dashboard" in str(m["metadata"])
+    )
+    assert board["data"]["pushsvc.json"] == (CHART / "files" / "dashboard.json").read_text()
+
+
+def test_pods_run_as_the_user_of_the_image() -> None:
+    dockerfile = (chart.ROOT / "Dockerfile").read_text()
+    context = node_pod(rendered("default"))["securityContext"]
+    assert f"USER {context['runAsUser']}:{context['runAsGroup']}\n" in dockerfile
+    ports = chart.defaults()["containerPorts"]
+    assert f"EXPOSE {ports['public']} {ports['admin']}\n" in dockerfile
+
+
+def test_the_commands_of_the_readme_render() -> None:
+    blocks = re.findall(r"```sh\n(.*?)```", chart.README.read_text(), re.DOTALL)
+    installs = [block for block in blocks if "helm install" in block]
+    assert len(installs) == 2
+    for block in installs:
+        given = re.findall(r"--set ([\w.]+)=(\S+)", block.replace('"$(openssl rand', "x" * 32))
+        values = (helm_python.parse_set_string(f"{name}={value}") for name, value in given)
+        assert chart.render(merged(*values))

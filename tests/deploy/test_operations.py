@@ -1,0 +1,44 @@
+"""The operations documents lead somewhere, and name settings that there are."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pushsvc.settings import Settings
+
+DIRECTORY = Path(__file__).parents[2] / "docs" / "operations"
+PAGES = sorted(DIRECTORY.glob("*.md"))
+NO_SETTINGS = {"ADMIN_TOKEN", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"}
+"""Variables of others."""
+
+
+def anchors(page: Path) -> set[str]:
+    """What a link to a heading of a page can be, as GitHub makes it."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_to_a_page_and_to_a_heading_of_it(page: Path) -> None:
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if "://" in link:
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), link
+        if anchor and target.suffix == ".md":
+            assert anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_setting_that_is_named_is_one(page: Path) -> None:
+    known = {name.upper() for name in Settings.model_fields}
+    named = set(re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", page.read_text()))
+    unknown = {name for name in named if name.removeprefix("PUSHSVC_") not in known}
+    assert {name for name in unknown if not name.startswith(("LOAD_", "OTEL_"))} <= NO_SETTINGS
+
+
+def test_every_page_is_in_the_index() -> None:
+    index = (DIRECTORY / "README.md").read_text()
+    assert [page.name for page in PAGES if f"]({page.name})" not in index] == ["README.md"]
