@@ -6,7 +6,7 @@ import os
 import re
 import secrets
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,6 +33,10 @@ DEV_DEFAULTS: Final = {
     "rate_burst": "100",
 }
 """What ``pushsvc dev`` assumes where neither a flag nor a variable says otherwise."""
+_OTHER_SERVER: Final = [
+    row.field for row in rows() if row.field.startswith("redis_") and row.field != "redis_prefix"
+]
+"""Where another server is and how it lets one in, which ``pushsvc dev`` has no use for."""
 PUBLISH_DEADLINE: Final = 5.0
 """Seconds that `pushsvc publish` tries: somebody waits for it."""
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400}
@@ -73,14 +77,17 @@ def settings_flags(**defaults: str) -> Callable[[Callable[..., Any]], Callable[.
     return decorate
 
 
-def _load(flags: dict[str, Any], **defaults: str) -> Settings:
+def _load(flags: dict[str, Any], *, ignored: Collection[str] = (), **defaults: str) -> Settings:
     """The settings of a command.
 
     Args:
         flags: what the command line says.
+        ignored: names of fields whose variables do not count.
         defaults: by field name, for what nothing else says.
     """
     environ = dict(os.environ)
+    for field in ignored:
+        environ.pop(f"{PREFIX}{field.upper()}", None)
     for field, value in defaults.items():
         name = f"{PREFIX}{field.upper()}"
         # A secret that somebody has in a file is said as well.
@@ -140,15 +147,16 @@ def dev(**flags: Any) -> None:
     from pushsvc import supervisor  # noqa: PLC0415
     from pushsvc.embedded import EmbeddedServer, EmbeddedServerError  # noqa: PLC0415
 
-    if flags["redis_url"] is not None:
+    if any(flags[field] is not None for field in _OTHER_SERVER):
         raise click.ClickException(
             "pushsvc dev brings its own Valkey: use pushsvc serve for another"
         )
     try:
         with EmbeddedServer() as server:
             settings = _load(
-                # As a flag, for it to win over the variable of a node that runs here too.
                 flags | {"redis_url": server.url},
+                # They may be those of a node that runs here too.
+                ignored=_OTHER_SERVER,
                 jwt_secret=secrets.token_urlsafe(32),
                 **DEV_DEFAULTS,
             )

@@ -180,7 +180,9 @@ async def test_what_was_broadcast_while_both_nodes_publish_comes_once_and_in_ord
             return [await tell_everyone(node, n) for n in range(25)]
 
         sent = asyncio.gather(*map(publisher, pair))
-        seen = [[n["id"] for n in await each.notifications(50, ack=True)] for each in (one, two)]
+        # At once: who waits for the other acknowledges late, and is sent them again.
+        both = await asyncio.gather(*(each.notifications(50, ack=True) for each in (one, two)))
+        seen = [[n["id"] for n in notes] for notes in both]
         ids = sorted((i for part in await sent for i in part), key=order)
         assert seen == [ids, ids]
         await one.silent()

@@ -102,7 +102,7 @@ def test_every_setting_is_a_flag_that_help_explains(command: str) -> None:
     text = " ".join(done.stdout.split())
     for row in rows():
         if row.flag is None:
-            assert "--jwt-secret" not in text
+            assert f" --{row.field.replace('_', '-')} " not in text
         else:
             assert f" {row.flag} " in text
             assert row.help.split(":")[0].split(";")[0][:30] in text
@@ -472,11 +472,23 @@ def test_dev_in_a_pipe_is_ended_by_a_signal(number: signal.Signals) -> None:
         wait_until(lambda: not any(child.is_running() for child in family), "the server to end")
 
 
-def test_dev_uses_its_own_valkey_and_no_other() -> None:
-    line = refused(run("dev", "--redis-url", "redis://127.0.0.1:1/0"))
+OTHER_SERVER = {
+    row.field: "redis://127.0.0.1:1/0" if row.field == "redis_url" else __file__
+    for row in rows()
+    if row.field.startswith("redis_") and row.field != "redis_prefix"
+}
+
+
+@pytest.mark.parametrize("field", OTHER_SERVER)
+def test_dev_refuses_a_flag_about_another_server(field: str) -> None:
+    line = refused(run("dev", "--" + field.replace("_", "-"), OTHER_SERVER[field]))
     assert "pushsvc serve" in line
+
+
+def test_dev_uses_its_own_valkey_whatever_the_variables_of_another_node_say() -> None:
     command = [*MODULE, "dev", "--port", "0", "--admin-port", "0"]
-    with running(*command, PUSHSVC_REDIS_URL="redis://127.0.0.1:1/0") as process:
+    others = {f"PUSHSVC_{field.upper()}": value for field, value in OTHER_SERVER.items()}
+    with running(*command, **others) as process:
         assert process.stdout is not None
         shown = ""
         while '"hello"' not in shown:

@@ -1,0 +1,69 @@
+"""Settings that go together: each check is given a value and those before it in the table.
+
+Of those, one that was refused is missing; it is told first, so nothing is said about it here.
+"""
+
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import SecretStr, ValidationInfo
+
+from pushsvc.settings.names import PREFIX, variable
+
+
+def with_bare_url(value: object, info: ValidationInfo) -> object:
+    """A login to Redis goes with a URL that has none."""
+    url = info.data.get("redis_url")
+    if value is not None and url is not None and "@" in urlsplit(url.get_secret_value()).netloc:
+        raise ValueError(
+            f"is set and {PREFIX}REDIS_URL has a user or a password before its @:"
+            " take those out of the URL"
+        )
+    return value
+
+
+def with_redis_tls(file: Path | None, info: ValidationInfo) -> Path | None:
+    """The files of TLS go with a Redis URL that asks for it."""
+    url = info.data.get("redis_url")
+    if file is not None and url is not None and not url.get_secret_value().startswith("rediss"):
+        raise ValueError(
+            f"is set and {PREFIX}REDIS_URL is without TLS: write rediss in place of redis there"
+        )
+    return file
+
+
+def with_sentinel(value: object, info: ValidationInfo) -> object:
+    """A login to Sentinel goes with a Redis URL that names one."""
+    url = info.data.get("redis_url")
+    if value is not None and url is not None and "+sentinel:" not in url.get_secret_value():
+        raise ValueError(f"is set and {PREFIX}REDIS_URL names no Sentinel: take one of the two")
+    return value
+
+
+def with_password_file(user: str | None, info: ValidationInfo) -> str | None:
+    """A user goes with the file of its password."""
+    file = str(info.field_name).replace("username", "password_file")
+    if user is not None and file in info.data and info.data[file] is None:
+        raise ValueError(f"is set and {variable(file)} is empty: set both, or no user")
+    return user
+
+
+def with_certificate(key: Path | None, info: ValidationInfo) -> Path | None:
+    """A private key goes with its certificate, and a certificate with its key."""
+    certificate = str(info.field_name).replace("key", "cert")
+    if certificate in info.data and (info.data[certificate] is None) != (key is None):
+        raise ValueError(
+            f"is {'empty' if key is None else 'set'} and {variable(certificate)} is"
+            f" {'set' if key is None else 'empty'}: set both or neither"
+        )
+    return key
+
+
+def with_webhook_url(secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
+    """The secret of receipts goes with the URL that they are sent to, and the other way round."""
+    if "webhook_url" in info.data and (info.data["webhook_url"] is None) != (secret is None):
+        raise ValueError(
+            f"is {'empty' if secret is None else 'set'} and {PREFIX}WEBHOOK_URL is"
+            f" {'set' if secret is None else 'empty'}: set both or neither"
+        )
+    return secret
