@@ -3,7 +3,11 @@
 Hot paths count a batch with one call.
 """
 
-from prometheus_client import Counter, Gauge, Histogram, disable_created_metrics
+from collections.abc import Callable, Iterable
+
+from prometheus_client import REGISTRY, Counter, Gauge, Histogram, disable_created_metrics
+from prometheus_client.metrics_core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 # A second series for each counter would only say when this process started.
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -12,7 +16,30 @@ _LATENCY = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 _AGE = (0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 5, 10, 60, 600, 3600, 86400, 604800)
 _LAG = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 5)
 
+
+class Readiness(Collector):
+    """Whether ``/readyz`` says ready, asked at each scrape.
+
+    No Gauge: with several workers only their parent knows, and what a Gauge holds is of one worker.
+    """
+
+    def __init__(self) -> None:
+        self._ready: Callable[[], bool] = lambda: False
+
+    def set_function(self, ready: Callable[[], bool]) -> None:
+        """Say from now on what ``ready`` says."""
+        self._ready = ready
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """The one sample: 1 or 0."""
+        yield GaugeMetricFamily(
+            "pushsvc_ready", "1 while /readyz says ready, else 0", value=float(self._ready())
+        )
+
+
 connections = Gauge("pushsvc_connections", "Connections held", multiprocess_mode="livesum")
+node_ready = Readiness()
+REGISTRY.register(node_ready)
 ready = Gauge(
     "pushsvc_ready_workers", "Workers that pass their readiness checks", multiprocess_mode="livesum"
 )

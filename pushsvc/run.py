@@ -42,7 +42,9 @@ def bind(settings: Settings, *, shared: bool = False) -> list[socket.socket]:
         SettingsError: the address cannot be bound.
     """
     with _naming("host", "port", settings.host, settings.port):
-        return bind_sockets(settings.port, settings.host, backlog=BACKLOG, reuse_port=shared)
+        return bind_sockets(
+            settings.port, _address(settings.host), backlog=BACKLOG, reuse_port=shared
+        )
 
 
 def bind_admin(settings: Settings) -> list[socket.socket]:
@@ -52,7 +54,7 @@ def bind_admin(settings: Settings) -> list[socket.socket]:
         SettingsError: the address cannot be bound.
     """
     with _naming("admin_host", "admin_port", settings.admin_host, settings.admin_port):
-        return bind_sockets(settings.admin_port, settings.admin_host)
+        return bind_sockets(settings.admin_port, _address(settings.admin_host))
 
 
 def hold_port(settings: Settings) -> socket.socket:
@@ -65,8 +67,19 @@ def hold_port(settings: Settings) -> socket.socket:
         family = socket.getaddrinfo(settings.host, settings.port)[0][0]
         held = socket.socket(family, socket.SOCK_STREAM)
         held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family is socket.AF_INET6:
+            # With "::" it holds the port of both families.
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         held.bind((settings.host, settings.port))
     return held
+
+
+def _address(host: str) -> str | None:
+    """What Tornado takes: it would serve "::" for IPv6 only, and None for both families.
+
+    With a socket for each, a client on IPv4 is seen by its own address, not as ``::ffff:…``.
+    """
+    return None if host == "::" else host
 
 
 def settle_memory() -> None:
@@ -99,6 +112,7 @@ async def admin_server(
             max_header_size=api.MAX_HEADERS,
             max_body_size=MAX_ADMIN_BODY,
         )
+        metrics.node_ready.set_function(lambda: not report()["troubles"])
         server.add_sockets(sockets)
         try:
             yield sockets[0].getsockname()[1]

@@ -155,6 +155,7 @@ async def _supervise(settings: Settings, started: run.Started, mint: Mint | None
             shared = shared.model_copy(update={"allowed_origins": origins})
         registry = CollectorRegistry()
         MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        registry.register(metrics.node_ready)
         slots: list[_Slot] = []
 
         def report() -> dict[str, Any]:

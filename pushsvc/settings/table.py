@@ -52,7 +52,9 @@ class Settings(BaseSettings):
         validate_default=True,
     )
 
-    host: Text = Field(default="0.0.0.0", description="Address that clients connect to.")
+    host: Text = Field(
+        default="0.0.0.0", description="Address that clients connect to; `::` is IPv4 and IPv6."
+    )
     port: Port = Field(
         default=8080, description="TCP port that clients connect to; 0 takes any free port."
     )
@@ -67,7 +69,8 @@ class Settings(BaseSettings):
         default=None, description="PEM file with that certificate's private key, not encrypted."
     )
     admin_host: Text = Field(
-        default="0.0.0.0", description="Address of the health checks and the metrics."
+        default="0.0.0.0",
+        description="Address of the health checks and the metrics; `::` is IPv4 and IPv6.",
     )
     admin_port: Port = Field(
         default=9090,

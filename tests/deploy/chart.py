@@ -6,6 +6,7 @@ the values into its README, and the plain manifests into ``k8s/``.
 
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,21 @@ def manifests(values: Values, *, chart: Path = CHART) -> list[Manifest]:
         for manifest in yaml.safe_load_all(text)
         if manifest
     ]
+
+
+_LOOKUP = re.compile(r'lookup "[\w/]+" "(\w+)" \S+ \S+')
+
+
+def beside_a_cluster(directory: Path) -> Path:
+    """The chart, with what it looks up in a cluster taken from ``global.running``, by kind.
+
+    A render without a cluster finds nothing.
+    """
+    copied = shutil.copytree(CHART, directory / "pushsvc")
+    for path in (copied / "templates").rglob("*.*"):
+        found = r'dig "global" "running" "\1" (dict) .Values.AsMap'
+        path.write_text(_LOOKUP.sub(found, path.read_text()))
+    return copied
 
 
 def ci_values() -> dict[str, Values]:

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +10,8 @@ import pytest
 
 from pushsvc.worker import STOP_SECONDS
 from tests.deploy import chart
-from tests.deploy.chart import CHART, Values
-from tests.deploy.resources import CI, LEAST, merged
+from tests.deploy.chart import CHART, Values, manifests
+from tests.deploy.resources import CI, LEAST, merged, of_kind
 
 TRIAL: Values = {"valkey": {"enabled": True, "password": "p"}}
 REFUSED: dict[str, tuple[Values, str]] = {
@@ -98,6 +97,25 @@ REFUSED: dict[str, tuple[Values, str]] = {
                {"settings": {"maxConnections": 6000, "workers": 2}}),
         "set it under 12000",
     ),
+    "a target that is never reached by default": (
+        merged(LEAST, {"autoscaling": {"enabled": True, "targetConnections": 18000}}),
+        "set it under 18000",
+    ),
+    "all pods replaced at once, and not": (
+        merged(LEAST, {"deployment": {"strategy": {"type": "Recreate"}}}),
+        "set deployment.strategy.rollingUpdate=null too",
+    ),
+    "a label that selects": (
+        merged(LEAST, {"podLabels": {"app.kubernetes.io/component": "edge"}}),
+        "podLabels has app.kubernetes.io/component, which the chart sets",
+    ),
+    "a Sentinel without a port": (
+        merged(LEAST, {"redis": {"url": "redis+sentinel://s1:26379,s2/main"}}), "as host:port"
+    ),
+    "a server of a Cluster without a port": (
+        merged(LEAST, {"redis": {"url": "rediss+cluster://[fd00::1],[fd00::2]:6379"}}),
+        "as host:port",
+    ),
     "a typo": (merged(LEAST, {"redis": {"exsitingSecret": "r"}}), "'exsitingSecret' not allowed"),
 }  # fmt: skip
 
@@ -143,12 +161,26 @@ def test_the_grace_has_the_margin_that_a_worker_may_take() -> None:
     chart.render(merged(LEAST, enough, waiting, {"terminationGracePeriodSeconds": 64}))
 
 
+def test_every_label_of_the_chart_is_its_own() -> None:
+    (deployment,) = of_kind("Deployment", manifests(LEAST))
+    for label in deployment["metadata"]["labels"]:
+        for value in ("commonLabels", "podLabels"):
+            with pytest.raises(helm_python.HelmRenderError, match=f"{value} has {label},"):
+                chart.render(merged(LEAST, {value: {label: "x"}}))
+
+
+def test_pods_may_all_be_replaced_at_once_if_that_is_meant() -> None:
+    recreate = {"deployment": {"strategy": {"type": "Recreate", "rollingUpdate": None}}}
+    (deployment,) = of_kind("Deployment", manifests(merged(LEAST, recreate)))
+    assert deployment["spec"]["strategy"] == {"type": "Recreate"}
+
+
 _BRANCH = re.compile(r"\{\{-? *(?:if|else|with|range)\b.*?\}\}")
 
 
 def test_every_branch_of_the_templates_is_taken(tmp_path: Path) -> None:
     """Each has a mark that fails the render, until every mark was met."""
-    marked = shutil.copytree(CHART, tmp_path / "pushsvc")
+    marked = chart.beside_a_cluster(tmp_path)
     (marked / "files" / "dashboard.json").write_text("{}")  # large
     texts = {path: path.read_text() for path in (marked / "templates").rglob("*.*")}
     left = {
@@ -165,7 +197,13 @@ def test_every_branch_of_the_templates_is_taken(tmp_path: Path) -> None:
                 text = f'{text[:end]}{{{{ fail "{name}" }}}}{text[end:]}'  # noqa: PLW2901
             path.write_text(text)
 
-    forms = [*CI.values(), *(values for values, _ in REFUSED.values())]
+    scaled_later = {
+        "autoscaling": {"enabled": True},
+        "global": {"running": {"Deployment": {"spec": {"replicas": 7}}}},
+    }
+    forms = [
+        *CI.values(), merged(LEAST, scaled_later), *(values for values, _ in REFUSED.values())
+    ]  # fmt: skip
     for values, release in ((LEAST, "pushsvc"), *((values, chart.RELEASE) for values in forms)):
         while left:
             mark()

@@ -1,6 +1,7 @@
 """What the chart runs and tells people to run does what it says, against real servers."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -17,16 +18,17 @@ import yaml
 
 from pushsvc.embedded import EmbeddedServer, find_server
 from tests.deploy import chart
-from tests.deploy.chart import ci_values, manifests
+from tests.deploy.chart import Values, ci_values, manifests
+from tests.deploy.resources import LEAST, merged
 from tests.support.certificates import Authority
 from tests.support.nodes import SECRET, Node, publisher_token, token, wait_until
 
 CI = ci_values()
 
 
-def run_test_pod(form: str, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run_test_pod(values: Values, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
     """Run the pod of ``helm test``, with some of its variables."""
-    (pod,) = (m for m in manifests(CI[form]) if m["kind"] == "Pod")
+    (pod,) = (m for m in manifests(values) if m["kind"] == "Pod")
     (container,) = pod["spec"]["containers"]
     assert container["command"] == ["python", "-c"]
     names = {item["name"] for item in container["env"]}
@@ -47,7 +49,7 @@ def secret_file(directory: Path) -> str:
 
 def test_helm_test_publishes_receives_and_acknowledges(node: Node, tmp_path: Path) -> None:
     environ = {"PUSH_URL": node.url, "ADMIN_URL": node.admin_url}
-    run = run_test_pod("default", environ | {"JWT_SECRET_FILE": secret_file(tmp_path)})
+    run = run_test_pod(CI["default"], environ | {"JWT_SECRET_FILE": secret_file(tmp_path)})
     assert run.returncode == 0, run.stderr
     assert run.stdout.splitlines()[-1] == f"{node.url} noted the acknowledgement: it works"
     assert node.metric("pushsvc_delivered_total") == 1
@@ -57,15 +59,30 @@ def test_helm_test_publishes_receives_and_acknowledges(node: Node, tmp_path: Pat
 def test_helm_test_takes_the_tokens_of_an_identity_provider(node: Node) -> None:
     node.publish("alice", "waits for another device")
     tokens = {"USER_TOKEN": token("alice"), "PUBLISHER_TOKEN": publisher_token()}
-    run = run_test_pod("jwks", {"PUSH_URL": node.url, "ADMIN_URL": node.admin_url} | tokens)
+    run = run_test_pod(CI["jwks"], {"PUSH_URL": node.url, "ADMIN_URL": node.admin_url} | tokens)
     assert run.returncode == 0, run.stderr
 
 
 def test_helm_test_fails_where_nothing_may_be_published(node: Node) -> None:
     tokens = {"USER_TOKEN": token("alice"), "PUBLISHER_TOKEN": token("nobody")}
-    run = run_test_pod("jwks", {"PUSH_URL": node.url, "ADMIN_URL": node.admin_url} | tokens)
+    run = run_test_pod(CI["jwks"], {"PUSH_URL": node.url, "ADMIN_URL": node.admin_url} | tokens)
     assert run.returncode != 0
     assert "push.publish" in run.stderr
+
+
+def test_helm_test_without_tokens_asks_whether_the_service_is_ready(
+    node: Node,
+) -> None:
+    keys = {"existingSecret": "", "jwksUrl": "https://id.example.com/keys"}
+    values = merged(LEAST, {"auth": {"jwt": keys}})
+    run = run_test_pod(values, {"ADMIN_URL": node.admin_url})
+    assert run.returncode == 0, run.stderr
+    ready, rest = run.stdout.splitlines()
+    assert ready == f"{node.admin_url}/readyz is ready"
+    assert rest.startswith("Nothing was published: name a Secret")
+    notes = chart.render(values)["NOTES.txt"]
+    assert "helm test push --namespace team" in notes
+    assert "tests.existingSecret" in notes
 
 
 def test_helm_test_trusts_the_authority_of_the_certificate(
@@ -84,7 +101,7 @@ def test_helm_test_trusts_the_authority_of_the_certificate(
             "JWT_SECRET_FILE": secret_file(tmp_path),
             "CA_FILE": str(authority.file),
         }
-        run = run_test_pod("cluster-tls-acl", environ)
+        run = run_test_pod(CI["cluster-tls-acl"], environ)
     assert run.returncode == 0, run.stderr
 
 
@@ -172,6 +189,30 @@ def test_the_trial_valkey_starts_with_its_password_and_keeps_what_it_is_told(
     mode = (tmp_path / "tmp" / "valkey.conf").stat().st_mode
     assert mode & 0o077 == 0, "others can read the password"
     shutil.rmtree(tmp_path / "data")
+
+
+def test_the_trial_valkey_is_not_killed_because_its_secret_changed(tmp_path: Path) -> None:
+    cli = shutil.which("valkey-cli") or shutil.which("redis-cli")
+    if cli is None:
+        pytest.skip("neither valkey-cli nor redis-cli is installed")
+    (workload,) = (m for m in manifests(CI["default"]) if m["kind"] == "StatefulSet")
+    (container,) = workload["spec"]["template"]["spec"]["containers"]
+    kinds = ("startupProbe", "livenessProbe", "readinessProbe")
+    commands = {json.dumps(container[kind]["exec"]["command"]) for kind in kinds}
+    (*shell, script) = json.loads(commands.pop())
+    assert commands == set()
+    secret = tmp_path / "etc" / "valkey" / "auth" / "redis-password"
+    script = script.replace("/etc/valkey/auth/redis-password", str(secret))
+
+    def alive(port: int) -> bool:
+        command = [*shell, script.replace("valkey-cli", f"{cli} -p {port}")]
+        return subprocess.run(command, capture_output=True, check=False).returncode == 0
+
+    with trial_valkey(tmp_path, CI["default"]) as (port, _):
+        wait_until(lambda: alive(port), "the probe to be content")
+        secret.write_text("another")
+        assert alive(port)
+    assert not alive(port)
 
 
 def test_a_node_runs_with_the_settings_of_the_chart(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import psutil
 import pytest
 import redis
 import yaml
@@ -34,6 +35,8 @@ RUNBOOK: Final = "docs/operations/runbook.md"
 
 TARGET_LABELS: Final = {"namespace", "job", "pod", "instance"}
 """Labels that Prometheus adds to what it scrapes, in Kubernetes."""
+OF_PROMETHEUS: Final = {"up"}
+"""What Prometheus says of each target by itself."""
 
 
 def rules() -> list[dict[str, Any]]:
@@ -61,7 +64,8 @@ def expressions() -> dict[str, Expression]:
     for text in [*(rule["expr"] for rule in rules()), *dashboard_expressions()]:
         parsed = parse(text)
         assert parsed.selectors, text
-        read = [selector for selector in parsed.selectors if selector.metric not in recorded]
+        elsewhere = recorded | OF_PROMETHEUS
+        read = [selector for selector in parsed.selectors if selector.metric not in elsewhere]
         found[text] = Expression(tuple(read), parsed.grouping)
     return found
 
@@ -196,6 +200,25 @@ def test_a_node_with_several_workers_says_the_same_but_for_what_is_of_one_proces
             assert "Only with WORKERS=1" in panel["description"]
     for rule in alerts():
         assert "process_" not in rule["expr"], "with WORKERS>1 it would never fire"
+
+
+def test_a_node_counts_as_unready_when_one_of_its_workers_is_dead(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    """What ``/readyz`` tells the load balancer is what the alerts look at."""
+    with Node(valkey.url, tmp_path, prefix=prefix, workers=2) as node:
+        assert node.metric("pushsvc_ready") == 1
+        children = psutil.Process(node.process.pid).children()
+        worker = next(each for each in children if "spawn_main" in " ".join(each.cmdline()))
+        worker.kill()
+
+        def unready() -> bool:
+            return node.metric("pushsvc_ready") == 0 < node.metric("pushsvc_ready_workers")
+
+        wait_until(unready, "the node to say so")
+        assert not node.is_ready()
+        wait_until(node.is_ready, "a new worker")
+        assert node.metric("pushsvc_ready") == 1
 
 
 def test_every_alert_says_how_grave_it_is_what_happens_and_where_to_read_on() -> None:

@@ -1,6 +1,7 @@
 """The operations documents lead somewhere, and name settings that there are."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from pushsvc.settings import Settings
 
 DIRECTORY = Path(__file__).parents[2] / "docs" / "operations"
 PAGES = sorted(DIRECTORY.glob("*.md"))
-NO_SETTINGS = {"ADMIN_TOKEN", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE"}
+NO_SETTINGS = {"ADMIN_TOKEN", "NODE_EXTRA_CA_CERTS", "REDISCLI_AUTH", "SSL_CERT_FILE"}
 """Variables of others."""
 
 
@@ -37,6 +38,18 @@ def test_every_setting_that_is_named_is_one(page: Path) -> None:
     named = set(re.findall(r"`([A-Z]+_[A-Z_]+)(?:=[^`]*)?`", page.read_text()))
     unknown = {name for name in named if name.removeprefix("PUSHSVC_") not in known}
     assert {name for name in unknown if not name.startswith(("LOAD_", "OTEL_"))} <= NO_SETTINGS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_can_be_pasted_into_a_shell(page: Path) -> None:
+    """What it asks is not tried here, but it is neither cut off nor quoted badly."""
+    for block in re.findall(r"^```sh\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL):
+        done = subprocess.run(
+            ["sh", "-n"], input=block, text=True, capture_output=True, check=False
+        )
+        assert done.returncode == 0, block + done.stderr
+        # An address of Sentinels or of a Cluster is one that only nodes understand.
+        assert 'redis-cli -u "$REDIS_URL"' not in block
 
 
 def test_every_page_is_in_the_index() -> None:

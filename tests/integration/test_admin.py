@@ -21,7 +21,7 @@ from redis import Redis
 from pushsvc import metrics
 from pushsvc.embedded import EmbeddedServer
 from tests.support.backend import problem, publish
-from tests.support.nodes import Node, nodes, wait_until
+from tests.support.nodes import Node, nodes, wait_until, workers
 from tests.support.phone import Phone
 from tests.support.raw import Ended, Raw, RawSocket, request
 
@@ -391,21 +391,6 @@ def team(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> It
     )
     with node:
         yield node
-
-
-def workers(node: Node) -> list[int]:
-    """The process ids of the workers, by what they listen to."""
-    found = []
-    for child in psutil.Process(node.process.pid).children(recursive=True):
-        try:
-            if any(
-                c.laddr.port == node.port and c.status == psutil.CONN_LISTEN
-                for c in child.net_connections("tcp")
-            ):
-                found.append(child.pid)
-        except psutil.NoSuchProcess:
-            continue
-    return found
 
 
 def home(phone: Phone) -> str:

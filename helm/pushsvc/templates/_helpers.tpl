@@ -54,6 +54,22 @@ app.kubernetes.io/managed-by: {{ $root.Release.Service }}
 {{- end }}
 {{- end }}
 
+{{/*
+How many pods run, where an upgrade has to say so: empty for an installation that scaled from the start.
+Helm takes back a field that it wrote once, and a Deployment without `replicas` is one pod. So when autoscaling is
+turned on, the number stays in the manifest, as it is at that moment, and an annotation remembers it for the next upgrades.
+*/}}
+{{- define "pushsvc.keptReplicas" -}}
+{{- $name := include "pushsvc.fullname" . }}
+{{- $deployment := lookup "apps/v1" "Deployment" .Release.Namespace $name }}
+{{- if $deployment }}
+{{- $scaler := lookup "autoscaling/v2" "HorizontalPodAutoscaler" .Release.Namespace $name }}
+{{- if or (not $scaler) (dig "metadata" "annotations" "pushsvc-replicas" "" $deployment) }}
+{{- $deployment.spec.replicas }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{/* A setting as the environment has it. YAML numbers are floats here, and 1048576 must not become 1.048576e+06. */}}
 {{- define "pushsvc.value" -}}
 {{- if kindIs "slice" . -}}
@@ -71,6 +87,18 @@ redis://{{ include "pushsvc.fullname" . }}-valkey:6379/0
 {{- else -}}
 {{ .Values.redis.url }}
 {{- end }}
+{{- end }}
+
+{{/* The ports that Redis may have, by comma. */}}
+{{- define "pushsvc.redisPorts" -}}
+{{- $ports := list "6379" }}
+{{- range regexFindAll ":[0-9]+(,|/|\\?|$)" .Values.redis.url -1 }}
+{{- $ports = append $ports (regexFind "[0-9]+" .) }}
+{{- end }}
+{{- range .Values.networkPolicy.redisPorts }}
+{{- $ports = append $ports (int64 . | toString) }}
+{{- end }}
+{{- $ports | uniq | join "," }}
 {{- end }}
 
 {{/* The port of an HTTP URL. */}}
