@@ -110,7 +110,7 @@ def trace(
         answers: what each of the live nodes answered, None for one that did not.
         unasked: those of them that were not asked.
     """
-    seen = sorted((each for a in answers.values() if a for each in a.seen), key=lambda e: e.time)
+    seen = _in_order(entry_id, answers)
     was_here = kept.expires is not None or kept.withdrawn or kept.ended or seen
     if not was_here:
         return _stranger(entry_id, feed, kept, answers, unasked)
@@ -138,6 +138,22 @@ def trace(
         answers,
         unasked,
     )
+
+
+def _in_order(entry_id: int, answers: Mapping[str, Answer | None]) -> list[Seen]:
+    """What all nodes saw, by time, once no time contradicts what is certain.
+
+    A node knows Redis time by how long Redis took to answer it, so a busy one is wrong by up to
+    half of that, and by more or less a second later. But nobody had to do with a notification
+    before Redis gave it its id, and a journal is in the order in which things happened.
+    """
+    found: list[Seen] = []
+    for answer in answers.values():
+        time = ids.milliseconds(entry_id) / 1000
+        for each in answer.seen if answer else ():
+            time = max(time, each.time)
+            found.append(msgspec.structs.replace(each, time=time))
+    return sorted(found, key=lambda each: each.time)
 
 
 def _stranger(
@@ -204,7 +220,7 @@ def _steps(
 ) -> list[Step]:
     """What happened, oldest first."""
     published = ids.milliseconds(entry_id)
-    sent = [_sent(each, published) for each in seen if each.what in (SENT, SPREAD)]
+    sent = [_sent(each) for each in seen if each.what in (SENT, SPREAD)]
     reached = {each.device: each.time for each in reversed(sent)}
     steps = [
         *_accepted(published, sent[0].time if sent else None, seen),
@@ -222,9 +238,9 @@ def _steps(
     return sorted(steps, key=lambda step: (step.time, rank.get(step.what, len(ORDER))))
 
 
-def _sent(event: Seen, published: int) -> Step:
+def _sent(event: Seen) -> Step:
     return Step(
-        max(published, event.ms),
+        event.ms,
         SENT,
         event.node,
         event.device,
@@ -241,8 +257,8 @@ def _closed(event: Seen) -> Step:
 
 def _end(kept: Kept, seen: Sequence[Seen]) -> Step | None:
     """How it ended, where the time of that is known."""
-    withdrawn = next((each for each in seen if each.what == WITHDRAWN), None)
-    if withdrawn is not None:
+    if heard := [each for each in seen if each.what == WITHDRAWN]:
+        withdrawn = heard[-1]  # a node that has not heard of it yet may still send it
         note = ENDS.get(withdrawn.reason, withdrawn.reason)
         return Step(withdrawn.ms, WITHDRAWN, note=note)
     if kept.ended is not None:
@@ -262,9 +278,7 @@ def _accepted(published: int, first_sent: int | None, seen: Sequence[Seen]) -> I
         durability = first.durability
         note = f"durability {durability}" if durability else "its durability was not confirmed"
         yield Step(published, ACCEPTED, first.node, by=first.by, note=note)
-        routed = max(published, first.ms)
-        if first_sent is not None:
-            routed = min(routed, first_sent)
+        routed = first.ms if first_sent is None else min(first.ms, first_sent)
         yield Step(routed, "routed", first.node, note=_routed(first))
     else:
         yield Step(published, ACCEPTED)

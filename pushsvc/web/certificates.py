@@ -69,7 +69,16 @@ def load(certificate: Path, key: Path) -> Loaded:
         raise CertificateError(
             "TLS_KEY_FILE", f"'{key}' is not a PEM file with a private key"
         ) from None
-    if private.public_key() != leaf.public_key():
+    try:
+        belong = private.public_key() == leaf.public_key()
+        begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
+    except (ValueError, TypeError, UnsupportedAlgorithm):
+        raise CertificateError(
+            "TLS_CERT_FILE",
+            f"'{certificate}' has a public key of a kind that cannot be used: issue it for an RSA "
+            "or a P-256 key",
+        ) from None
+    if not belong:
         raise CertificateError(
             "TLS_KEY_FILE", f"'{key}' is not the key of the first certificate in TLS_CERT_FILE"
         )
@@ -86,7 +95,6 @@ def load(certificate: Path, key: Path) -> Loaded:
         raise CertificateError(
             "TLS_CERT_FILE", f"'{certificate}' is refused by OpenSSL: {reason}"
         ) from None
-    begins, ends = leaf.not_valid_before_utc, leaf.not_valid_after_utc
     return Loaded(context, begins.timestamp(), ends.timestamp())
 
 
@@ -137,9 +145,12 @@ class Certificates:
                 reason=error.message,
                 expires=_date(self._ends),
             )
-            return
-        self._use(loaded)
-        log.info("a new certificate is in use", expires=_date(loaded.ends))
+        except Exception:
+            # A file must not end a worker, and every worker reads the same one.
+            log.exception("the new certificate met an unexpected error, the old one stays")
+        else:
+            self._use(loaded)
+            log.info("a new certificate is in use", expires=_date(loaded.ends))
 
     def _use(self, loaded: Loaded) -> None:
         self.context = loaded.context

@@ -79,14 +79,22 @@ class PublishHandler(CrossOriginBodyHandler):
         headers = {name.lower(): value for name, value in self.request.headers.items()}
         self._traceparent = tracecontext.read(headers.get(tracecontext.FIELD))
         mode = cloudevents.kind(headers.get("content-type", ""), headers)
-        if mode is None:
-            await self.publish(body)
-            return
-        if "idempotency-key" in headers:
-            raise InvalidRequest(
-                "an event is known by its source and id: send no Idempotency-Key beside them"
-            )
-        await self._post_events(cloudevents.read(mode, headers, body), mode)
+        try:
+            if mode is None:
+                await self.publish(body)
+                return
+            if "idempotency-key" in headers:
+                raise InvalidRequest(
+                    "an event is known by its source and id: send no Idempotency-Key beside them"
+                )
+            await self._post_events(cloudevents.read(mode, headers, body), mode)
+        except PushError as error:
+            for publishing in self._publishing.values():
+                publishing.failed(error.code)
+            raise
+        finally:
+            for publishing in self._publishing.values():
+                publishing.end()
 
     async def publish(self, body: bytes) -> None:
         """Publish what is no CloudEvent."""
@@ -160,6 +168,8 @@ class PublishHandler(CrossOriginBodyHandler):
             if alone:
                 raise
             item.error = error
+            if item.publishing is not None:
+                item.publishing.failed(error.code)
         return item
 
     def _begun(self, spans: Spans, traceparent: str) -> Publishing:
@@ -181,17 +191,6 @@ class PublishHandler(CrossOriginBodyHandler):
 
     async def _publish(self, items: list["_Item"]) -> list[dict[str, Any] | PushError]:
         """Publish the good ones of some notifications; an answer for each, in order."""
-        try:
-            return await self._append(items)
-        except PushError as error:
-            for publishing in self._publishing.values():
-                publishing.failed(error.code)
-            raise
-        finally:
-            for publishing in self._publishing.values():
-                publishing.end()
-
-    async def _append(self, items: list["_Item"]) -> list[dict[str, Any] | PushError]:
         if SCOPE_PUBLISH not in self.claims.scopes:
             # The request itself was accounted for; a client's rate is one of messages.
             more = sum(len(item.appends) for item in items) - 1

@@ -187,7 +187,8 @@ async def test_answers_that_hold_something_are_documented(
         body: dict[str, Any] = {"to": {"user": user}}
         body |= {"data": "AA==", "encoding": "base64", "receipt": True}
         body["event"] = event
-        await asyncio.to_thread(shared.post, "/v1/notifications", body, headers=auth)
+        traced = auth | {"traceparent": f"00-{'0af7651916cd43dd' * 2}-b7ad6b7169203331-01"}
+        await asyncio.to_thread(shared.post, "/v1/notifications", body, headers=traced)
         note = await until(phone, event=event)
         await phone.send(type="ack", id=note["id"], ref=2)
         assert (await until(phone, ref=2))["acked"] == note["id"]

@@ -12,15 +12,20 @@ from tests.support.nodes import Node
 
 REDIS = Path("/usr/bin/redis-server")
 """Debian's, 7.0."""
+REVOCATION = "tests/integration/test_revocation.py"
+USERS = "tests/integration/test_users.py"
 CONTRACT = [
     # publish, mailbox, acknowledgement, idempotency, collapse, recall, leases, receipts, revocation
     "tests/unit/feeds",
     # the same through a node, over its socket
     "tests/integration/test_delivery.py",
-    "tests/integration/test_revocation.py",
-    "tests/integration/test_users.py",
-    "tests/integration/test_tickets.py",
-    "tests/integration/test_presence.py::test_who_has_asked_is_told_who_comes_and_goes",
+    f"{REVOCATION}::test_revoking_a_user_closes_its_sockets_on_every_node_and_refuses_its_tokens",
+    f"{REVOCATION}::test_a_node_that_starts_later_knows_what_is_revoked",
+    f"{USERS}::test_the_list_says_what_was_sent_when_and_who_acknowledged_it",
+    f"{USERS}::test_pages_follow_one_another_and_do_not_move",
+    f"{USERS}::test_who_holds_a_notification_is_told_that_it_is_recalled",
+    "tests/integration/test_tickets.py::test_a_ticket_is_good_once",
+    "tests/integration/test_presence.py::test_who_left_the_topic_is_told_no_more",
     "tests/integration/test_topics.py::test_state_and_changes_have_no_seam",
 ]
 

@@ -103,6 +103,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "event": schemas.FIELDS["event"],
             "from": described(NAME, "the user that published it"),
             "encoding": schemas.FIELDS["encoding"],
+            "traceparent": schemas.TRACEPARENT,
         },
     ),
     "AckedBy": schemas.record(

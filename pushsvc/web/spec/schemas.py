@@ -251,13 +251,14 @@ ACCEPTED: Final = record(
     {"id": described(ID, "its id; none for one that is ephemeral")},
 )
 
+TRACEPARENT: Final = text("the trace that it belongs to (W3C Trace Context), to go on with")
 _NOTIFICATION_FIELDS: Final = {
     "topic": described(NAME, "the topic that it was published to"),
     "broadcast": {"const": True, "description": "it is for everyone"},
     "event": FIELDS["event"],
     "from": described(NAME, "the user that published it on a socket"),
     "encoding": FIELDS["encoding"],
-    "traceparent": text("the trace that it belongs to (W3C Trace Context), to go on with"),
+    "traceparent": TRACEPARENT,
 }
 
 

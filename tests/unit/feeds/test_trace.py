@@ -150,6 +150,25 @@ def test_the_steps_are_in_order_and_no_effect_comes_before_its_cause() -> None:
     assert {each.time for each in steps} == {AT}
 
 
+@pytest.mark.parametrize("late", [-0.3, 0.001])
+def test_a_clock_that_is_behind_closes_no_connection_before_it_was_sent_to(late: float) -> None:
+    """A node that was slow to hear the answer knows Redis time less well than the next."""
+    closed = seen("closed", late, "n2", device="phone", connection="n2.1")
+    again = seen("sent", 0.004, "n2", device="phone", connection="n2.1", attempt=2)
+    steps = told(KEPT, ACCEPTED, SENT, again, closed).steps
+    assert [step.what for step in steps] == ["accepted", "routed", "sent", "sent", "closed"]
+    assert [step.time - AT for step in steps] == [0, 1, 2, 4, 4]
+
+
+def test_nothing_is_told_before_the_id_was_given_and_no_recall_before_it_was_sent() -> None:
+    withdrawn = [seen("withdrawn", -0.3, node, reason="recalled") for node in ("n1", "n2")]
+    steps = told(GONE, ACCEPTED, SENT, *withdrawn).steps
+    assert [step.what for step in steps] == ["accepted", "routed", "sent", "withdrawn"]
+    assert [step.time - AT for step in steps] == [0, 1, 2, 2]
+    alone = told(GONE, withdrawn[0]).steps
+    assert [(step.what, step.time - AT) for step in alone] == [("accepted", 0), ("withdrawn", 0)]
+
+
 def test_an_ack_is_told_with_the_time_that_the_feed_knows() -> None:
     steps = told(KEPT._replace(acked=[Acked("phone", AT + 7)]), ACCEPTED).steps
     assert (steps[-1].what, steps[-1].device, steps[-1].time) == ("acked", "phone", AT + 7)
