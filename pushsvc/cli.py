@@ -77,6 +77,10 @@ def settings_flags(**defaults: str) -> Callable[[Callable[..., Any]], Callable[.
     return decorate
 
 
+class _BadSettings(click.ClickException):
+    exit_code = 2
+
+
 def _load(flags: dict[str, Any], *, ignored: Collection[str] = (), **defaults: str) -> Settings:
     """The settings of a command.
 
@@ -96,13 +100,9 @@ def _load(flags: dict[str, Any], *, ignored: Collection[str] = (), **defaults: s
     try:
         settings = load(environ, flags)
     except SettingsError as error:
-        raise click.ClickException(str(error)) from None
+        raise _BadSettings(str(error)) from None
     logs.configure(settings.log_format, settings.log_level)
     return settings
-
-
-class _BadSettings(click.ClickException):
-    exit_code = 2
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -16,7 +16,7 @@ from pushsvc.feeds.journal import Journal
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
 from pushsvc.feeds.nodes import BLOCK_SECONDS, Leases, Outbox
-from pushsvc.feeds.permissions import missing
+from pushsvc.feeds.permissions import refusal
 from pushsvc.feeds.pipe import Pipe
 from pushsvc.feeds.publisher import Durability, Publisher, confirmation
 from pushsvc.feeds.receipt_log import ReceiptLog
@@ -82,16 +82,18 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
     keys, scripts = Keys(settings.redis_prefix), Scripts()
     publishing = Lane("publish", connect(publish_seconds(settings)), scripts, confirm)
     sessions = Lane("sessions", connect(ANSWER_SECONDS), scripts)
+    # Nobody else's server may delay a renewal: each lane waits for the slowest of a Cluster.
+    leasing = Lane("leases", connect(ANSWER_SECONDS), scripts)
     couriers = Lane("couriers", connect(ANSWER_SECONDS), scripts)
     upkeep = Lane("upkeep", connect(ANSWER_SECONDS), scripts)
-    lanes = (publishing, sessions, couriers, upkeep)
+    lanes = (publishing, sessions, leasing, couriers, upkeep)
     for lane in lanes:
         stack.push_async_callback(lane.aclose)
     bounds = Bounds(
         settings.mailbox_max, settings.retention_seconds, settings.max_connections_per_user
     )
     feeds = Feeds(keys, scripts, bounds, publishing=publishing, sessions=sessions)
-    leases = Leases(couriers, keys, scripts, settings.lease_seconds)
+    leases = Leases(leasing, keys, scripts, settings.lease_seconds)
     outbox = Outbox(couriers, keys)
     stack.push_async_callback(outbox.aclose)
     keep = 2.0 * settings.retention_seconds
@@ -161,16 +163,22 @@ def _access(settings: Settings) -> Access:
 async def _check_permissions(
     pipe: Pipe, keys: Keys, confirm: tuple[Any, ...] | None, settings: Settings
 ) -> None:
-    """Refuse to start where Redis never permits what is needed."""
+    """Refuse to start where Redis does not let the node in, or not permit what it needs."""
     try:
-        lacks = await missing(pipe, keys, confirm)
+        refused = await refusal(pipe, keys, confirm)
     except PushError:
         return  # it is not reachable yet; the log tells when a command is refused later
     finally:
         await pipe.aclose()
-    if lacks is not None:
-        variable = "REDIS_URL" if settings.redis_username is None else "REDIS_USERNAME"
-        raise SettingsError(PREFIX + variable, f"{lacks} (docs/operations/redis.md has the rule)")
+    if refused is None:
+        return
+    if refused.login:
+        variable = "REDIS_URL" if settings.redis_password_file is None else "REDIS_PASSWORD_FILE"
+        raise SettingsError(PREFIX + variable, refused.text)
+    variable = "REDIS_URL" if settings.redis_username is None else "REDIS_USERNAME"
+    raise SettingsError(
+        PREFIX + variable, f"{refused.text} (docs/operations/redis.md has the rule)"
+    )
 
 
 async def _check_durability(lane: Lane, confirm: tuple[Any, ...] | None) -> None:

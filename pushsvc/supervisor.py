@@ -76,6 +76,8 @@ class _Slot:
         self._demo = demo
         self.report: dict[str, Any] = {}
         self.heard_at = 0.0
+        self.refused = ""
+        """Why the last process could not run with its settings, until one of them can."""
         self.process: BaseProcess
         self._pipe: Connection
         self.start()
@@ -86,7 +88,7 @@ class _Slot:
         with _undisturbed():
             self.process.start()
         theirs.close()
-        self.report = {"troubles": ["starting"], "connections": 0}
+        self.report = {"troubles": [self.refused or "starting"], "connections": 0}
         self.heard_at = time.monotonic()
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self.hear)
 
@@ -96,6 +98,8 @@ class _Slot:
             while self._pipe.poll():
                 self.report = self._pipe.recv()
                 self.heard_at = time.monotonic()
+                if not self.report["troubles"]:
+                    self.refused = ""
         except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
             # The pipe ends with the worker: who asks learns it before the worker is replaced. Only
@@ -109,6 +113,25 @@ class _Slot:
         self.process.join()
         self.hear()
         self.report = {"troubles": ["killed"], "connections": 0}
+
+    def tell_end(self) -> None:
+        """Log why the worker ended.
+
+        What it may read anew, such as a certificate, can be bad for a while where the others still
+        use what they have read before: it is tried again until it is good, which is said once.
+        """
+        self.hear()
+        if "refused" not in self.report:
+            log.error(
+                "a worker ended and is replaced",
+                pid=self.process.pid,
+                exit_code=self.process.exitcode,
+            )
+            return
+        (reason,) = self.report["troubles"]
+        if reason != self.refused:
+            log.error("a worker cannot run with its settings and is tried again", reason=reason)
+        self.refused = reason
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -190,7 +213,7 @@ async def _watch(slots: list[_Slot], stop: asyncio.Event, ready: Callable[[], No
             told = True
             ready()
         for slot in slots:
-            if slot.process.exitcode == BAD_SETTINGS:
+            if slot.process.exitcode == BAD_SETTINGS and not told:
                 slot.hear()
                 raise SettingsError(*slot.report["refused"])  # the others would say the same
             if stop.is_set():
@@ -199,11 +222,7 @@ async def _watch(slots: list[_Slot], stop: asyncio.Event, ready: Callable[[], No
                 log.error("a worker hangs and is killed", pid=slot.process.pid)
                 slot.kill()
             if slot.process.exitcode is not None:
-                log.error(
-                    "a worker ended and is replaced",
-                    pid=slot.process.pid,
-                    exit_code=slot.process.exitcode,
-                )
+                slot.tell_end()
                 slot.close()
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), RESTART_PAUSE)

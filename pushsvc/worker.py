@@ -19,7 +19,7 @@ from pushsvc.codes import Close
 from pushsvc.feeds.tracer import reply
 from pushsvc.node.acks import Acks
 from pushsvc.node.connections import Connections
-from pushsvc.node.drain import Drained, depart_all, drain, pause
+from pushsvc.node.drain import Drained, depart_until, drain, pause
 from pushsvc.node.feeder import Feeder, Reader
 from pushsvc.node.hub import Hub
 from pushsvc.node.membership import Membership, new_node_id
@@ -290,10 +290,9 @@ async def worker(
             deadline = time.monotonic() + ANSWER_SECONDS
             while admission.in_flight and time.monotonic() < deadline:
                 await asyncio.sleep(0.02)
-            depart_all(present())
-            await asyncio.gather(
-                connections.settled(), application.finished(publish_seconds(settings))
-            )
+            # A handshake takes several answers of Redis: some are let in after that time.
+            await depart_until(application.finished(publish_seconds(settings)), present)
+            await connections.settled()
 
         def troubles() -> list[str]:
             return ["draining"] if admission.draining else membership.troubles()

@@ -52,7 +52,9 @@ _PUBLIC_ALGORITHMS = tuple(name for name in ALGORITHMS if name not in HMAC_ALGOR
 # document that anyone can fetch is none.
 _JWK_READERS = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}
 
-_ONE_SOURCE = "set exactly one of JWT_SECRET, JWT_PUBLIC_KEY_FILE and JWT_JWKS_URL"
+_ONE_SOURCE = (
+    "set exactly one of JWT_SECRET (or JWT_SECRET_FILE), JWT_PUBLIC_KEY_FILE and JWT_JWKS_URL"
+)
 
 _log = structlog.get_logger(__name__)
 

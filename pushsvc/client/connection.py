@@ -335,7 +335,8 @@ class Client:
                 close_timeout=CLOSE_TIMEOUT,
                 ping_interval=None,  # its own would take a slow program for a dead service
                 max_size=MAX_MESSAGE,
-                ssl=self._ssl,
+                # None would be refused for wss; True is the system's authorities.
+                ssl=self._ssl or (True if self._address.startswith("wss:") else None),
             ) as self._socket:
                 try:
                     await self._read(self._socket)

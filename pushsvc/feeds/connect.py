@@ -11,8 +11,9 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from pushsvc.feeds.access import OPEN, Access, Login
-from pushsvc.feeds.cluster import Address, ClusterPipe, Slots
+from pushsvc.feeds.cluster import ClusterPipe
 from pushsvc.feeds.pipe import READING_ALL, Pipe, ServerPipe
+from pushsvc.feeds.slots import Address, Slots
 
 CONNECT_TIMEOUT: Final = 2.0
 """Seconds to wait for a connection."""
@@ -56,7 +57,7 @@ def connector(url: str, access: Access = OPEN) -> Connect:
     else:
         options["credential_provider"] = access.login
     if topology == "sentinel":
-        sentinel = _Sentinels([])  # type: ignore[no-untyped-call]
+        sentinel = Sentinels([])  # type: ignore[no-untyped-call]
         sentinel.sentinels = [
             _sentinel(host, port, access.sentinel, plain)
             for host, port in _hosts(parts.netloc, 26379)
@@ -76,12 +77,18 @@ def connector(url: str, access: Access = OPEN) -> Connect:
     return lambda timeout: ClusterPipe(slots, timeout)
 
 
-class _Sentinels(Sentinel):
+class Sentinels(Sentinel):
     """The Sentinel processes, with an error that says why none of them could help."""
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
+        """Host and port of the primary.
+
+        Raises:
+            MasterNotFoundError: nobody knows it.
+        """
         told = []
-        for place, sentinel in enumerate(self.sentinels):
+        # A copy: other lanes, which ask meanwhile, put the list in another order.
+        for sentinel in list(self.sentinels):
             try:
                 primaries: Any = await sentinel.sentinel_masters()
             except RedisError as error:
@@ -90,7 +97,8 @@ class _Sentinels(Sentinel):
             state = primaries.get(service_name)
             if state and self.check_master_state(state, service_name):
                 # Who could help is asked first the next time.
-                self.sentinels.insert(0, self.sentinels.pop(place))
+                self.sentinels.remove(sentinel)
+                self.sentinels.insert(0, sentinel)
                 return state["ip"], state["port"]
             told.append("there is none of that name that is up")
         raise MasterNotFoundError(f"Sentinel names no primary {service_name!r}: {'; '.join(told)}")

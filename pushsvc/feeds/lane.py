@@ -47,7 +47,9 @@ LONGEST_PAUSE: Final = 2.0
 
 log = structlog.get_logger("pushsvc.lane")
 
-_PASSING: Final = (AskError, BusyLoadingError, ClusterError, ReadOnlyError, TryAgainError)
+_PASSING: Final = (
+    AskError, BusyLoadingError, ClusterError, NoScriptError, ReadOnlyError, TryAgainError,
+)  # fmt: skip
 """Errors of a server that starts, fails over or moves slots: nothing was executed."""
 _LOST: Final = (RedisConnectionError, RedisTimeoutError, OSError)
 """What stands for the answer of one server of several that could not be reached."""
@@ -196,7 +198,7 @@ class Lane:
         if forgotten:
             # A restarted or promoted server has an empty script cache; NOSCRIPT means that the
             # command did nothing, so it is safe to send again.
-            await self._pipe.load(self._scripts.texts)
+            await self._pipe.everywhere([("SCRIPT", "LOAD", text) for text in self._scripts.texts])
             again = await self._pipe.execute([commands[i] for i in forgotten], tail)
             if tail is not None:
                 forgotten += [len(commands) + i for i in forgotten]

@@ -1,15 +1,17 @@
 """What a node's user must be allowed to do in Redis (ACL), and how a node finds out that it is not.
 
-A permission that is missing would else be met by whoever first needs the command, days later.
+A permission that is missing would else be met by whoever first needs the command, days later; and a
+node with a wrong password would wait for a Redis that never lets it in.
 """
 
-from typing import Final
+from collections.abc import Sequence
+from typing import Final, NamedTuple
 
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds.keys import Keys
-from pushsvc.feeds.pipe import Command, Pipe
+from pushsvc.feeds.pipe import Command, Pipe, Result
 
 _SCRIPT: Final = "return 1"
 _DIGEST: Final = "e0e1f9fabfc9d4800c877a703b823ac0578ff8db"
@@ -70,31 +72,66 @@ def probe(key: str, confirm: Command | None = None) -> list[Command]:
     ]
 
 
-async def missing(pipe: Pipe, keys: Keys, confirm: Command | None = None) -> str | None:
-    """Which permissions the user lacks: a sentence with what Redis answered, None if it has all.
+class Refusal(NamedTuple):
+    """Why Redis does not serve a node."""
+
+    text: str
+    login: bool
+    """It does not know the user, or the password is another one."""
+
+
+async def refusal(pipe: Pipe, keys: Keys, confirm: Command | None = None) -> Refusal | None:
+    """Whether Redis lets the user in and permits what a node does; every primary is asked.
 
     Args:
         pipe: to ask by; not one of a lane, which would count each misfit as an error of Redis.
         keys: the key names.
         confirm: what publishes wait with.
 
+    Returns:
+        None if nothing is refused.
+
     Raises:
         StoreUnavailable: Redis cannot be asked now.
     """
     commands = probe(keys.probe, confirm)
     try:
-        results = await pipe.execute(commands)
+        # Users are not replicated. Whether a user may do a thing is asked before whether the server
+        # serves the key, so each can be asked about the same one.
+        answers = await pipe.everywhere(commands)
+    except AuthenticationError as error:
+        return Refusal(f"Redis does not let this node in: {error}", login=True)
+    except NoPermissionError as error:
+        return Refusal(f"the user lacks permissions: {error}", login=False)
     except (RedisError, OSError) as error:
         raise StoreUnavailable(f"the store cannot be asked for permissions: {error}") from error
-    refused = [
-        (command[0], str(result))
+    for server, results in answers.items():
+        told = refused(commands, results, f"tried on the key {keys.probe} of {server}")
+        if told is not None:
+            return told
+    return None
+
+
+def refused(commands: Sequence[Command], results: Sequence[Result], where: str) -> Refusal | None:
+    """What one server refused.
+
+    Args:
+        commands: that it was sent.
+        results: what it answered.
+        where: for the text.
+    """
+    for result in results:
+        if isinstance(result, AuthenticationError):
+            return Refusal(f"Redis does not let this node in, {where}: {result}", login=True)
+    errors = {
+        command[0]: result
         for command, result in zip(commands, results, strict=True)
         if isinstance(result, NoPermissionError)
-    ]
-    if not refused:
+    }
+    if not errors:
         return None
-    names = [name for name, _ in refused]
+    names = [*errors]
     more = len(names) - _SHOWN
     named = ", ".join(names[:_SHOWN]) + (f" and {more} more" if more > 0 else "")
-    answer = refused[0][1][:200]
-    return f"the user lacks permissions, tried on the key {keys.probe}: {named}: {answer}"
+    answer = str(errors[names[0]])[:200]
+    return Refusal(f"the user lacks permissions, {where}: {named}: {answer}", login=False)

@@ -56,8 +56,15 @@ class Pipe(Protocol):
             RedisError, OSError: it is not known which of them were executed.
         """
 
-    async def load(self, scripts: Sequence[str]) -> None:
-        """Put scripts into the cache of every server that may run them."""
+    async def everywhere(self, commands: Sequence[Command]) -> dict[str, list[Result]]:
+        """Execute commands on every primary, whether or not it serves their keys.
+
+        Returns:
+            The results in order, by the servers' names.
+
+        Raises:
+            RedisError, OSError: it is not known which of them were executed.
+        """
 
     async def aclose(self) -> None:
         """Close the connections."""
@@ -65,6 +72,16 @@ class Pipe(Protocol):
 
 class _ReadsAll:
     """Adds to a connection of redis-py the reading of many answers at once."""
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the other side has closed or reset it, as far as has been heard.
+
+        redis-py takes it for connected until something is sent.
+        """
+        reader: asyncio.StreamReader = self._reader  # type: ignore[attr-defined]
+        writer: asyncio.StreamWriter = self._writer  # type: ignore[attr-defined]
+        return reader.at_eof() or writer.is_closing()
 
     async def read_all(self, count: int) -> list[Result]:
         # redis-py has no public way to read answers without a coroutine each; its versions are
@@ -137,6 +154,10 @@ class ServerPipe:
         whole = False
         try:
             async with asyncio.timeout(self._timeout):
+                if connection.is_connected and connection.has_ended:
+                    # Nothing was written on it since, so this repeats nothing.
+                    self._lost = True
+                    await connection.disconnect(nowait=True)
                 if not connection.is_connected:
                     await self._connect()
                 packed = b"".join(map(hiredis.pack_command, commands))
@@ -167,9 +188,9 @@ class ServerPipe:
             self.changes += 1
         self._address, self._lost = address, False
 
-    async def load(self, scripts: Sequence[str]) -> None:
-        """Put scripts into the server's cache."""
-        await self.execute([("SCRIPT", "LOAD", script) for script in scripts])
+    async def everywhere(self, commands: Sequence[Command]) -> dict[str, list[Result]]:
+        """Execute commands on this server."""
+        return {"the primary": await self.execute(commands)}
 
     async def aclose(self) -> None:
         """Close the connection."""

@@ -5,8 +5,8 @@ import contextlib
 import math
 import random
 import time
-from collections.abc import Callable
-from typing import Final, Protocol
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol
 
 STEP: Final = 0.1
 """Seconds between two batches."""
@@ -95,3 +95,15 @@ def depart_all(those: list[Drained]) -> None:
     """Send those elsewhere at once."""
     for each in those:
         each.depart(random.random())  # noqa: S311 - not a secret
+
+
+async def depart_until(
+    done: Coroutine[Any, Any, None], present: Callable[[], list[Drained]]
+) -> None:
+    """Send everybody elsewhere at once, and whoever comes until something is done."""
+    waiting = asyncio.create_task(done)
+    while not waiting.done():
+        depart_all(present())
+        await asyncio.wait([waiting], timeout=STEP)
+    await waiting
+    depart_all(present())

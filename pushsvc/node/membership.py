@@ -71,10 +71,12 @@ class Membership:
         self._heard_at = 0.0
         self._registered = True
         self._failing = False
+        self._deaf = False
         self._inbox: Inbox | None = None
         self._courier: asyncio.Task[None] | None = None
         self._rejoining: asyncio.Task[None] | None = None
         self._beating: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
     def fresh(self) -> bool:
         """Whether the lease is held, as far as this node's clock can tell."""
@@ -104,6 +106,9 @@ class Membership:
                 task.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await task
+        if self._keeping is not None:
+            # It has been sent already, and must not make the inbox again after the end.
+            await asyncio.wait([self._keeping])
         self._held_until = 0.0
         with contextlib.suppress(PushError):
             await self._leases.give_up(self._hub.node)
@@ -162,11 +167,10 @@ class Membership:
             await self._take(self._hub.node)
             return
         before = self._leases.live
-        # Together, in one pipeline: on a slow network the canary would else be a round trip older.
-        beat, length = await asyncio.gather(
-            self._leases.renew(self._hub.node, take=False),
-            self._inbox.beat(repr(started).encode()),
-        )
+        # Beside each other: the inbox may be on a server that hangs, and the lease is on another.
+        if self._keeping is None or self._keeping.done():
+            self._keeping = self._tasks.create_task(self._keep(self._inbox, started), name="inbox")
+        beat = await self._leases.renew(self._hub.node, take=False)
         if beat.live is None:
             await self._come_back()
             return
@@ -178,6 +182,17 @@ class Membership:
             self._hub.sweep_soon()
         if not self._registered and (self._rejoining is None or self._rejoining.done()):
             self._rejoining = self._tasks.create_task(self._rejoin(), name="rejoin")
+
+    async def _keep(self, inbox: Inbox, started: float) -> None:
+        """Send a canary through the inbox, and keep it."""
+        try:
+            length = await inbox.beat(repr(started).encode())
+        except PushError as error:
+            if not self._deaf:
+                self._deaf = True
+                log.warning("the inbox cannot be written to", error=error.detail)
+            return
+        self._deaf = False
         if length >= LAGGING:
             self._hub.sweep_soon()
 

@@ -4,6 +4,7 @@ A worker's public port is all of one kind, so this is chosen once and not for ea
 """
 
 import contextlib
+import errno
 import os
 import socket
 import ssl
@@ -74,6 +75,10 @@ class Secure:
             return self._sockets[fd].write(data)
         except ssl.SSLWantWriteError:
             raise BlockingIOError from None
+        except KeyError:
+            raise _system_error(errno.EBADF) from None
+        except ValueError:  # after ``shutdown``
+            raise _system_error(errno.EPIPE) from None
 
     def read(self, fd: int, size: int, /) -> bytes:
         """See ``Transport``.
@@ -81,7 +86,7 @@ class Secure:
         A read that has to write, and cannot, ends the connection: it is a peer that asks for new
         keys and reads nothing, and waiting for it would take a second kind of waiting.
         """
-        sock = self._sockets[fd]
+        sock = self._held(fd)
         try:
             data = sock.recv(size)
         except ssl.SSLWantReadError:
@@ -93,15 +98,27 @@ class Secure:
 
     def shutdown(self, fd: int, /) -> None:
         """See ``Transport``. What the peer still says is read as it comes, encrypted."""
-        sock = self._sockets[fd]
+        sock = self._held(fd)
         farewell(sock)
         sock.shutdown(socket.SHUT_WR)
 
     def close(self, fd: int, /) -> None:
         """See ``Transport``."""
-        sock = self._sockets.pop(fd)
+        sock = self._held(fd)
+        del self._sockets[fd]
         farewell(sock)
         sock.close()
+
+    def _held(self, fd: int) -> ssl.SSLSocket:
+        try:
+            return self._sockets[fd]
+        except KeyError:
+            raise _system_error(errno.EBADF) from None
+
+
+def _system_error(number: int) -> OSError:
+    """What the system says where there is no TLS."""
+    return OSError(number, os.strerror(number))
 
 
 def farewell(sock: ssl.SSLSocket) -> None:

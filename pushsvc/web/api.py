@@ -5,7 +5,7 @@ import contextlib
 import time
 import weakref
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import tornado.web
 from tornado.httpserver import HTTPServer
@@ -191,6 +191,7 @@ class Server(HTTPServer):
     def on_close(self, server_conn: object) -> None:
         """A connection is over, or has become a socket of the core."""
         self._open -= 1
+        self._fresh.pop(cast("Any", server_conn).stream, None)
         super().on_close(server_conn)
 
     def tick(self) -> None:

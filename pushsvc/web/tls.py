@@ -64,6 +64,13 @@ class TLSStream(SSLIOStream):
         self.close()
         return fd
 
+    def close(self, exc_info: Any = False) -> None:  # noqa: FBT002 - as its base has it
+        """Close the stream; ``exc_info`` is the error behind it, as its base has it."""
+        super().close(exc_info)
+        if self.error is not None:
+            # Their frames hold this stream, which would wait for the garbage collector.
+            self.error.__traceback__ = self.error.__context__ = None
+
     def close_fd(self) -> None:
         """Close the socket, unless it was given up."""
         if self._released:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.scripts import Scripts
 from pushsvc.protocol.feeds import mailbox
 from tests.cluster.load import Load
-from tests.support.failover import Cluster, Watched, ask, role
+from tests.support.failover import Cluster, Watched, ask, following, role
 from tests.support.nodes import Node, nodes, publisher_token, wait_until
 from tests.support.phone import Phone
 
@@ -134,6 +135,129 @@ def _serves(port: int, but: int) -> bool:
     return port != but and role(port) == "master"
 
 
+STALL = 6.0
+"""Seconds that requests may wait for a server that hangs, before it is known."""
+QUICK = 1.0
+
+
+async def test_a_primary_that_hangs_holds_up_nobody_else_once_that_is_known(
+    tmp_path: Path, prefix: str
+) -> None:
+    """It has neither the leases nor the node's inbox, but some mailboxes and another's inbox."""
+    keys, loop = Keys(prefix), asyncio.get_running_loop()
+    with (
+        Cluster(tmp_path, replicas=0, node_timeout=60_000) as cluster,
+        nodes(1, cluster.url, tmp_path, prefix=prefix, lease_seconds=4) as (node,),
+    ):
+        before = node_id(node)
+        busy = {cluster.owner(keys.nodes), cluster.owner(keys.inbox(before))}
+        victim = next(port for port in cluster.servers if port not in busy)
+        sick, well = (user_on(cluster, prefix, each) for each in (victim.__eq__, busy.__contains__))
+        other = next(
+            name
+            for name in (f"other{number}" for number in itertools.count())
+            if cluster.owner(keys.inbox(name)) == victim
+        )
+        ask(cluster.owner(keys.nodes), "ZADD", keys.nodes, round((time.time() + 60) * 1000), other)
+        listeners = keys.listeners(mailbox(well))
+        ask(cluster.owner(listeners), "HSET", listeners, f"{other}.1", "phone 1")
+        headers = {"Authorization": f"Bearer {publisher_token()}"}
+        took: list[tuple[float, float]] = []
+        """For each publish to the healthy one, when it began and how long it took."""
+        limits = httpx.Limits(max_connections=None)
+        async with httpx.AsyncClient(timeout=15, headers=headers, limits=limits) as client:
+
+            async def publish(user: str) -> int:
+                began = loop.time()
+                body = {"to": {"user": user}, "data": 1}
+                answer = await client.post(node.url + "/v1/notifications", json=body)
+                if user == well:
+                    took.append((began, loop.time() - began))
+                return answer.status_code
+
+            assert await publish(sick) == await publish(well) == 202
+            hung = loop.time()
+            os.kill(cluster.servers[victim].pid, signal.SIGSTOP)
+            try:
+                async with asyncio.TaskGroup() as tasks:
+                    while loop.time() < hung + 2 * STALL:
+                        tasks.create_task(publish(sick))
+                        tasks.create_task(publish(well))
+                        await asyncio.sleep(0.1)
+            finally:
+                os.kill(cluster.servers[victim].pid, signal.SIGCONT)
+            slow = [(began - hung, seconds) for began, seconds in took if seconds > QUICK]
+            print(f"{len(slow)} of {len(took)} took longer:", slow)  # noqa: T201 - pytest shows it
+            async with asyncio.timeout(AGAIN):
+                while await publish(sick) != 202:
+                    await asyncio.sleep(0.1)
+        assert max((began for began, _ in slow), default=0.0) < STALL
+        assert max((seconds for _, seconds in slow), default=0.0) < STALL
+        assert node.metric("pushsvc_lease_lapses_total") == 0
+        assert node_id(node) == before
+        wait_until(node.is_ready, "the node to be ready")
+        async with Phone(node, sick) as phone:
+            assert (await phone.notification())["data"] == 1
+
+
+def lease_end(port: int, prefix: str, node: str) -> float:
+    """When a node's lease ends, seconds since the epoch by Redis time; 0 without one."""
+    return float(ask(port, "ZSCORE", Keys(prefix).nodes, node) or 0) / 1000
+
+
+def test_a_node_keeps_its_lease_while_the_server_of_its_inbox_hangs(
+    tmp_path: Path, prefix: str
+) -> None:
+    keys = Keys(prefix)
+    with Cluster(tmp_path, replicas=0, node_timeout=60_000) as cluster, ExitStack() as stack:
+        leases = cluster.owner(keys.nodes)
+        while True:
+            (node,) = stack.enter_context(
+                nodes(1, cluster.url, tmp_path, prefix=prefix, lease_seconds=3)
+            )
+            before = node_id(node)
+            victim = cluster.owner(keys.inbox(before))
+            if victim != leases:
+                break
+        os.kill(cluster.servers[victim].pid, signal.SIGSTOP)
+        first = lease_end(leases, prefix, before)
+        try:
+            wait_until(lambda: not node.is_ready(), "the node to notice")
+            wait_until(
+                lambda: lease_end(leases, prefix, before) > first + STALL, "renewals", 2 * STALL
+            )
+        finally:
+            os.kill(cluster.servers[victim].pid, signal.SIGCONT)
+        wait_until(node.is_ready, "the node to be ready")
+        assert node_id(node) == before
+        assert node.metric("pushsvc_lease_lapses_total") == 0
+
+
+async def test_a_primary_that_hangs_is_replaced_like_one_that_is_dead(
+    cluster: Cluster, tmp_path: Path, prefix: str
+) -> None:
+    """And it follows when it goes on; all that time the node has been the same."""
+    with nodes(1, cluster.url, tmp_path, prefix=prefix) as (node,):
+        before = node_id(node)
+        victim = cluster.owner(Keys(prefix).nodes)
+        user = user_on(cluster, prefix, victim.__eq__)
+        node.publish(user, 1)
+        os.kill(cluster.servers[victim].pid, signal.SIGSTOP)
+        try:
+
+            def accepted() -> bool:
+                body = {"to": {"user": user}, "data": 2}
+                return node.post("/v1/notifications", body).status_code == 202
+
+            await asyncio.to_thread(wait_until, accepted, "the promoted replica", AGAIN)
+        finally:
+            os.kill(cluster.servers[victim].pid, signal.SIGCONT)
+        await asyncio.to_thread(wait_until, lambda: following(victim), "the old one to follow")
+        async with Phone(node, user) as phone:
+            assert [(await phone.notification())["data"] for _ in range(2)] == [1, 2]
+        assert node_id(node) == before
+
+
 async def test_slots_move_under_load_without_a_loss_or_a_repetition(
     cluster: Cluster, tmp_path: Path, prefix: str
 ) -> None:
@@ -157,6 +281,21 @@ async def test_slots_move_under_load_without_a_loss_or_a_repetition(
 
         await load.run(3, reshard)
         await asyncio.to_thread(check, load, [0.0], running, before)
+
+
+def test_the_first_slot_of_a_new_primary_is_served_while_it_moves(
+    cluster: Cluster, tmp_path: Path, prefix: str
+) -> None:
+    """It has no scripts, and no map of slots names it yet; the slot is the one of the leases."""
+    with nodes(1, cluster.url, tmp_path, prefix=prefix, lease_seconds=4) as (node,):
+        key, digest = Keys(prefix).nodes, Scripts().digests["lease"]
+        new = cluster.add_primary()
+        assert ask(new, "SCRIPT", "EXISTS", digest) == [0]
+        cluster.move_keys(key_slot(key.encode()), new)
+        wait_until(lambda: ask(new, "SCRIPT", "EXISTS", digest) == [1], "the lease's script", 3)
+        cluster.end_move(key_slot(key.encode()), new)
+        node.publish("ada", 1)
+        assert node.metric("pushsvc_lease_lapses_total") == 0
 
 
 async def test_each_of_a_batch_is_told_what_its_own_shard_confirmed(

@@ -265,6 +265,22 @@ def lease_of(valkey: EmbeddedServer, prefix: str) -> float:
     return max(expires for _, expires in leases)
 
 
+def test_a_quiet_node_accepts_the_first_publish_after_redis_has_been_restarted(
+    tmp_path: Path,
+) -> None:
+    with (
+        EmbeddedServer(appendonly=True) as server,
+        nodes(1, server.url, tmp_path, lease_seconds=30) as (node,),
+    ):
+        before = node_id(node)
+        for number in range(3):
+            node.publish("u1", number)
+            server.kill()
+            server.start()
+        node.publish("u1", 3)
+        assert node_id(node) == before, "the restarts were shorter than the lease"
+
+
 async def test_redis_killed_under_load_loses_nothing_that_was_accepted_with_fsync(
     tmp_path: Path,
 ) -> None:

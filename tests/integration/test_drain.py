@@ -15,11 +15,13 @@ import pytest
 from redis import Redis
 
 from pushsvc.embedded import EmbeddedServer
+from pushsvc.store import ANSWER_SECONDS
 from pushsvc.worker import STOP_SECONDS
 from tests.support.backend import problem
 from tests.support.events import Stream
 from tests.support.nodes import Node, nodes, publisher_token, token, wait_until
 from tests.support.phone import Phone
+from tests.support.proxy import Proxy
 from tests.support.raw import Ended, Raw, RawSocket, request
 from tests.support.topics import member
 
@@ -299,6 +301,46 @@ def test_a_node_whose_redis_hangs_ends_within_its_grace(tmp_path: Path) -> None:
         finally:
             os.kill(server.pid, signal.SIGCONT)
             node.stop()
+
+
+@pytest.mark.parametrize("path", ["/v1/ws?", "/v1/poll?wait=30&"])
+def test_who_is_let_in_after_redis_held_it_up_is_sent_elsewhere_too(
+    tmp_path: Path, valkey: EmbeddedServer, prefix: str, path: str
+) -> None:
+    class Asking(RawSocket):
+        def __init__(self) -> None:
+            Raw.__init__(self, node)
+            auth = {"Authorization": f"Bearer {token('u1')}"}
+            self._ticket = node.post("/v1/tickets", headers=auth).json()["ticket"]
+
+        def ask(self, path: str) -> None:
+            target = f"{path}ticket={self._ticket}"
+            self.send(request(target=target, headers={"Authorization": None}))
+
+    with Proxy(valkey.port) as proxy:
+        node = Node(proxy.url, tmp_path, prefix=prefix, drain_seconds=0, lease_seconds=30)
+        try:
+            node.start()
+            with Asking() as first:  # the scripts are loaded with it
+                first.ask("/v1/ws?")
+                assert first.answer().status_code == 101
+            with Asking() as late:
+                # Two answers, for the ticket and for the connection, each of them in time.
+                proxy.delay = 0.42 * ANSWER_SECONDS
+                late.ask(path)
+                httpx.get(f"{node.url}/client.js")  # behind it
+                begin_to_drain(node)
+                answer = late.answer()
+                if answer.status_code == 101:
+                    assert late.message()["type"] == "welcome"
+                    closed_with_4001(late)
+                else:
+                    assert answer.json()["messages"] == []
+                proxy.delay = 0.0
+                assert ended(node) == 0
+        finally:
+            node.stop()
+        node.check_log()
 
 
 # --- the age -------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from websockets.exceptions import InvalidStatus
 from pushsvc.embedded import EmbeddedServer
 from tests.support import acl
 from tests.support.certificates import Authority
-from tests.support.failover import free_port
+from tests.support.failover import Cluster, free_port
 from tests.support.nodes import Node, wait_until
 from tests.support.phone import Phone
 
@@ -80,6 +80,7 @@ async def test_the_documented_user_is_enough_and_has_no_other_keys(
         other = Node(url, tmp_path, prefix="pushy")
         line = ended(other)
         assert "PUSHSVC_REDIS_URL: the user lacks permissions, tried on the key pushy:probe" in line
+        assert "of the primary: " in line
     assert {entry["reason"] for entry in client.acl_log()} == {"key"}
     with redis.Redis.from_url(url) as user:
         for command in (("KEYS", "*"), ("FLUSHALL",), ("CONFIG", "GET", "*"), ("GET", "other"),
@@ -156,6 +157,57 @@ def test_files_that_cannot_be_used_stop_the_start(tmp_path: Path) -> None:
     for variable, settings in files.items():
         line = ended(Node("rediss://127.0.0.1:1", tmp_path, **settings))
         assert f"Error: {variable}: {tmp_path}" in line
+
+
+@pytest.mark.parametrize("place", ["alone", "sentinel", "cluster"], indirect=True)
+def test_a_password_that_is_not_the_users_stops_the_start(
+    place: Callable[..., Node], tmp_path: Path
+) -> None:
+    wrong = tmp_path / "wrong"
+    wrong.write_text("not the password")
+    line = ended(place(redis_password_file=wrong))
+    assert "PUSHSVC_REDIS_PASSWORD_FILE: Redis does not let this node in" in line
+    assert "invalid username-password pair" in line
+
+
+def test_a_redis_that_wants_a_password_stops_a_node_without_one(
+    guarded: Guarded, tmp_path: Path
+) -> None:
+    server, client = guarded
+    acl.give(client, acl.documented())
+    client.execute_command("ACL", "SETUSER", "default", "resetpass", ">secret")
+    line = ended(Node(server.url, tmp_path))
+    assert "PUSHSVC_REDIS_URL: Redis does not let this node in" in line
+    assert "Authentication required" in line
+
+
+def test_a_user_that_one_primary_of_a_cluster_does_not_know_stops_the_start(
+    tmp_path: Path,
+) -> None:
+    """It is not the one that serves the key that is tried."""
+    with Cluster(tmp_path, primaries=2, replicas=0) as cluster:
+        clients: dict[int, Any] = {port: redis.Redis(port=port) for port in cluster.servers}
+        for client in clients.values():
+            acl.give(client, acl.documented())
+            acl.give(client, acl.addition("a Cluster"))
+        odd = next(port for port in clients if port != cluster.owner("push:probe"))
+        password = tmp_path / "password"
+        password.write_text(acl.PASSWORD)
+        login: dict[str, Any] = {"redis_username": acl.USER, "redis_password_file": password}
+        where = f"tried on the key push:probe of 127.0.0.1:{odd}"
+        for lacks, told in {
+            "-xrevrange": f"USERNAME: the user lacks permissions, {where}: XREVRANGE: ",
+            "off": f"PASSWORD_FILE: Redis does not let this node in, {where}: invalid username",
+        }.items():
+            clients[odd].execute_command("ACL", "SETUSER", acl.USER, lacks)
+            assert told in ended(Node(cluster.url, tmp_path, prefix="push", **login))
+        for client in clients.values():
+            client.execute_command("ACL", "SETUSER", acl.USER, "on", "-cluster|slots")
+        line = ended(Node(cluster.url, tmp_path, prefix="push", **login))
+        assert "PUSHSVC_REDIS_USERNAME: the user lacks permissions: " in line
+        assert "cluster|slots" in line
+        for client in clients.values():
+            client.close()
 
 
 # --- TLS -----------------------------------------------------------------------------------------

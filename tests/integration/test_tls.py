@@ -154,6 +154,21 @@ def test_the_command_line_trusts_the_authority_that_openssl_is_told_of(
     assert "Traceback" not in done.stderr
 
 
+def test_listening_takes_the_authorities_of_the_system(
+    node: Node, authority: Authority, user: str
+) -> None:
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("PUSHSVC_")}
+    environ |= {"USER_TOKEN": token(user), "PUSH_URL": node.url}
+    sent = node.publish(user, "hi")
+    done = subprocess.run(
+        [sys.executable, "-m", "pushsvc", "listen", "--count", "1"],
+        env=environ | {"SSL_CERT_FILE": str(authority.file)},
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+    assert sent in done.stdout
+
+
 def test_only_current_versions_and_http_1_are_spoken(node: Node, authority: Authority) -> None:
     for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
         context = authority.context()
@@ -364,6 +379,54 @@ def test_connections_leave_no_descriptor_behind(node: Node, user: str) -> None:
     before = process.num_fds()
     some(200)
     wait_until(lambda: process.num_fds() <= before, "the descriptors to be closed")
+
+
+def test_handshakes_that_fail_leave_neither_descriptors_nor_memory(node: Node) -> None:
+    process = psutil.Process(node.process.pid)
+
+    def hello(peer: Peer) -> bytes:
+        with suppress(ssl.SSLWantReadError):
+            peer.tls.do_handshake()
+        return peer.outgoing.read()
+
+    def flood(count: int) -> None:
+        for number in range(count):
+            with Peer(node) as peer:
+                first = hello(peer)
+                kind = number % 5
+                if kind == 0:  # gone behind its first word
+                    peer.socket.sendall(first)
+                elif kind == 1:  # and before the end of it
+                    peer.socket.sendall(first[:50])
+                elif kind == 2:  # gone with a reset, when the answer is there
+                    peer.socket.sendall(first)
+                    peer.socket.recv(1)
+                else:
+                    peer.socket.sendall(os.urandom(200) if kind == 3 else b"GET / HTTP/1.1\r\n\r\n")
+                    while not _ended(peer.socket):
+                        pass
+
+    wait_until(lambda: node.metric("pushsvc_connections") == 0, "those before to be gone")
+    flood(200)
+    descriptors, memory = process.num_fds(), process.memory_info().rss
+    flood(400)
+    wait_until(lambda: process.num_fds() <= descriptors, "the descriptors to be closed")
+    # What OpenSSL holds for one connection is some 50 kB.
+    assert process.memory_info().rss - memory < 4 << 20
+
+
+def test_looking_whether_the_port_is_open_leaves_no_memory(node: Node) -> None:
+    """What holds itself in a cycle would wait for the rare look of the garbage collector."""
+    process = psutil.Process(node.process.pid)
+
+    def look(count: int) -> None:
+        for _ in range(count):
+            socket.create_connection(("127.0.0.1", node.port)).close()
+
+    look(500)
+    before = process.memory_info().rss
+    look(2000)
+    assert process.memory_info().rss - before < 4 << 20  # it was 11 MB
 
 
 # --- the end -------------------------------------------------------------------------------------

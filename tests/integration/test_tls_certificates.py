@@ -2,17 +2,20 @@
 
 import os
 import shutil
+import signal
 import ssl
 import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
 
+import httpx
+import psutil
 import pytest
 
 from pushsvc.embedded import EmbeddedServer
-from tests.support.certificates import Authority
-from tests.support.nodes import SECRET, Node, wait_until
+from tests.support.certificates import P256, UNKNOWN_CURVE, Authority, change
+from tests.support.nodes import SECRET, Node, wait_until, workers
 from tests.support.raw import Raw, RawSocket
 
 EXPIRES = "pushsvc_tls_certificate_expires_timestamp_seconds"
@@ -67,12 +70,15 @@ def test_a_renewed_secret_is_shown_to_new_connections_and_the_old_ones_live_on(
 
         # A pair that cannot be used changes nothing.
         second, expires = shown(node), node.metric(EXPIRES)
-        (mount / "..2" / "tls.crt").write_text("nonsense")
+        change(mount / "..2" / "tls.crt", P256, UNKNOWN_CURVE)
         wait_until(lambda: "the old one stays" in node.log(), "a warning")
+        assert shown(node) == second
+        (mount / "..2" / "tls.crt").write_text("nonsense")
+        wait_until(lambda: node.log().count("the old one stays") >= 2, "another warning")
         assert shown(node) == second
         assert node.metric(EXPIRES) == expires
         (mount / "..2" / "tls.key").unlink()
-        wait_until(lambda: node.log().count("the old one stays") >= 2, "another warning")
+        wait_until(lambda: node.log().count("the old one stays") >= 3, "a third warning")
         assert shown(node) == second
 
         # And the next good one is taken.
@@ -119,3 +125,43 @@ def test_a_key_of_another_certificate_stops_the_start_with_one_line(
     (line,) = done.stderr.strip().splitlines()
     assert "PUSHSVC_TLS_KEY_FILE: " in line
     assert "is not the key of the first certificate" in line
+
+
+def test_a_worker_that_finds_bad_files_is_started_again_until_they_are_good(
+    valkey: EmbeddedServer, authority: Authority, tmp_path: Path, prefix: str, user: str
+) -> None:
+    def troubles() -> str:
+        return str(httpx.get(f"{node.admin_url}/readyz", timeout=5).json()["troubles"])
+
+    def tries() -> int:
+        children = psutil.Process(node.process.pid).children(recursive=True)
+        seen.update(child.pid for child in children)
+        return len(seen)
+
+    certificate, key = authority.issue(tmp_path)
+    (tmp_path / "other").mkdir()
+    _, other = authority.issue(tmp_path / "other")
+    with Node(
+        valkey.url, tmp_path, prefix=prefix, tls=authority.context(), workers=2,
+        tls_cert_file=certificate, tls_key_file=key,
+    ) as node:  # fmt: skip
+        kept = tmp_path / "kept"
+        shutil.copy(key, kept)
+        shutil.copy(other, key)
+        left, killed = workers(node)
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: "PUSHSVC_TLS_KEY_FILE" in troubles(), "the reason to be told")
+        seen: set[int] = set()
+        before = tries()
+        wait_until(lambda: tries() >= before + 2, "it to be tried again")
+        assert workers(node) == [left]
+        with RawSocket(node, user) as raw:  # the other one serves on
+            raw.pong()
+        lines = [each for each in node.log_lines() if "cannot run with its settings" in str(each)]
+        (line,) = lines
+        assert line["level"] == "error"
+        assert "is not the key of the first certificate" in line["reason"]
+
+        shutil.copy(kept, key)
+        wait_until(node.is_ready, "both workers to be ready")
+        assert len(workers(node)) == 2

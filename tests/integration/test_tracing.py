@@ -209,6 +209,44 @@ async def test_a_batch_is_one_span_however_many_it_publishes(
     assert published.attributes["messaging.batch.message_count"] == 10
 
 
+@pytest.mark.parametrize(
+    ("mode", "status"),
+    [("json", 413), ("x-ndjson", 202), ("cloudevents+json", 413), ("cloudevents-batch+json", 413)],
+)
+async def test_what_is_refused_is_a_span_with_an_error(
+    pair: list[Node], collector: Collector, user: str, mode: str, status: int
+) -> None:
+    trace, traceparent = context()
+    data = "x" * 100_000
+    body: object = {"to": {"user": user}, "data": data}
+    if mode.startswith("cloudevents"):
+        body = {
+            "specversion": "1.0", "id": "1", "source": f"/{user}", "type": "t",
+            "pushuser": user, "data": data,
+        }  # fmt: skip
+    if "batch" in mode:
+        body = [body]
+    path = "/v1/notifications/batch" if mode == "x-ndjson" else "/v1/notifications"
+    headers = {"traceparent": traceparent, "Content-Type": f"application/{mode}"}
+    answer = pair[0].post(path, body, headers=headers)
+    assert answer.status_code == status, answer.text
+    (published,) = await asyncio.to_thread(collector.spans, trace, "publish")
+    assert published.error
+
+
+async def test_a_key_that_was_used_for_another_body_ends_the_span_too(
+    pair: list[Node], collector: Collector, user: str
+) -> None:
+    trace, traceparent = context()
+    headers = {"traceparent": traceparent, "Idempotency-Key": user}
+    note = {"to": {"user": user}, "data": 1}
+    for body, status in ((note, 202), (note | {"data": 2}, 422)):
+        answer = pair[0].post("/v1/notifications", body, headers=headers)
+        assert answer.status_code == status, answer.text
+    spans = await asyncio.to_thread(collector.spans, trace, "publish", "publish")
+    assert sorted(span.error for span in spans) == [False, True]
+
+
 @pytest.mark.parametrize("binary", [True, False])
 async def test_a_cloudevent_brings_its_own_trace(
     pair: list[Node], collector: Collector, user: str, *, binary: bool

@@ -16,6 +16,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
+P256 = bytes.fromhex("06082a8648ce3d030107")
+"""The curve of the keys, as it is written in a certificate."""
+UNKNOWN_CURVE = bytes.fromhex("06082a8648ce3d030001")
+
 Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
 
@@ -26,6 +30,14 @@ def _name(text: str) -> x509.Name:
 def write_key(path: Path, key: Key, passphrase: bytes | None = None) -> None:
     hidden = BestAvailableEncryption(passphrase) if passphrase else NoEncryption()
     path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, hidden))
+
+
+def change(certificate: Path, old: bytes, new: bytes) -> None:
+    """Have the first certificate of a file say something else; its signature is wrong then."""
+    leaf, *chain = x509.load_pem_x509_certificates(certificate.read_bytes())
+    der = leaf.public_bytes(Encoding.DER)
+    changed = x509.load_der_x509_certificate(der.replace(old, new))
+    certificate.write_bytes(b"".join(each.public_bytes(Encoding.PEM) for each in [changed, *chain]))
 
 
 class Authority:

@@ -183,12 +183,22 @@ def _answers(port: int) -> bool:
 
 
 class Cluster:
-    """A Cluster of some primaries, with so many replicas each."""
+    """A Cluster of some primaries, with so many replicas each.
 
-    def __init__(self, directory: Path, primaries: int = 3, replicas: int = 1) -> None:
+    Args:
+        directory: for its data.
+        primaries: how many.
+        replicas: of each primary.
+        node_timeout: milliseconds after which its servers take one of them for dead.
+    """
+
+    def __init__(
+        self, directory: Path, primaries: int = 3, replicas: int = 1, node_timeout: int = 1000
+    ) -> None:
         self._directory = directory
         self._primaries = primaries
         self._replicas = replicas
+        self._node_timeout = node_timeout
         self._stack = ExitStack()
         self.servers: dict[int, EmbeddedServer] = {}
 
@@ -250,14 +260,30 @@ class Cluster:
                     return server
         raise AssertionError(f"{primary} has no replica")
 
+    def add_primary(self) -> int:
+        """Start a further primary, which serves nothing yet; its port."""
+        known = next(iter(self.servers))
+        port = self._serve()
+        ask(port, "CLUSTER", "MEET", "127.0.0.1", known)
+        wait_until(self._met, "the new server to be met", FORMING)
+        return port
+
     def move(self, slot: int, to: int) -> None:
         """Move a slot key by key, as ``--cluster reshard`` does."""
+        self.move_keys(slot, to)
+        self.end_move(slot, to)
+
+    def move_keys(self, slot: int, to: int) -> None:
+        """All of a move but its end."""
         source = self.owner_of(slot)
         ask(to, "CLUSTER", "SETSLOT", slot, "IMPORTING", ask(source, "CLUSTER", "MYID"))
         ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", ask(to, "CLUSTER", "MYID"))
         while keys := ask(source, "CLUSTER", "GETKEYSINSLOT", slot, 10):
             ask(source, "MIGRATE", "127.0.0.1", to, "", 0, 5000, "KEYS", *keys)
-        for port in (to, source):
+
+    def end_move(self, slot: int, to: int) -> None:
+        """Say whose the slot is now."""
+        for port in (to, self.owner_of(slot)):
             ask(port, "CLUSTER", "SETSLOT", slot, "NODE", ask(to, "CLUSTER", "MYID"))
 
     def _met(self) -> bool:
@@ -272,7 +298,8 @@ class Cluster:
             self._directory / f"server-{port}",
             port,
             extra=(
-                *QUICK, "--cluster-enabled", "yes", "--cluster-node-timeout", "1000",
+                *QUICK, "--cluster-enabled", "yes",
+                "--cluster-node-timeout", str(self._node_timeout),
                 "--cluster-replica-validity-factor", "0", "--cluster-allow-replica-migration", "no",
             ),
         )  # fmt: skip

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 import httpx
+import psutil
 
 from pushsvc.auth.tokens import mint
 from tests.support import acl
@@ -204,6 +205,21 @@ class Node:
         assert answer.status_code == 202, answer.text
         notification_id: str = answer.json()["id"]
         return notification_id
+
+
+def workers(node: Node) -> list[int]:
+    """The process ids of the workers, by what they listen to."""
+    found = []
+    for child in psutil.Process(node.process.pid).children(recursive=True):
+        try:
+            if any(
+                c.laddr.port == node.port and c.status == psutil.CONN_LISTEN
+                for c in child.net_connections("tcp")
+            ):
+                found.append(child.pid)
+        except psutil.NoSuchProcess:
+            continue
+    return found
 
 
 @contextmanager

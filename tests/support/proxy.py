@@ -31,6 +31,7 @@ class Proxy:
         self.cut_after = b""
         """Bytes of a request: they pass, and the connection is reset instead of the answer."""
         self.cuts = 0
+        self._links: set[_Link] = set()
 
     @property
     def url(self) -> str:
@@ -42,6 +43,15 @@ class Proxy:
 
     def flow(self) -> None:
         self._loop.call_soon_threadsafe(self._flowing.set)
+
+    def reset(self) -> None:
+        """Reset every connection; returns once that is done."""
+
+        async def reset_all() -> None:
+            for link in self._links:
+                link.reset()
+
+        asyncio.run_coroutine_threadsafe(reset_all(), self._loop).result()
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -71,6 +81,7 @@ class Proxy:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             behind, before = await asyncio.open_connection("127.0.0.1", self._target)
             link = _Link(self, writer)
+            self._links.add(link)
             try:
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(link.carry(reader, before, self._flowing, there=True))
@@ -78,6 +89,7 @@ class Proxy:
             except* (OSError, _CutError):
                 pass
             finally:
+                self._links.discard(link)
                 before.close()
                 writer.close()
 
@@ -122,15 +134,16 @@ class _Link:
                 if there:
                     self._doomed |= bool(self._proxy.cut_after) and self._proxy.cut_after in data
                 elif self._doomed:
-                    self._reset()
+                    self._proxy.cuts += 1
+                    self.reset()
+                    raise _CutError
                 writer.write(data)
                 await writer.drain()
             taking.cancel()
             writer.write_eof()
 
-    def _reset(self) -> None:
-        self._proxy.cuts += 1
+    def reset(self) -> None:
+        """End the connection without a close."""
         peer: socket.socket = self._node.get_extra_info("socket")
         peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self._node.transport.abort()
-        raise _CutError

@@ -7,25 +7,32 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterDownError, MovedError, ResponseError
+from redis.exceptions import (
+    AskError,
+    AuthenticationError,
+    ClusterDownError,
+    MovedError,
+    ResponseError,
+)
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from pushsvc.embedded import EmbeddedServer
 from pushsvc.feeds import cluster as module
-from pushsvc.feeds.cluster import (
-    PAUSE,
-    Address,
-    ClusterPipe,
-    Owners,
-    Slots,
-    batches,
-    owners_of,
-    slot_of,
-    target,
-)
+from pushsvc.feeds import shard
+from pushsvc.feeds.cluster import KEEP_SECONDS, ClusterPipe, batches, slot_of
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.permissions import probe
 from pushsvc.feeds.pipe import Command, Result
+from pushsvc.feeds.slots import (
+    FAILED_MAP_SECONDS,
+    MAP_PAUSE,
+    MAP_SECONDS,
+    Address,
+    Owners,
+    Slots,
+    owners_of,
+    target,
+)
 from tests.support.failover import ask
 
 A, B, C = ("10.0.0.1", 6379), ("10.0.0.2", 6379), ("10.0.0.3", 6379)
@@ -119,10 +126,14 @@ class Server:
     async def execute(self, commands: Any, tail: Command | None = None) -> list[Result]:
         await asyncio.sleep(0)
         fleet, address = self.fleet, self.address
-        if address in fleet.dead:
-            raise RedisConnectionError(f"{address} is dead")
         if commands[0] == ("CLUSTER", "SLOTS"):
-            fleet.maps += 1
+            fleet.asked.append(address)
+        if address in fleet.dead:
+            fleet.tried += [(address, command[0]) for command in commands]
+            raise RedisConnectionError(f"{address} is dead")
+        if fleet.stranger:
+            raise AuthenticationError("WRONGPASS")
+        if commands[0] == ("CLUSTER", "SLOTS"):
             return [
                 [[first, last, [host.encode(), port]] for first, last, (host, port) in fleet.map]
             ]
@@ -148,16 +159,23 @@ class Fleet:
         """Every server says that another one serves whatever it is asked for."""
         self.asks: dict[int, Address] = {}
         self.dead: set[Address] = set()
+        self.tried: list[tuple[Address, str]] = []
+        """What dead servers were sent."""
+        self.stranger = False
+        """Nobody is let in."""
         self.sent: dict[Address, list[Command]] = {}
         self.closed: list[Address] = []
-        self.maps = 0
+        self.asked: list[Address] = []
+        """Who was asked for the map."""
         self.now = 1000.0
         self.slots = Slots([A, B], lambda address, _: Server(self, address), lambda: self.now)  # type: ignore[arg-type,return-value]
         self.pipe = ClusterPipe(self.slots, 1.0, lambda: self.now)
 
     def answer(self, server: Server, command: Command, asking: bool) -> Result:  # noqa: FBT001 - a fact
-        slot = slot_of(command) or 0
-        owner = next((at for _, last, at in self.map if slot <= last), None)
+        slot = slot_of(command)
+        if slot is None:
+            return b"OK"
+        owner = next((at for first, last, at in self.map if first <= slot <= last), None)
         if owner is None:
             return ClusterDownError("Hash slot not served")
         if self.confused:
@@ -189,7 +207,7 @@ MIXED: list[Command] = [("SET", LOW, 1), ("SET", HIGH, 2), ("SET", LOW, 3), ("SE
 async def test_results_come_in_order_with_what_the_tail_of_each_server_said(fleet: Fleet) -> None:
     assert await fleet.pipe.execute(MIXED, ("WAIT",)) == [1, 2, 3, 4, A, B, A, B]
     assert await fleet.pipe.execute(MIXED) == [1, 2, 3, 4]
-    assert fleet.maps == 1
+    assert len(fleet.asked) == 1
 
 
 async def test_what_has_moved_is_sent_on_in_order_and_the_map_is_read_again(fleet: Fleet) -> None:
@@ -203,7 +221,7 @@ async def test_what_has_moved_is_sent_on_in_order_and_the_map_is_read_again(flee
     assert await fleet.pipe.execute(MIXED) == [1, 2, 3, 4]
     assert [value for _, _, value in fleet.sent[B]] == [1, 2, 3, 4]
     assert A not in fleet.sent
-    assert fleet.maps == 2
+    assert len(fleet.asked) == 2
     assert fleet.pipe.changes == 0, "nobody was promoted"
 
 
@@ -235,8 +253,81 @@ async def test_a_dead_server_fails_its_own_commands_and_for_a_moment_is_not_trie
         assert [isinstance(each, RedisConnectionError) for each in answers] == [True, False] * 4
     assert "a moment ago" in str(answers[0])
     fleet.dead.clear()
-    fleet.now += PAUSE
-    assert await fleet.pipe.execute(MIXED) == [1, 2, 3, 4]
+    await answered(fleet)
+    await fleet.pipe.aclose()
+
+
+async def test_whether_a_dead_server_answers_again_is_not_found_out_by_commands(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(shard, "LONGEST_PAUSE", 0.001)
+    await fleet.pipe.execute(MIXED)
+    fleet.dead.add(A)
+    await fleet.pipe.execute(MIXED)
+    fleet.tried.clear()
+    async with asyncio.timeout(5):
+        while fleet.tried.count((A, "PING")) < 3:
+            assert (await fleet.pipe.execute(MIXED))[1::2] == [2, 4]
+    fleet.dead.clear()
+    fleet.sent.clear()
+    await answered(fleet)
+    assert (A, "SET") not in fleet.tried
+    assert fleet.sent[A][0] == ("PING",)
+    await fleet.pipe.aclose()
+
+
+async def answered(fleet: Fleet) -> None:
+    """Wait until all servers execute what they are sent."""
+    async with asyncio.timeout(5):
+        while await fleet.pipe.execute(MIXED) != [1, 2, 3, 4]:
+            await asyncio.sleep(0.001)
+
+
+async def test_who_fails_is_not_asked_for_the_map_before_who_answers(fleet: Fleet) -> None:
+    """Not even though each answer says that something is wrong, and each map is a good one."""
+    await fleet.pipe.execute(MIXED)
+    fleet.dead.add(A)
+    fleet.map = [(0, 8191, A), (SLOTS - 1, SLOTS - 1, B)]
+    await fleet.pipe.execute(MIXED)
+    fleet.asked.clear()
+    for _ in range(3):
+        fleet.now += MAP_PAUSE
+        answers = await fleet.pipe.execute(MIXED)
+        assert isinstance(answers[1], ClusterDownError)
+    assert fleet.asked == [B, B, B]
+    await fleet.pipe.aclose()
+
+
+async def test_while_a_server_fails_the_map_is_read_more_often(fleet: Fleet) -> None:
+    """The one that is promoted in its place may be found before anybody asks the failed one."""
+    await fleet.pipe.execute(MIXED)
+    fleet.dead.add(A)
+    await fleet.pipe.execute(MIXED)
+    fleet.now += MAP_PAUSE
+    await fleet.pipe.execute(MIXED)
+    fleet.asked.clear()
+    fleet.now += FAILED_MAP_SECONDS
+    await fleet.pipe.execute(MIXED)
+    await fleet.pipe.aclose()
+    assert fleet.asked == [B]
+
+
+async def test_scripts_come_to_a_server_to_which_the_first_slot_is_moving(fleet: Fleet) -> None:
+    fleet.asks[key_slot(LOW.encode())] = C
+    for _ in range(2):
+        assert await fleet.pipe.execute(MIXED) == [1, 2, 3, 4]
+        assert (await fleet.pipe.everywhere([("SCRIPT", "LOAD", "x")])).keys() == {
+            "10.0.0.1:6379", "10.0.0.2:6379", "10.0.0.3:6379",
+        }  # fmt: skip
+    assert C not in fleet.closed
+
+
+async def test_a_server_that_lets_nobody_in_says_so_though_another_is_dead(fleet: Fleet) -> None:
+    fleet.dead.add(B)
+    fleet.stranger = True
+    with pytest.raises(AuthenticationError, match="WRONGPASS"):
+        await fleet.pipe.execute(MIXED)
 
 
 async def test_a_promoted_server_is_found_and_its_predecessor_left(fleet: Fleet) -> None:
@@ -248,14 +339,16 @@ async def test_a_promoted_server_is_found_and_its_predecessor_left(fleet: Fleet)
     fleet.now += 1
     assert await fleet.pipe.execute(MIXED, ("WAIT",)) == [1, 2, 3, 4, C, B, C, B]
     assert fleet.pipe.changes == 1
+    fleet.now += 2 * KEEP_SECONDS
     await fleet.pipe.execute(MIXED)
     assert A in fleet.closed
+    assert fleet.pipe.changes == 1
 
 
 async def test_the_map_is_read_now_and_then_though_nothing_contradicts_it(fleet: Fleet) -> None:
     await fleet.pipe.execute(MIXED)
     fleet.map = [(0, 8191, A), (8192, SLOTS - 1, C)]
-    fleet.now += module.MAP_SECONDS
+    fleet.now += MAP_SECONDS
     await fleet.pipe.execute([("GET", LOW)])
     await fleet.pipe.aclose()
     assert fleet.pipe.changes == 1

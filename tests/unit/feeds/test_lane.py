@@ -80,6 +80,15 @@ async def test_more_than_the_queue_holds_is_refused_and_not_half_taken(
     await lane.aclose()
 
 
+async def test_a_script_that_its_server_still_lacks_may_be_called_again(
+    valkey: EmbeddedServer, prefix: str
+) -> None:
+    lane = lane_to(valkey.url)
+    with pytest.raises(StoreUnavailable):
+        await lane.one("EVALSHA", "0" * 40, 1, prefix)
+    await lane.aclose()
+
+
 async def test_a_caller_that_gave_up_does_not_disturb_the_others(
     valkey: EmbeddedServer, prefix: str
 ) -> None:

@@ -1,5 +1,6 @@
 """What a pipe to a real server notices about it."""
 
+import asyncio
 import time
 
 import pytest
@@ -9,6 +10,7 @@ from redis.exceptions import ResponseError
 from pushsvc.embedded import EmbeddedServer
 from pushsvc.feeds.connect import connector
 from tests.support.failover import ask
+from tests.support.proxy import Proxy
 
 
 async def test_a_server_that_is_no_cluster_is_an_error_that_says_so(valkey: EmbeddedServer) -> None:
@@ -44,4 +46,39 @@ async def test_a_connection_that_broke_is_a_change_once_it_is_back() -> None:
             except (RedisConnectionError, ResponseError, OSError):
                 continue
         assert pipe.changes == 1
+        await pipe.aclose()
+
+
+async def test_a_connection_that_the_server_closed_is_left_before_anything_is_written() -> None:
+    """So that a command that was never sent fails nobody."""
+    with EmbeddedServer() as server:
+        pipe = connector(server.url)(2)
+        await pipe.execute([("PING",)])
+        for restart in (1, 2):
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            assert await pipe.execute([("INCR", "n")]) == [1]
+            assert pipe.changes == restart, "what was written before may be lost"
+        await pipe.aclose()
+
+
+async def test_a_connection_that_was_reset_is_left_likewise() -> None:
+    with EmbeddedServer() as server, Proxy(server.port) as proxy:
+        pipe = connector(proxy.url)(2)
+        await pipe.execute([("PING",)])
+        await asyncio.to_thread(proxy.reset)
+        assert await pipe.execute([("INCR", "n")]) == [1]
+        assert pipe.changes == 1
+        await pipe.aclose()
+
+
+async def test_what_was_written_before_the_connection_ended_is_not_repeated() -> None:
+    with EmbeddedServer() as server, Proxy(server.port) as proxy:
+        pipe = connector(proxy.url)(2)
+        await pipe.execute([("PING",)])
+        proxy.cut_after = b"INCR"
+        with pytest.raises((RedisConnectionError, OSError)):
+            await pipe.execute([("INCR", "n")])
+        proxy.cut_after = b""
+        assert await pipe.execute([("GET", "n")]) == [b"1"]
         await pipe.aclose()

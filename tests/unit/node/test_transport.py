@@ -6,12 +6,13 @@ import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
-from pushsvc.node.transport import Secure
+from pushsvc.node.transport import PLAIN, Secure
 from tests.support.certificates import Authority
 
 RECORD = 16 * 1024
@@ -43,7 +44,7 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
         peer.settimeout(5)
         fd = transport.hold(held)
         yield Pair(transport, fd, peer)
-        with suppress(KeyError):
+        with suppress(OSError):
             transport.close(fd)
 
 
@@ -85,8 +86,24 @@ def test_after_the_last_word_the_peer_is_read_to_its_end(pair: Pair) -> None:
     socket.socket.shutdown(pair.peer, socket.SHUT_WR)
     while pair.transport.read(pair.fd, 1 << 16):
         pass
-    with pytest.raises(ValueError, match="closed or unwrapped"):
+    with pytest.raises(BrokenPipeError):
         pair.transport.write(pair.fd, b"never in the clear")
+
+
+def test_what_is_done_to_a_closed_socket_is_an_error_of_the_system_as_without_tls(
+    pair: Pair,
+) -> None:
+    pair.transport.close(pair.fd)
+    for transport, fd in ((pair.transport, pair.fd), (pair.transport, -1), (PLAIN, -1)):
+        for do in (
+            partial(transport.write, fd, b"x"),
+            partial(transport.read, fd, 1),
+            partial(transport.close, fd),
+        ):
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                do()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        pair.transport.shutdown(pair.fd)
 
 
 def test_a_peer_that_speaks_no_tls_is_lost(pair: Pair) -> None:

@@ -1,10 +1,17 @@
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    PublicFormat,
+    load_pem_private_key,
+)
+from structlog.testing import capture_logs
 
+from pushsvc.web import certificates as module
 from pushsvc.web.certificates import CertificateError, Certificates, load
-from tests.support.certificates import Authority, write_key
+from tests.support.certificates import P256, UNKNOWN_CURVE, Authority, change, write_key
 
 
 @pytest.fixture
@@ -57,6 +64,48 @@ def test_a_certificate_that_openssl_does_not_take_is_refused(
 ) -> None:
     certificate, key = authority.issue(tmp_path, weak=True)
     assert "is refused by OpenSSL: EE_KEY_TOO_SMALL" in refused(certificate, key)
+
+
+def test_a_certificate_with_a_key_of_an_unknown_kind_or_none_is_refused(
+    authority: Authority, tmp_path: Path
+) -> None:
+    certificate, key = authority.issue(tmp_path)
+    change(certificate, P256, UNKNOWN_CURVE)
+    assert refused(certificate, key) == (
+        "TLS_CERT_FILE: 'tls.crt' has a public key of a kind that cannot be used: issue it for an "
+        "RSA or a P-256 key"
+    )
+    certificate, key = authority.issue(tmp_path)
+    private = load_pem_private_key(key.read_bytes(), None)
+    assert isinstance(private, ec.EllipticCurvePrivateKey)
+    point = private.public_key().public_bytes(Encoding.X962, PublicFormat.UncompressedPoint)
+    change(certificate, point, point[:1] + bytes(64))
+    assert "has a public key of a kind that cannot be used" in refused(certificate, key)
+
+
+def test_no_look_at_the_files_is_an_error(
+    authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate, key = authority.issue(tmp_path)
+    certificates = Certificates(certificate, key)
+    first = certificates.context
+
+    def unforeseen(*_: Path) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(module, "load", unforeseen)
+    authority.issue(tmp_path)
+    with capture_logs() as lines:
+        for _ in range(3):
+            certificates.tick()
+    assert certificates.context is first
+    (line,) = lines
+    assert (line["log_level"], line["exc_info"]) == ("error", True)
+    monkeypatch.undo()
+    authority.issue(tmp_path)
+    for _ in range(2):
+        certificates.tick()
+    assert certificates.context is not first
 
 
 def test_files_are_read_again_once_they_have_come_to_rest(
