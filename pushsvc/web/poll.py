@@ -3,8 +3,11 @@
 import asyncio
 import contextlib
 import re
+import select
 import time
 from typing import Any, ClassVar, Final
+
+from tornado.iostream import IOStream
 
 from pushsvc import metrics
 from pushsvc.auth.gate import Gate
@@ -36,6 +39,8 @@ MAX_WAIT: Final = 60.0
 MAX_ANSWER: Final = 256 * 1024
 """Bytes from which on an answer is full; the last message may go over it."""
 
+LOOK: Final = 2.0
+"""Seconds between two looks at whether the connection was reset."""
 READING: Final = 0.005
 """Seconds between two looks at whether all there is was read."""
 MOST_READING: Final = 2.0
@@ -167,7 +172,8 @@ class PollHandler(CrossOriginHandler):
             self._polls.discard(poll)
             self._hub.left(poll)
             metrics.connections.dec()
-        if self.request.connection is None or self._finished:
+        connection: Any = self.request.connection
+        if self._gone or connection is None or connection.stream.closed() or self._finished:
             return
         at = encoding.encode(position(poll.wire.positions))
         self.set_header("Content-Type", "application/json")
@@ -191,9 +197,13 @@ class PollHandler(CrossOriginHandler):
         latest = time.monotonic() + MOST_READING
         while _reads(poll.session) and not poll.departing and time.monotonic() <= latest:
             await asyncio.sleep(READING)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(until - time.monotonic()):
-                await poll.came.wait()
+        while not poll.came.is_set() and (left := until - time.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(left, LOOK)):
+                    await poll.came.wait()
+            if not connection.stream.closed() and _is_reset(connection.stream):
+                connection.stream.close()
+                return
 
     def on_connection_close(self) -> None:
         """Nobody waits any more."""
@@ -202,6 +212,13 @@ class PollHandler(CrossOriginHandler):
         self._gone = True
         if self._poll is not None:
             self._poll.came.set()
+
+
+def _is_reset(stream: IOStream) -> bool:
+    """Whether the connection has an error: uvloop stops to watch such a socket and tells nobody."""
+    watched = select.poll()
+    watched.register(stream.fileno(), 0)  # errors are told without being asked for
+    return bool(watched.poll(0))
 
 
 def _reads(session: Session) -> bool:

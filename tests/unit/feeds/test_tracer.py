@@ -15,6 +15,7 @@ from pushsvc.feeds.nodes import Inbox, Leases, Outbox, unpack_notice
 from pushsvc.feeds.summaries import SILENT, Summaries, Summary
 from pushsvc.feeds.tracer import MOST_ALSO, PLACES, QUESTION, Tracer, reply
 from pushsvc.protocol import ids
+from tests.support.nodes import wait_until
 from tests.support.store import FEED, Store
 
 PATIENCE = 0.3
@@ -202,8 +203,8 @@ async def test_a_thousand_questions_leave_no_key_behind(world: World) -> None:
         asked = (world.tracer.trace(1 + first + n, FEED) for n in range(100))
         for found in await asyncio.gather(*asked):
             assert found.status == "unknown"
-    assert world.answers() == []
-    assert world.keys() == before
+    # An answer that came too late, as on a busy machine, ends by itself.
+    await asyncio.to_thread(wait_until, lambda: world.keys() == before, "all answers to be gone")
 
 
 async def test_an_answer_that_comes_too_late_is_gone_in_seconds(world: World) -> None:
