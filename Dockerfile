@@ -1,6 +1,6 @@
 # Debian with its own Python, rather than the python image, which compiles one: security updates of
 # all but /opt come from Debian, and scanners know each part by its package.
-FROM docker.io/library/debian:trixie-slim AS python
+FROM debian:trixie-slim AS python
 RUN apt-get update -qq \
     && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
         ca-certificates python3 \
