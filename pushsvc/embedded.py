@@ -6,6 +6,7 @@ Nothing here needs a Redis client: readiness is asked over a plain socket.
 import atexit
 import importlib
 import os
+import random
 import shutil
 import socket
 import subprocess
@@ -21,6 +22,8 @@ _STOP_SECONDS = 5.0
 _POLL_SECONDS = 0.01
 _ANSWER_SECONDS = 1.0
 _PORT_ATTEMPTS = 10
+_PORTS = 26_000, 32_768
+"""Below what systems give to outgoing connections by default, so a later start() finds it free."""
 _WATCH = 'read -r _ || { kill -9 "$1"; test -z "$2" || rm -rf "$2"; }'
 """For a shell whose standard input ends when the owner of a server dies, however that happens.
 
@@ -165,9 +168,9 @@ class EmbeddedServer:
             if self._port is not None:
                 self._start(binary, self._port)
                 return
-            # Someone else can take a free port between looking for it and the server's start.
+            # Whether a port is free is known when the server has it.
             for attempt in range(_PORT_ATTEMPTS):
-                port = _free_port()
+                port = random.randrange(*_PORTS)  # noqa: S311 - no secret
                 try:
                     self._start(binary, port)
                 except _PortTakenError:
@@ -272,13 +275,6 @@ class EmbeddedServer:
 
 class _PortTakenError(EmbeddedServerError):
     pass
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind((_ADDRESS, 0))
-        port: int = sock.getsockname()[1]
-        return port
 
 
 def _answers(port: int, pid: int) -> bool:

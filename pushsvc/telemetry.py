@@ -28,7 +28,7 @@ from pushsvc.node.spans import Attributes
 FLUSH_SECONDS: Final = 3.0
 """How long a stopping node waits for its last spans to be taken."""
 LOG_SECONDS: Final = 60.0
-"""A trouble of the exporter is logged once in so many seconds."""
+"""A part of the SDK that has a trouble is heard once in so many seconds."""
 
 _KINDS: Final = {"producer": SpanKind.PRODUCER, "consumer": SpanKind.CONSUMER}
 
@@ -131,8 +131,11 @@ class _Tamed(logging.Handler):
         self._sampler = Sampler(limit=1, interval=LOG_SECONDS)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log it, unless the same was logged within a minute."""
-        suppressed = self._sampler.allow(f"{record.name} {record.msg}", time.monotonic())
+        """Log it, unless the same part of the SDK said something within a minute.
+
+        A collector that is down makes the exporter say many things, with one cause.
+        """
+        suppressed = self._sampler.allow(record.name, time.monotonic())
         if suppressed is not None:
             log.warning("OpenTelemetry", detail=record.getMessage(), suppressed=suppressed)
 

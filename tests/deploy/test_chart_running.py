@@ -5,7 +5,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -22,6 +21,7 @@ from tests.deploy.chart import Values, ci_values, manifests
 from tests.deploy.resources import LEAST, merged
 from tests.support.certificates import Authority
 from tests.support.nodes import SECRET, Node, publisher_token, token, wait_until
+from tests.support.ports import free_port
 
 CI = ci_values()
 
@@ -143,9 +143,7 @@ def trial_valkey(directory: Path, values: dict[str, Any]) -> Iterator[tuple[int,
     (container,) = workload["spec"]["template"]["spec"]["containers"]
     (script,) = container["args"]
     script = re.sub("/(etc/valkey|tmp)/", rf"{directory}/\1/", script)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     script = script.rstrip() + f" --port {port} --bind 127.0.0.1"
     environ = {"PATH": f"{directory}/bin:{os.environ['PATH']}"}
     command = [*container["command"], script]

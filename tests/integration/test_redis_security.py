@@ -14,9 +14,10 @@ from websockets.exceptions import InvalidStatus
 from pushsvc.embedded import EmbeddedServer
 from tests.support import acl
 from tests.support.certificates import Authority
-from tests.support.failover import Cluster, free_port
+from tests.support.failover import Cluster
 from tests.support.nodes import Node, wait_until
 from tests.support.phone import Phone
+from tests.support.ports import free_port
 
 REDIS = Path("/usr/bin/redis-server")
 """Debian's: the embedded server is built without TLS."""

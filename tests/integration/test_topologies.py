@@ -12,9 +12,10 @@ import redis
 
 from pushsvc.codes import Close
 from pushsvc.embedded import EmbeddedServer, find_server
-from tests.support.failover import Cluster, free_port
+from tests.support.failover import Cluster
 from tests.support.nodes import Node, nodes, token, wait_until
 from tests.support.phone import Phone
+from tests.support.ports import free_port
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Redis as companies run it: behind Sentinel, and as a Cluster; with servers that can be killed."""
 
-import random
-import socket
 import subprocess
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
@@ -14,27 +12,12 @@ from redis.crc import key_slot
 
 from pushsvc.embedded import EmbeddedServer, find_server
 from tests.support.nodes import wait_until
+from tests.support.ports import free_port
 
 SLOTS = 16384
 FORMING = 30.0
 """Seconds in which servers find each other."""
 QUICK = ("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1")
-
-
-def free_port() -> int:
-    """A port that is free, as the one of the cluster bus 10,000 above it.
-
-    Neither is one that the system gives to connections, so a killed server can have it again.
-    """
-    while True:
-        port = random.randrange(10_000, 22_000)
-        with socket.socket() as probe, socket.socket() as bus:
-            try:
-                probe.bind(("127.0.0.1", port))
-                bus.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-            return port
 
 
 def ask(port: int, *command: Any) -> Any:

@@ -1,12 +1,9 @@
 """Real nodes in processes of their own."""
 
-import contextlib
 import json
 import os
 import re
-import secrets
 import signal
-import socket
 import ssl
 import subprocess
 import sys
@@ -23,6 +20,7 @@ import psutil
 
 from pushsvc.auth.tokens import mint
 from tests.support import acl
+from tests.support.ports import free_port
 
 SECRET = "a-secret-for-tests-only-of-48-bytes-0123456789ab"
 
@@ -45,15 +43,6 @@ def wait_until(condition: Callable[[], Any], what: str, seconds: float = 15.0) -
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {seconds:g} s for: {what}")
         time.sleep(0.02)
-
-
-def _lasting_port() -> int:
-    """A free port that the system gives to nobody else: a node that is killed finds it again."""
-    while True:
-        port = 12_000 + secrets.randbelow(20_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
 
 
 class Node:
@@ -108,7 +97,7 @@ class Node:
         if self._environ["PUSHSVC_HOST"] == "127.0.0.1":
             for name in ("PUSHSVC_PORT", "PUSHSVC_ADMIN_PORT"):
                 if self._environ[name] == "0":
-                    self._environ[name] = str(_lasting_port())
+                    self._environ[name] = str(free_port())
         if self.port:
             self._environ |= {
                 "PUSHSVC_PORT": str(self.port),

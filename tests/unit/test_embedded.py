@@ -1,4 +1,5 @@
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ import pytest
 from pushsvc import embedded
 from pushsvc.embedded import EmbeddedServer, EmbeddedServerError, find_server
 from tests.support.nodes import wait_until
+from tests.support.ports import free_port
 
 
 def ask(server: EmbeddedServer, command: str) -> str:
@@ -144,11 +146,11 @@ def test_a_server_that_ignores_sigterm_is_killed(monkeypatch: pytest.MonkeyPatch
     assert not exists(pid)
 
 
-def test_a_free_port_that_someone_takes_first_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_that_someone_else_has_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     with EmbeddedServer() as first:
-        free = embedded._free_port()
+        free = free_port()
         ports = iter([first.port, first.port, free])
-        monkeypatch.setattr(embedded, "_free_port", lambda: next(ports))
+        monkeypatch.setattr(random, "randrange", lambda *_: next(ports))
         with EmbeddedServer() as second:
             assert second.port == free
             assert second.pid != first.pid
