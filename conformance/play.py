@@ -141,20 +141,20 @@ class _Stage:
     async def _refuse(self, step: dict[str, Any]) -> None:
         status = step.pop("refuse")
         arrival = await self._arrival(step.pop("kind", "websocket"), step)
+        self._now()
         if status == "reset":
             arrival.reset()
         else:
             retry_after, code = step.get("retry_after"), step.get("code")
             arrival.answer(problem(status, code=code, retry_after=retry_after))
-        self._now()
 
     async def _refusing(self, step: dict[str, Any]) -> None:
         self._server.refusing = step["refusing"]
 
     async def _send(self, step: dict[str, Any]) -> None:
         position = step.pop("position", None)
-        self._current.send({"type": step.pop("send"), **step}, position)
         self._now()
+        self._current.send({"type": step.pop("send"), **step}, position)
 
     async def _text(self, step: dict[str, Any]) -> None:
         self._current.send_text(step["text"])
@@ -168,22 +168,22 @@ class _Stage:
         await self._acked({"acked": ids[-1]})
 
     async def _close(self, step: dict[str, Any]) -> None:
-        self._current.close(step["close"])
         self._now()
+        self._current.close(step["close"])
 
     async def _drop(self, step: dict[str, Any]) -> None:
+        self._now()
         if step["drop"] == "reset":
             self._current.reset()
         else:
             self._current.end()
-        self._now()
 
     async def _poll(self, step: dict[str, Any]) -> None:
         messages = step.pop("poll")
         position = step.pop("position")
         arrival = await self._arrival("poll", step)
-        arrival.answer(answer(200, {"messages": messages, "position": position}))
         self._now()
+        arrival.answer(answer(200, {"messages": messages, "position": position}))
 
     async def _request(self, step: dict[str, Any]) -> None:
         kind = step["request"]
@@ -289,8 +289,8 @@ class _Stage:
                 raise StepFailed(f"return {failures} took {delay:.3f} s, the most is {window} s")
             if failures and window == most:
                 spread.append(delay)
-            arrival.answer(problem(step["refuse"]))
             self._now()
+            arrival.answer(problem(step["refuse"]))
         early = sum(delay < most / 2 for delay in spread)
         if not 0 < early < len(spread):
             said = ", ".join(f"{delay:.3f}" for delay in spread)
@@ -305,6 +305,7 @@ class _Stage:
         return self._connection
 
     def _now(self) -> None:
+        # Before what the client is to wait after: it may hear of that before this process goes on.
         self._mark = time.monotonic()
 
     async def _arrival(self, kind: str, step: dict[str, Any]) -> Arrival:

@@ -114,7 +114,7 @@ def trace(
     was_here = kept.expires is not None or kept.withdrawn or kept.ended or seen
     if not was_here:
         return _stranger(entry_id, feed, kept, answers, unasked)
-    acked = _acked(kept, seen)
+    acked = _acked(entry_id, kept, seen)
     steps = _steps(entry_id, kept, seen, acked)
     devices = [] if by_node(feed) else reach(entry_id, kept, answers, seen, acked)
     notes = [
@@ -177,8 +177,18 @@ def _stranger(
     return Trace(entry_id, feed, None, status, (), (), _sentences(notes), answers, unasked)
 
 
-def _acked(kept: Kept, seen: Sequence[Seen]) -> dict[str, int | None]:
-    """Who has acknowledged it, and when.
+def _acked(entry_id: int, kept: Kept, seen: Sequence[Seen]) -> dict[str, int | None]:
+    """Who has acknowledged it, and when: not before it was sent there, whatever the clocks say."""
+    reached = {each.device: each.ms for each in reversed(seen) if each.what in (SENT, SPREAD)}
+    published = ids.milliseconds(entry_id)
+    return {
+        device: None if at is None else max(at, reached.get(device, published))
+        for device, at in _counted(kept, seen).items()
+    }
+
+
+def _counted(kept: Kept, seen: Sequence[Seen]) -> dict[str, int | None]:
+    """The acks that are of this notification, with the times that Redis knows.
 
     Acks are cumulative, so one of what followed it may come from a device that never had it: of
     what is over only those count that came in time, or from a device that was sent it.
@@ -221,15 +231,10 @@ def _steps(
     """What happened, oldest first."""
     published = ids.milliseconds(entry_id)
     sent = [_sent(each) for each in seen if each.what in (SENT, SPREAD)]
-    reached = {each.device: each.time for each in reversed(sent)}
     steps = [
         *_accepted(published, sent[0].time if sent else None, seen),
         *sent,
-        *(
-            Step(max(at, reached.get(device, published)), ACKED, device=device)
-            for device, at in acked.items()
-            if at is not None
-        ),
+        *(Step(at, ACKED, device=device) for device, at in acked.items() if at is not None),
         *(_closed(each) for each in seen if each.what == CLOSED),
     ]
     if end := _end(kept, seen):

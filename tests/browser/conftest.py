@@ -56,7 +56,7 @@ def pages() -> Iterator[PageServer]:
 @pytest.fixture
 def node(valkey: EmbeddedServer, tmp_path: Path, prefix: str, pages: PageServer) -> Iterator[Node]:
     """A node whose clients may be the pages of that application."""
-    with Node(valkey.url, tmp_path, prefix=prefix, allowed_origins=pages.origin) as running:
+    with Node(valkey.url, tmp_path, prefix=prefix, allowed_origins=pages.url) as running:
         yield running
 
 

@@ -3,29 +3,25 @@
 import asyncio
 import contextlib
 import re
-import threading
-from types import TracebackType
-from typing import Literal, Self
+from typing import Literal
+
+from tests.support.services import TCPService
 
 CHUNK = 64 * 1024
 REFUSAL = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 
 
-class Gateway:
-    """Stands between browsers and a node; runs in a thread of its own.
+class Gateway(TCPService):
+    """Stands between browsers and a node.
 
     Args:
         port: of the node, on 127.0.0.1.
     """
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self.port_behind = port
         """Where new connections go."""
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="gateway")
-        self._started = threading.Event()
-        self._loop: asyncio.AbstractEventLoop
-        self._stopped: asyncio.Event
-        self.port = 0
         self.upgrades: Literal["pass", "refuse", "strip", "hang"] = "pass"
         """What becomes of WebSocket handshakes: ``strip`` takes the ``Upgrade`` header away,
         ``hang`` never answers."""
@@ -37,30 +33,7 @@ class Gateway:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._started.wait()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join()
-
-    async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopped = asyncio.Event()
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._started.set()
-        await self._stopped.wait()
-        server.close()  # what is still linked ends with the loop
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             try:
                 await self._pass(reader, writer)

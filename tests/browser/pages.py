@@ -1,12 +1,9 @@
 """An application that uses the client: it serves its pages, and tokens for its users."""
 
-import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
 from tests.support.nodes import token
+from tests.support.services import HTTPService, QuietHandler
 
 # What a page of a test does: the client is connected by `start`, everything that it tells is kept.
 CLIENT_PAGE = """<!doctype html>
@@ -43,44 +40,24 @@ CLIENT_PAGE = """<!doctype html>
 """
 
 
-class PageServer:
-    """A plain HTTP server on 127.0.0.1, in a thread of its own."""
+class PageServer(HTTPService):
+    """Serves pages, and tokens to them."""
 
     def __init__(self) -> None:
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._server.daemon_threads = True
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        super().__init__(self._handler())
         self._pages = {"/": CLIENT_PAGE}
         self.no_tokens = False
         """Whether `/token` is out of order."""
         self.tokens_given = 0
 
-    @property
-    def origin(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}"
-
     def put(self, path: str, html: str) -> str:
         """Serve a page; its address."""
         self._pages[path] = html
-        return self.origin + path
+        return self.url + path
 
     def tokens(self, user: str, ttl: float = 600, topics: str = "**") -> str:
         """The address of tokens for a user, which lets listen and publish to the topics."""
-        return f"{self.origin}/token?user={user}&ttl={ttl}&topics={topics}"
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
+        return f"{self.url}/token?user={user}&ttl={ttl}&topics={topics}"
 
     def answer(self, target: str) -> tuple[int, str, str]:
         """The status, media type and body that a request is answered with."""
@@ -96,8 +73,8 @@ class PageServer:
         page = self._pages.get(url.path)
         return (404, "text/plain", "no such page") if page is None else (200, "text/html", page)
 
-    def _handler(outer) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - "self" is the request's
-        class Request(BaseHTTPRequestHandler):
+    def _handler(outer) -> type[QuietHandler]:  # noqa: N805 - "self" is the request's
+        class Request(QuietHandler):
             def do_GET(self) -> None:
                 status, media_type, text = outer.answer(self.path)
                 body = text.encode()
@@ -106,9 +83,6 @@ class PageServer:
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)
-
-            def log_message(self, *_args: Any) -> None:
-                """Say nothing."""
 
         return Request
 

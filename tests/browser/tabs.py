@@ -69,7 +69,7 @@ class Tabs:
             options: those of ``connect``; ``tokens`` is another address to get them at.
         """
         url = node if isinstance(node, str) else node.url
-        page = self.open(f"{pages.origin}/?client={url}", context)
+        page = self.open(f"{pages.url}/?client={url}", context)
         page.wait_for_function("window.ready")
         tab = ClientTab(page)
         if "token" not in options:

@@ -47,22 +47,25 @@ class Herd:
     def forget(self) -> None:
         self._ask("forget")
 
-    def all_connected(self, seconds: float = 60) -> None:
+    def all_connected(self, count: int = CLIENTS, seconds: float = 60) -> None:
         def connected() -> bool:
             status: dict[str, int] = self.report()["status"]
-            return sum(status.get(name, 0) for name in ("websocket", "sse", "poll")) == CLIENTS
+            return sum(status.get(name, 0) for name in ("websocket", "sse", "poll")) == count
 
         wait_until(connected, "every client to be connected", seconds)
 
-    def add(self, count: int, prefix: str = "user") -> None:
-        """Start clients, a hundred at a time, as users arrive who were not dropped together."""
+    def arrive(self) -> None:
+        """Start the clients, a hundred at a time, as users arrive who were not dropped together.
+
+        More at once would find the node too slow for a WebSocket, and begin with a stream.
+        """
         assert self._process.stdin
-        for number in range(count):
-            self._process.stdin.write(user_token(f"{prefix}{number}") + "\n")
+        for number in range(CLIENTS):
+            self._process.stdin.write(user_token(f"user{number}") + "\n")
             if number % 100 == 99:
                 self._process.stdin.flush()
-                time.sleep(0.1)
-        self._process.stdin.flush()
+                self.all_connected(number + 1)
+        assert self.report()["status"] == {"websocket": CLIENTS}
 
     def _ask(self, what: str) -> dict[str, Any]:
         assert self._process.stdin
@@ -81,8 +84,7 @@ def herd(url: str) -> Iterator[Herd]:
     ) as process:
         try:
             clients = Herd(process)
-            clients.add(CLIENTS)
-            clients.all_connected()
+            clients.arrive()
             yield clients
         finally:
             process.kill()

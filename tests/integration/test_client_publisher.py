@@ -3,12 +3,10 @@
 import asyncio
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +27,7 @@ from pushsvc.client import (
 from pushsvc.embedded import EmbeddedServer
 from tests.support.nodes import Node, publisher_token, token, wait_until
 from tests.support.proxy import Proxy
+from tests.support.services import HTTPService, QuietHandler
 
 
 def kept(node: Node, user: str) -> list[Any]:
@@ -49,7 +48,7 @@ def kept(node: Node, user: str) -> list[Any]:
 def service(answer: Callable[[dict[str, Any]], tuple[int, Any]]) -> Iterator[str]:
     """The address of a service that answers what a node would not."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         protocol_version = "HTTP/1.1"
 
         def do_POST(self) -> None:
@@ -61,15 +60,8 @@ def service(answer: Callable[[dict[str, Any]], tuple[int, Any]]) -> Iterator[str
             self.end_headers()
             self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
-        thread.join()
+    with HTTPService(Handler) as served:
+        yield served.url
 
 
 def receipts(request: dict[str, Any]) -> tuple[int, Any]:

@@ -1,10 +1,8 @@
 """Receipts as a publisher asks for, reads and is sent them."""
 
 import asyncio
-import threading
 import uuid
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,6 +14,7 @@ from pushsvc.embedded import EmbeddedServer
 from tests.support.backend import problem
 from tests.support.nodes import Node, nodes, token, wait_until
 from tests.support.phone import Phone
+from tests.support.services import HTTPService, QuietHandler
 
 PATH = "/v1/receipts"
 MAILBOX = 5
@@ -246,7 +245,7 @@ def test_other_methods_are_refused(node: Node) -> None:
 # --- webhooks ------------------------------------------------------------------------------------
 
 
-class Receiver(BaseHTTPRequestHandler):
+class Receiver(QuietHandler):
     """Keeps what it was sent; refuses as often as its test says."""
 
     came: ClassVar[list[dict[str, Any]]] = []
@@ -258,21 +257,14 @@ class Receiver(BaseHTTPRequestHandler):
         self.send_response(self.refuse.pop() if self.refuse else 204)
         self.end_headers()
 
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
 
 @pytest.fixture
 def receiver() -> Iterator[str]:
     """The address of a receiver."""
     Receiver.came.clear()
     Receiver.refuse.clear()
-    with ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
-        yield f"http://127.0.0.1:{server.server_port}/hooks/a-secret-path"
-        server.shutdown()
-        thread.join()
+    with HTTPService(Receiver) as served:
+        yield f"{served.url}/hooks/a-secret-path"
 
 
 def delivered(node: Node) -> float:

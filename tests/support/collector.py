@@ -1,15 +1,13 @@
 """A collector of traces: OTLP over HTTP, decoded."""
 
-import threading
 from collections.abc import Iterable
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import KeyValue
 
 from tests.support.nodes import wait_until
+from tests.support.services import HTTPService, QuietHandler
 
 
 class Span(NamedTuple):
@@ -33,14 +31,14 @@ def values(attributes: Iterable[KeyValue]) -> dict[str, Any]:
     }
 
 
-class Collector:
-    """Listens on a port of its own until the context ends."""
+class Collector(HTTPService):
+    """Keeps the spans that it is sent."""
 
     def __init__(self) -> None:
         self.got: list[Span] = []
         collector = self
 
-        class Handler(BaseHTTPRequestHandler):
+        class Handler(QuietHandler):
             def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 collector.take(ExportTraceServiceRequest.FromString(body))
@@ -48,12 +46,7 @@ class Collector:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
-            def log_message(self, *_: Any) -> None:
-                pass
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        super().__init__(Handler)
 
     def take(self, request: ExportTraceServiceRequest) -> None:
         for of_resource in request.resource_spans:
@@ -88,17 +81,3 @@ class Collector:
         got = self.of(trace)
         assert sorted(span.name for span in got) == sorted(names), got
         return sorted(got, key=lambda span: names.index(span.name))
-
-    def __enter__(self) -> Self:
-        self._thread.start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()

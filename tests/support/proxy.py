@@ -4,28 +4,24 @@ import asyncio
 import contextlib
 import socket
 import struct
-import threading
-from types import TracebackType
-from typing import Self
+
+from tests.support.services import TCPService
 
 CHUNK = 64 * 1024
 
 
-class Proxy:
-    """Stands between a node and its Redis; runs in a thread of its own.
+class Proxy(TCPService):
+    """Stands between a node and its Redis.
 
     Args:
         port: of the server behind it, on 127.0.0.1.
     """
 
     def __init__(self, port: int) -> None:
+        super().__init__()
         self._target = port
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="proxy")
-        self._started = threading.Event()
-        self._loop: asyncio.AbstractEventLoop
-        self._stopped: asyncio.Event
-        self._flowing: asyncio.Event
-        self.port = 0
+        self._flowing = asyncio.Event()
+        self._flowing.set()
         self.delay = 0.0
         """Seconds that bytes take, each way."""
         self.cut_after = b""
@@ -39,10 +35,10 @@ class Proxy:
 
     def stop_flow(self) -> None:
         """Let nothing pass any more; what is sent meanwhile arrives once it flows again."""
-        self._loop.call_soon_threadsafe(self._flowing.clear)
+        self.loop.call_soon_threadsafe(self._flowing.clear)
 
     def flow(self) -> None:
-        self._loop.call_soon_threadsafe(self._flowing.set)
+        self.loop.call_soon_threadsafe(self._flowing.set)
 
     def reset(self) -> None:
         """Reset every connection; returns once that is done."""
@@ -51,33 +47,9 @@ class Proxy:
             for link in self._links:
                 link.reset()
 
-        asyncio.run_coroutine_threadsafe(reset_all(), self._loop).result()
+        asyncio.run_coroutine_threadsafe(reset_all(), self.loop).result()
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        self._started.wait()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stopped.set)
-        self._thread.join()
-
-    async def _run(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._stopped, self._flowing = asyncio.Event(), asyncio.Event()
-        self._flowing.set()
-        server = await asyncio.start_server(self._link, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        self._started.set()
-        await self._stopped.wait()
-        server.close()  # what is still linked ends with the loop
-
-    async def _link(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             behind, before = await asyncio.open_connection("127.0.0.1", self._target)
             link = _Link(self, writer)

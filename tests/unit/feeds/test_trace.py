@@ -150,6 +150,13 @@ def test_the_steps_are_in_order_and_no_effect_comes_before_its_cause() -> None:
     assert {each.time for each in steps} == {AT}
 
 
+def test_an_ack_is_not_before_the_sending_neither_in_the_steps_nor_of_the_device() -> None:
+    late = seen("sent", 0.2, "n2", device="phone", connection="n2.1", attempt=1)
+    found = told(KEPT._replace(acked=[Acked("phone", AT + 7)]), ACCEPTED, late)
+    assert [each.time - AT for each in found.steps if each.what == "acked"] == [200]
+    assert found.devices == [Device("phone", "acked", AT + 200)]
+
+
 @pytest.mark.parametrize("late", [-0.3, 0.001])
 def test_a_clock_that_is_behind_closes_no_connection_before_it_was_sent_to(late: float) -> None:
     """A node that was slow to hear the answer knows Redis time less well than the next."""
