@@ -34,7 +34,9 @@ STARTING_EVERY: Final = 0.05
 """Seconds between two reports of a worker that was not ready yet."""
 SILENT_SECONDS: Final = 20.0
 """A worker that did not report for so long hangs, and is replaced."""
-RESTART_PAUSE: Final = 1.0
+RESTART_SECONDS: Final = 1.0, 10.0
+"""The pause before a worker is replaced: the shortest, and the longest. It doubles as long as the
+replacements do not become ready."""
 BAD_SETTINGS: Final = 2
 """The exit code of a process that cannot run with its settings."""
 
@@ -78,11 +80,16 @@ class _Slot:
         self.heard_at = 0.0
         self.refused = ""
         """Why the last process could not run with its settings, until one of them can."""
+        self._pause = RESTART_SECONDS[0]
+        self._due: float | None = None
+        """When the process that ended is to be replaced; None while there is one."""
         self.process: BaseProcess
         self._pipe: Connection
         self.start()
 
     def start(self) -> None:
+        """Fill it with a new process."""
+        self._due = None
         self._pipe, theirs = _spawn.Pipe()
         self.process = _spawn.Process(target=_work, args=(self._settings, theirs, self._demo))
         with _undisturbed():
@@ -100,6 +107,7 @@ class _Slot:
                 self.heard_at = time.monotonic()
                 if not self.report["troubles"]:
                     self.refused = ""
+                    self._pause = RESTART_SECONDS[0]
         except (EOFError, OSError):
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
             # The pipe ends with the worker: who asks learns it before the worker is replaced. Only
@@ -109,12 +117,33 @@ class _Slot:
 
     def kill(self) -> None:
         """SIGKILL, and nothing that it said counts any more."""
+        if self._due is not None:
+            return
         self.process.kill()
         self.process.join()
         self.hear()
         self.report = {"troubles": ["killed"], "connections": 0}
 
-    def tell_end(self) -> None:
+    def keep_filled(self, now: float) -> None:
+        """Kill a worker that hangs; replace one that has ended, after a pause.
+
+        Args:
+            now: monotonic time in seconds.
+        """
+        if self._due is not None:
+            if now >= self._due:
+                self.start()
+            return
+        if now - self.heard_at > SILENT_SECONDS:
+            log.error("a worker hangs and is killed", pid=self.process.pid)
+            self.kill()
+        if self.process.exitcode is not None:
+            self._tell_end()
+            self.close()
+            self._due = now + self._pause
+            self._pause = min(2 * self._pause, RESTART_SECONDS[1])
+
+    def _tell_end(self) -> None:
         """Log why the worker ended.
 
         What it may read anew, such as a certificate, can be bad for a while where the others still
@@ -218,16 +247,7 @@ async def _watch(slots: list[_Slot], stop: asyncio.Event, ready: Callable[[], No
                 raise SettingsError(*slot.report["refused"])  # the others would say the same
             if stop.is_set():
                 return
-            if time.monotonic() - slot.heard_at > SILENT_SECONDS:
-                log.error("a worker hangs and is killed", pid=slot.process.pid)
-                slot.kill()
-            if slot.process.exitcode is not None:
-                slot.tell_end()
-                slot.close()
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(stop.wait(), RESTART_PAUSE)
-                    return
-                slot.start()
+            slot.keep_filled(time.monotonic())
 
 
 def _process(slot: _Slot) -> Process:
