@@ -97,7 +97,7 @@ class Call:
         wait = delay(self._failures, retry_after, TIMING, chance)
         if now + wait >= self._until:
             raise Unavailable(
-                f"not done within {self._deadline:g} s; last: {why}", key=self.request.repeat
+                f"not done within {self._deadline:.3g} s; last: {why}", key=self.request.repeat
             ) from why
         self._failures += 1
         return Retry(wait)

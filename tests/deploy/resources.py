@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from base64 import b64decode
 from collections.abc import Iterator
 from typing import Any
 
@@ -30,6 +31,11 @@ def rendered(form: str) -> list[Manifest]:
 
 def of_kind(kind: str, resources: list[Manifest]) -> list[Manifest]:
     return [manifest for manifest in resources if manifest["kind"] == kind]
+
+
+def secret_values(manifest: Manifest) -> dict[str, str]:
+    """What is in a Secret."""
+    return {name: b64decode(text).decode() for name, text in manifest["data"].items()}
 
 
 def pods(resources: list[Manifest]) -> Iterator[tuple[Manifest, Manifest]]:

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+from base64 import b64encode
 from pathlib import Path
 
 import helm_python
@@ -29,6 +30,7 @@ from tests.deploy.resources import (
     of_kind,
     pods,
     rendered,
+    secret_values,
 )
 from tests.deploy.restricted import violations
 
@@ -156,10 +158,10 @@ def test_no_secret_is_made_where_all_are_named() -> None:
     for form in ("sentinel", "cluster-tls-acl", "jwks", "production"):
         assert of_kind("Secret", rendered(form)) == []
     (own,) = of_kind("Secret", rendered("external-redis"))
-    assert set(own["stringData"]) == {"jwt-secret", "webhook-secret"}
+    assert set(secret_values(own)) == {"jwt-secret", "webhook-secret"}
     given = merged(LEAST, {"redis": {"url": "redis://r", "existingSecret": "", "password": "p"}})
     (own,) = of_kind("Secret", manifests(given))
-    assert own["stringData"] == {"redis-password": "p"}
+    assert secret_values(own) == {"redis-password": "p"}
 
 
 def test_no_secret_stands_in_a_config_map() -> None:
@@ -169,7 +171,10 @@ def test_no_secret_stands_in_a_config_map() -> None:
         "auth": {"jwt": {"secret": secret}},
     }
     for manifest in manifests(values):
-        assert (secret in json.dumps(manifest)) == (manifest["kind"] == "Secret"), manifest["kind"]
+        is_secret = manifest["kind"] == "Secret"
+        assert secret not in json.dumps(manifest), manifest["kind"]
+        assert b64encode(secret.encode()).decode() not in json.dumps(manifest) or is_secret
+        assert not is_secret or set(secret_values(manifest).values()) == {secret}
 
 
 # --- settings ------------------------------------------------------------------------------------
@@ -184,7 +189,10 @@ def test_a_node_starts_with_what_the_chart_sets(form: str, tmp_path: Path) -> No
         environ["PUSHSVC_REDIS_URL"] = "rediss://user:password@redis.data:6390/0"
     contents = {"jwt-secret": "s" * 64, "webhook-secret": "whsec_" + "MDEy" * 12}
     for manifest in resources:
-        contents |= manifest.get("data", {}) | manifest.get("stringData", {})
+        if manifest["kind"] == "Secret":
+            contents |= secret_values(manifest)
+        else:
+            contents |= manifest.get("data", {})
     files = {name for name in environ if name.startswith("PUSHSVC_") and name.endswith("_FILE")}
     (container,) = node_pod(resources)["containers"]
     mounts = {mount["mountPath"] for mount in container["volumeMounts"]}

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -18,7 +19,7 @@ import yaml
 from pushsvc.embedded import EmbeddedServer, find_server
 from tests.deploy import chart
 from tests.deploy.chart import Values, ci_values, manifests
-from tests.deploy.resources import LEAST, merged
+from tests.deploy.resources import LEAST, merged, secret_values
 from tests.support.certificates import Authority
 from tests.support.nodes import SECRET, Node, publisher_token, token, wait_until
 from tests.support.ports import free_port
@@ -26,7 +27,9 @@ from tests.support.ports import free_port
 CI = ci_values()
 
 
-def run_test_pod(values: Values, environ: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def run_test_pod(
+    values: Values, environ: dict[str, str], patience: float = 60
+) -> subprocess.CompletedProcess[str]:
     """Run the pod of ``helm test``, with some of its variables."""
     (pod,) = (m for m in manifests(values) if m["kind"] == "Pod")
     (container,) = pod["spec"]["containers"]
@@ -34,8 +37,11 @@ def run_test_pod(values: Values, environ: dict[str, str]) -> subprocess.Complete
     names = {item["name"] for item in container["env"]}
     assert set(environ) <= names
     given = {item["name"]: item["value"] for item in container["env"] if "value" in item}
+    (script,) = container["args"]
+    assert "PATIENCE = 60.0" in script
+    script = script.replace("PATIENCE = 60.0", f"PATIENCE = {patience}")
     return subprocess.run(
-        [sys.executable, "-c", *container["args"]],
+        [sys.executable, "-c", script],
         env={"PATH": os.environ["PATH"]} | given | environ,
         capture_output=True, text=True, timeout=90, check=False,
     )  # fmt: skip
@@ -105,6 +111,35 @@ def test_helm_test_trusts_the_authority_of_the_certificate(
     assert run.returncode == 0, run.stderr
 
 
+@pytest.mark.parametrize("trouble", ["authority", "silence"])
+def test_helm_test_says_in_a_sentence_what_is_wrong(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str, trouble: str
+) -> None:
+    authority = Authority(tmp_path)
+    (tmp_path / "another").mkdir()
+    another = Authority(tmp_path / "another")
+    certificate, key = authority.issue(tmp_path)
+    node = Node(
+        valkey.url, tmp_path, prefix=prefix, tls=authority.context(),
+        tls_cert_file=certificate, tls_key_file=key,
+    )  # fmt: skip
+    with node, socket.create_server(("127.0.0.1", 0)) as silent:
+        environ = {
+            "PUSH_URL": node.url,
+            "ADMIN_URL": node.admin_url,
+            "JWT_SECRET_FILE": secret_file(tmp_path),
+            "CA_FILE": str(another.file),
+        }
+        if trouble == "silence":
+            environ["PUSH_URL"] = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        run = run_test_pod(CI["cluster-tls-acl"], environ, patience=2)
+    assert run.returncode == 1
+    assert "Traceback" not in run.stderr
+    expected = {"authority": "CERTIFICATE_VERIFY_FAILED", "silence": "not done within"}
+    assert run.stderr.startswith(environ["PUSH_URL"]), run.stderr
+    assert expected[trouble] in run.stderr, run.stderr
+
+
 def test_the_commands_of_the_notes_work(node: Node) -> None:
     """Those without kubectl as they are, those in a pod with the command of this environment."""
     notes = chart.render(CI["default"])["NOTES.txt"]
@@ -130,8 +165,8 @@ def trial_valkey(directory: Path, values: dict[str, Any]) -> Iterator[tuple[int,
     name = workload["metadata"]["name"]
     (config,) = (m for m in resources if (m["kind"], m["metadata"]["name"]) == ("ConfigMap", name))
     (secret,) = (m for m in resources if (m["kind"], m["metadata"]["name"]) == ("Secret", name))
-    password = secret["stringData"]["redis-password"]
-    mounts = {"/etc/valkey/config": config["data"], "/etc/valkey/auth": secret["stringData"]}
+    password = secret_values(secret)["redis-password"]
+    mounts = {"/etc/valkey/config": config["data"], "/etc/valkey/auth": secret_values(secret)}
     for path, files in mounts.items():
         for file, text in files.items():
             target = directory / path.lstrip("/") / file

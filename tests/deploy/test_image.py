@@ -3,6 +3,7 @@
 import asyncio
 import os
 import re
+import shutil
 import signal
 import stat
 from collections.abc import Iterator
@@ -15,9 +16,13 @@ import pytest
 from pushsvc import __version__
 from pushsvc.client import Publisher, listen
 from pushsvc.embedded import EmbeddedServer
+from tests.support.certificates import Authority
 from tests.support.image import REPOSITORY, Container, Image, built, missing
 from tests.support.nodes import SECRET, publisher_token, token, wait_until
+from tests.support.ports import free_port
 
+REDIS = Path("/usr/bin/redis-server")
+"""Debian's: the embedded server is built without TLS."""
 MOST_MEGABYTES = 210
 """What docs/operations/image.md states, and some room for updates of Debian."""
 
@@ -174,6 +179,28 @@ async def test_a_node_in_it_serves_and_ends_cleanly(
         assert got(f"{url}/client.js").status_code == 200
         assert container.stop() == 0
         assert "Traceback" not in container.log()
+
+
+async def test_a_node_in_it_takes_an_authority_that_does_not_say_what_its_key_is_for(
+    image: Image, prefix: str, tmp_path: Path
+) -> None:
+    """As ``openssl req -x509`` makes one: newer Pythons, such as the image's, refuse it."""
+    authority = Authority(tmp_path, usage=False)
+    certificate, key = authority.issue(tmp_path)
+    port, inside = free_port(), image.root / "ca.pem"
+    tls = [
+        *("--tls-port", str(port), "--tls-auth-clients", "no"),
+        *("--tls-cert-file", str(certificate), "--tls-key-file", str(key)),
+    ]
+    with EmbeddedServer(binary=REDIS, extra=tls) as server:
+        shutil.copy(authority.file, inside)
+        inside.chmod(0o644)
+        try:
+            settings = {"redis_url": f"rediss://127.0.0.1:{port}", "redis_ca_file": "/ca.pem"}
+            with running(image, server, prefix, tmp_path, **settings) as (_, url, _):
+                await publish_and_receive(url, "over TLS")
+        finally:
+            inside.unlink()
 
 
 async def test_several_workers_in_it_share_the_port_and_are_replaced(

@@ -45,9 +45,11 @@ class Authority:
 
     Args:
         directory: where the root's certificate is written, as ``ca.pem``.
+        usage: whether certificates of authorities say what their keys are for.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, usage: bool = True) -> None:
+        self._usage = usage
         self._root, self._root_key = self._signed("root", None, None, authority=True)
         self._middle, self._middle_key = self._signed(
             "intermediate", self._root, self._root_key, authority=True
@@ -101,14 +103,14 @@ class Authority:
                 False,
             )
         )
-        if authority:
+        if authority and self._usage:
             usage = x509.KeyUsage(
                 digital_signature=False, content_commitment=False, key_encipherment=False,
                 data_encipherment=False, key_agreement=False, key_cert_sign=True, crl_sign=True,
                 encipher_only=False, decipher_only=False,
             )  # fmt: skip
             builder = builder.add_extension(usage, critical=True)
-        else:
+        if not authority:
             address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
             names = x509.SubjectAlternativeName([address, x509.DNSName("localhost")])
             builder = builder.add_extension(names, critical=False)
