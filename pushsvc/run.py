@@ -14,20 +14,17 @@ from typing import Final
 import structlog
 import uvloop
 from prometheus_client import REGISTRY, CollectorRegistry
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from pushsvc import metrics
 from pushsvc.console import desk
 from pushsvc.settings import PREFIX, Settings, SettingsError
-from pushsvc.web import admin, api
+from pushsvc.web import admin
 from pushsvc.web.dev import Development
 from pushsvc.worker import Worker, worker
 
 BACKLOG: Final = 4096
 """Connections that the kernel holds until they are accepted."""
-MAX_ADMIN_BODY: Final = 16 * 1024
-"""Bytes of a request to the admin port, save for what the console sends."""
 SAME_SIGNAL: Final = 0.5
 """Seconds in which a second signal is the first once more: a service manager signals every process
 of a group, and so may the parent of some of them."""
@@ -107,11 +104,7 @@ async def admin_server(
         SettingsError: a setting does not fit its surroundings.
     """
     async with desk(settings) as console:
-        server = HTTPServer(
-            admin.application(report, registry, console, development),
-            max_header_size=api.MAX_HEADERS,
-            max_body_size=MAX_ADMIN_BODY,
-        )
+        server = admin.Server(admin.application(report, registry, console, development))
         metrics.node_ready.set_function(lambda: not report()["troubles"])
         server.add_sockets(sockets)
         try:

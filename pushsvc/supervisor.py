@@ -17,12 +17,13 @@ import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
+from pathlib import Path
 from typing import Any, Final
 
 import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector, mark_process_dead
+from prometheus_client.multiprocess import MultiProcessCollector
 
 from pushsvc import logs, metrics, run
 from pushsvc.settings import Settings, SettingsError
@@ -34,6 +35,9 @@ STARTING_EVERY: Final = 0.05
 """Seconds between two reports of a worker that was not ready yet."""
 SILENT_SECONDS: Final = 20.0
 """A worker that did not report for so long hangs, and is replaced."""
+LATE_SECONDS: Final = 5.0
+"""A parent that did not look for so long stood still itself, and so may its workers have: it gives
+them their time anew."""
 RESTART_SECONDS: Final = 1.0, 10.0
 """The pause before a worker is replaced: the shortest, and the longest. It doubles as long as the
 replacements do not become ready."""
@@ -78,6 +82,7 @@ class _Slot:
         self._demo = demo
         self.report: dict[str, Any] = {}
         self.heard_at = 0.0
+        self._looked_at = 0.0
         self.refused = ""
         """Why the last process could not run with its settings, until one of them can."""
         self._pause = RESTART_SECONDS[0]
@@ -88,15 +93,23 @@ class _Slot:
         self.start()
 
     def start(self) -> None:
-        """Fill it with a new process."""
+        """Fill it with a new process.
+
+        Raises:
+            OSError: there are no more descriptors, processes or memory.
+        """
+        pipe, theirs = _spawn.Pipe()
+        process = _spawn.Process(target=_work, args=(self._settings, theirs, self._demo))
+        try:
+            with theirs, _undisturbed():
+                process.start()
+        except OSError:
+            pipe.close()
+            raise
+        self.process, self._pipe = process, pipe
         self._due = None
-        self._pipe, theirs = _spawn.Pipe()
-        self.process = _spawn.Process(target=_work, args=(self._settings, theirs, self._demo))
-        with _undisturbed():
-            self.process.start()
-        theirs.close()
         self.report = {"troubles": [self.refused or "starting"], "connections": 0}
-        self.heard_at = time.monotonic()
+        self.heard_at = self._looked_at = time.monotonic()
         asyncio.get_running_loop().add_reader(self._pipe.fileno(), self.hear)
 
     def hear(self) -> None:
@@ -115,6 +128,12 @@ class _Slot:
             if "refused" not in self.report:
                 self.report = {"troubles": ["ended"], "connections": 0}
 
+    def drains(self) -> bool:
+        """Whether the worker was told to stop, be it by somebody else."""
+        if self._due is None:
+            self.hear()
+        return bool(self.report["troubles"] == ["draining"])
+
     def kill(self) -> None:
         """SIGKILL, and nothing that it said counts any more."""
         if self._due is not None:
@@ -132,16 +151,38 @@ class _Slot:
         """
         if self._due is not None:
             if now >= self._due:
-                self.start()
+                self._start_again(now)
             return
+        self.hear()
+        if now - self._looked_at > LATE_SECONDS:
+            self.heard_at = now
+        self._looked_at = now
         if now - self.heard_at > SILENT_SECONDS:
             log.error("a worker hangs and is killed", pid=self.process.pid)
             self.kill()
         if self.process.exitcode is not None:
             self._tell_end()
             self.close()
-            self._due = now + self._pause
-            self._pause = min(2 * self._pause, RESTART_SECONDS[1])
+            self._start_later(now)
+
+    def _start_later(self, now: float) -> None:
+        self._due = now + self._pause
+        self._pause = min(2 * self._pause, RESTART_SECONDS[1])
+
+    def _start_again(self, now: float) -> None:
+        """Replace the process that ended; later if that cannot be done now."""
+        try:
+            self._fold()  # what could not be opened as it ended
+            self.start()
+        except OSError as error:
+            reason = error.strerror
+        else:
+            return
+        trouble = f"a worker cannot be started: {reason}"
+        if trouble not in self.report["troubles"]:
+            log.error("a worker cannot be started and is tried again", reason=reason)
+        self.report = {"troubles": [trouble], "connections": 0}
+        self._start_later(now)
 
     def _tell_end(self) -> None:
         """Log why the worker ended.
@@ -166,8 +207,12 @@ class _Slot:
         with contextlib.suppress(OSError):
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
         self._pipe.close()
+        with contextlib.suppress(OSError):
+            self._fold()
+
+    def _fold(self) -> None:
         if self.process.pid is not None:
-            mark_process_dead(self.process.pid)  # type: ignore[no-untyped-call]
+            metrics.fold(self.process.pid, Path(os.environ[_METRICS_DIRECTORY]))
 
 
 @contextlib.contextmanager
@@ -263,7 +308,9 @@ def _process(slot: _Slot) -> Process:
 
 async def _stop(slots: list[_Slot], hurry: asyncio.Event, seconds: float) -> None:
     """Have all workers drain, and wait for them."""
-    _terminate(slots)
+    # A service manager signals every process of a group. A worker that drains already would take
+    # the signal of a parent that comes late for a second one, which hurries it.
+    _terminate([slot for slot in slots if not slot.drains()])
     hurried = False
     deadline = time.monotonic() + seconds
     while any(slot.process.is_alive() for slot in slots) and time.monotonic() < deadline:
@@ -328,6 +375,7 @@ async def _serve(settings: Settings, pipe: Connection, demo: str | None) -> None
                 await asyncio.wait_for(stop.asked.wait(), pause)
         metrics.ready.set(0)
         draining = asyncio.create_task(running.drain(stop.hurry))
+        await asyncio.sleep(0)  # so that the first report says that it drains
         while not draining.done():
             with contextlib.suppress(OSError):
                 pipe.send(running.report())

@@ -45,8 +45,8 @@ from pushsvc.web.rates import RequestRates
 from pushsvc.web.socket import Admission, Handshakes
 from pushsvc.web.tls import Tls
 
-SPARE_DESCRIPTORS: Final = 100
-"""Descriptors for everything that is not a connection of the public port."""
+SPARE_DESCRIPTORS: Final = 200
+"""Descriptors for everything that is not a connection of the public port, the admin port's too."""
 LEAST_STREAMS: Final = 100
 """Connections for requests that there is always room for."""
 STOP_SECONDS: Final = 20.0

@@ -1,17 +1,28 @@
 """The admin port: liveness, readiness, metrics, and the console."""
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final, cast
 
 import tornado.web
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import choose_encoder
+from tornado.httpserver import HTTPServer
 from tornado.httputil import HTTPHeaders
+from tornado.iostream import IOStream
 
 from pushsvc.web import dev, pages
+from pushsvc.web.api import KEEP_ALIVE, MAX_HEADERS
 from pushsvc.web.base import Handler, NotFoundHandler
 from pushsvc.web.cors import Origins
 from pushsvc.web.desk import Desk
+
+MAX_CONNECTIONS: Final = 100
+"""Connections that the admin port keeps: far more than probes, Prometheus and people hold. More
+would take the descriptors of the public port."""
+MAX_BODY: Final = 16 * 1024
+"""Bytes of a request, save for what the console sends."""
+BODY_SECONDS: Final = 30.0
+"""Seconds that the body of a request may take to arrive."""
 
 Report = Callable[[], dict[str, Any]]
 """What the process says of itself: ``troubles``, empty when it is ready, and more."""
@@ -116,3 +127,39 @@ def application(
         log_function=lambda _: None,
         origins=Origins(()),  # pages of this very port and no others
     )
+
+
+class Server(HTTPServer):
+    """The server of the admin port, which keeps no more than ``MAX_CONNECTIONS``.
+
+    Args:
+        application: what is served.
+    """
+
+    def initialize(self, application: tornado.web.Application) -> None:  # type: ignore[override]
+        """See the class."""
+        self._held: dict[IOStream, None] = {}
+        super().initialize(
+            application,
+            max_header_size=MAX_HEADERS,
+            max_body_size=MAX_BODY,
+            idle_connection_timeout=KEEP_ALIVE,
+            body_timeout=BODY_SECONDS,
+        )
+
+    def handle_stream(self, stream: IOStream, address: tuple[Any, ...]) -> None:
+        """Take a new connection, in the place of the oldest if there are too many.
+
+        It is not refused, as on the public port: a node whose health checks are refused is killed.
+        """
+        if len(self._held) >= MAX_CONNECTIONS:
+            oldest = next(iter(self._held))
+            del self._held[oldest]
+            oldest.close()
+        self._held[stream] = None
+        super().handle_stream(stream, address)
+
+    def on_close(self, server_conn: object) -> None:
+        """A connection is over."""
+        self._held.pop(cast("Any", server_conn).stream, None)
+        super().on_close(server_conn)

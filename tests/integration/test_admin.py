@@ -4,6 +4,7 @@ import asyncio
 import os
 import re
 import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -20,6 +21,8 @@ from redis import Redis
 
 from pushsvc import metrics
 from pushsvc.embedded import EmbeddedServer
+from pushsvc.run import SAME_SIGNAL
+from pushsvc.web.admin import MAX_CONNECTIONS
 from tests.support.backend import problem, publish
 from tests.support.nodes import Node, nodes, wait_until, workers
 from tests.support.phone import Phone
@@ -85,6 +88,20 @@ def test_the_admin_port_serves_nothing_else_and_no_other_methods(node: Node) -> 
     for path in ("/v1/notifications", "/v1/ws", "/nothing"):
         problem(admin(node, path), 404, "not_found")
     problem(httpx.post(node.admin_url + "/metrics"), 405, "method_not_allowed")
+
+
+def test_connections_that_say_nothing_take_neither_all_descriptors_nor_the_place_of_a_probe(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    with Node(valkey.url, tmp_path, prefix=prefix) as node, ExitStack() as stack:
+        before = psutil.Process(node.process.pid).num_fds()
+        for _ in range(3 * MAX_CONNECTIONS):
+            silent = socket.create_connection(("127.0.0.1", node.admin_port), timeout=10)
+            stack.enter_context(silent)
+        assert ready(node)["troubles"] == []
+        assert psutil.Process(node.process.pid).num_fds() <= before + MAX_CONNECTIONS + 5
+        assert silent.send(b"GET /livez HTTP/1.0\r\n\r\n")  # the newest are kept
+        assert silent.recv(1000).startswith(b"HTTP/1.1 200")
 
 
 def defined(*, labelled: bool = True) -> set[str]:
@@ -511,3 +528,43 @@ async def test_workers_do_not_outlive_a_killed_parent_and_drain_with_one_that_st
     assert await stopping == 0
     await asyncio.to_thread(wait_until, ended, "the workers to end")
     node.check_log()
+
+
+def test_workers_that_drain_already_are_not_hurried_by_their_parents_later_signal(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    node = Node(valkey.url, tmp_path, prefix=prefix, workers=2, drain_delay_seconds=3).start()
+    signalled = time.monotonic()
+    for pid in workers(node):  # as a service manager signals all processes of a group
+        os.kill(pid, signal.SIGTERM)
+    wait_until(lambda: ready(node)["troubles"] == ["draining"] * 2, "the workers to drain")
+    wait_until(lambda: time.monotonic() - signalled > 2 * SAME_SIGNAL, "it to be a second signal")
+    assert node.stop() == 0
+    assert time.monotonic() - signalled >= 3
+    node.check_log()
+
+
+async def test_what_a_dead_worker_counted_is_counted_on_in_no_file_of_its_own(
+    team: Node, user: str
+) -> None:
+    async with on_both(team, user) as phones:
+        await publish(team, user, 1)
+        for phone in phones:
+            await phone.notification()
+    names = [
+        "pushsvc_published_total", "pushsvc_delivered_total", "pushsvc_handshakes_total",
+        "pushsvc_http_seconds_count", "pushsvc_http_seconds_sum",
+    ]  # fmt: skip
+    await asyncio.to_thread(wait_until, lambda: not ready(team)["connections"], "the closes")
+    before = {name: team.metric(name) for name in names}
+    directory = Path(psutil.Process(workers(team)[0]).environ()["PROMETHEUS_MULTIPROC_DIR"])
+
+    def kept_by() -> set[str]:
+        return {each.stem.split("_")[-1] for each in directory.iterdir()}
+
+    for pid in workers(team):
+        os.kill(pid, signal.SIGKILL)
+    await asyncio.to_thread(wait_until, lambda: ready(team)["troubles"], "it to be unready")
+    await asyncio.to_thread(wait_until, team.is_ready, "new workers")
+    assert kept_by() == {"ended", *map(str, workers(team))}
+    assert {name: team.metric(name) for name in names} == pytest.approx(before)
