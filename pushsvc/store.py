@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pushsvc.errors import PushError
+from pushsvc.errors import PushError, StoreUnavailable
 from pushsvc.feeds.access import TLS, Access, AccessError, Login
 from pushsvc.feeds.agenda import Agenda
 from pushsvc.feeds.connect import connector
@@ -189,6 +189,8 @@ async def _check_durability(lane: Lane, confirm: tuple[Any, ...] | None) -> None
         results = await lane.submit([("PING",)])
     except PushError:
         return  # it is not reachable yet; publishes will tell
+    if isinstance(results[-1], StoreUnavailable):
+        return  # it loads its data, or fails over
     if isinstance(results[-1], PushError):
         raise SettingsError(
             PREFIX + "DURABILITY",

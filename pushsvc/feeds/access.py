@@ -96,6 +96,8 @@ class TLS:
             context = ssl.create_default_context()
         else:
             text = _read("REDIS_CA_FILE", self.ca_file)
+            # What is around the certificates is comment, in any language.
+            text = text.encode("ascii", "replace").decode()
             try:
                 # Named authorities are trusted in place of the system's, not besides them.
                 context = ssl.create_default_context(cadata=text)

@@ -15,9 +15,16 @@ from typing import Any, Final, TypeVar
 
 import structlog
 from redis.crc import key_slot
-from redis.exceptions import AskError, ClusterDownError, MovedError, ReadOnlyError, RedisError
+from redis.exceptions import (
+    AskError,
+    ClusterDownError,
+    MovedError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 
-from pushsvc.feeds.pipe import Command, Result
+from pushsvc.feeds.pipe import Command, Greeting, Result, cut_off
 from pushsvc.feeds.shard import Shard
 from pushsvc.feeds.slots import Address, Owners, Slots, target
 from pushsvc.logs import SampledLog
@@ -31,6 +38,7 @@ REDIRECTIONS: Final = 3
 KEEP_SECONDS: Final = 10.0
 """How long a server that is no primary keeps its connection, if slots are on their way to it."""
 
+_ASKING: Final = ("ASKING",)
 _KEYLESS: Final = frozenset({"PING", "SCRIPT", "TIME", "WAIT", "WAITAOF"})
 _KEY_AT: Final = {"EVALSHA": 3, "XINFO": 2}
 """Where a command has its key, if not in the first place."""
@@ -83,6 +91,7 @@ class ClusterPipe:
         self._slots = slots
         self._timeout = timeout
         self._clock = clock
+        self._greeting: Greeting | None = None
         self._shards: dict[Address, Shard] = {}
         self._past_changes = 0
 
@@ -91,6 +100,10 @@ class ClusterPipe:
         """How often a server was promoted, or a connection had to be opened again."""
         now = sum(shard.changes for shard in self._shards.values())
         return self._slots.changes + self._past_changes + now
+
+    def greet(self, greeting: Greeting) -> None:
+        """Have the connection to every server that is met from now on begin with a greeting."""
+        self._greeting = greeting
 
     async def execute(
         self, commands: Sequence[Command], tail: Command | None = None
@@ -118,6 +131,8 @@ class ClusterPipe:
                 for place, result, confirmed in zip(places, *answer, strict=True):
                     results[place] = result
                     tails[place] = confirmed
+                    if not isinstance(result, ResponseError):
+                        continue
                     if isinstance(result, AskError):
                         to = target(result, server)
                         if isinstance(result, MovedError):
@@ -125,7 +140,7 @@ class ClusterPipe:
                         else:
                             asking.add(place)
                         onward.setdefault(to, []).append(place)
-                    elif isinstance(result, ClusterDownError | ReadOnlyError):
+                    elif isinstance(result, ClusterDownError | ReadOnlyError) or cut_off(result):
                         slots.doubt(server)
             if not onward or turn == REDIRECTIONS:
                 break
@@ -161,12 +176,16 @@ class ClusterPipe:
         mine: list[int] = []
         for place in places:
             if place in asking:
-                part.append(("ASKING",))
+                part.append(_ASKING)
             mine.append(len(part))
             part.append(commands[place])
         results = await self._send(server, part, tail)
         tails = results[len(part) :] or [None] * len(part)
         if len(mine) < len(part):
+            for i, command in enumerate(part):
+                if command == _ASKING and isinstance(results[i], ResponseError):
+                    # That it is not permitted says more than what the next one is answered then.
+                    results[i + 1] = results[i]
             return [results[i] for i in mine], [tails[i] for i in mine]
         return results[: len(part)], tails
 
@@ -176,6 +195,8 @@ class ClusterPipe:
         shard = self._shards.get(server)
         if shard is None:
             pipe = self._slots.open_pipe(server, self._timeout)
+            if self._greeting is not None:
+                pipe.greet(self._greeting)
             failed = functools.partial(self._failed, server)
             shard = self._shards[server] = Shard(pipe, failed, self._clock)
         try:
@@ -195,13 +216,11 @@ class ClusterPipe:
 
     async def _forget_old(self) -> None:
         """Close the connections to servers that are no primaries any more."""
-        if len(self._shards) > len(self._slots.primaries):
-            before = self._clock() - KEEP_SECONDS
-            for server in self._shards.keys() - self._slots.primaries:
-                if self._shards[server].used_at < before:
-                    shard = self._shards.pop(server)
-                    self._past_changes += shard.changes
-                    await shard.aclose()
+        for server in self._shards.keys() - self._slots.primaries:
+            if self._shards[server].used_at < self._clock() - KEEP_SECONDS:
+                shard = self._shards.pop(server)
+                self._past_changes += shard.changes
+                await shard.aclose()
 
     @staticmethod
     async def _parallel(parts: Iterable[Coroutine[Any, Any, Part]]) -> list[Part]:

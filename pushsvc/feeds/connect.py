@@ -1,22 +1,30 @@
 """The ways in which Redis is run: alone, behind Sentinel, as a Cluster."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from redis.asyncio import Connection, ConnectionPool, Redis, SSLConnection
+from redis.asyncio import Connection, ConnectionPool, SSLConnection
 from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import MasterNotFoundError, Sentinel, SentinelConnectionPool
+from redis.asyncio.sentinel import MasterNotFoundError
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from pushsvc.feeds.access import OPEN, Access, Login
+from pushsvc.feeds.access import OPEN, Access
 from pushsvc.feeds.cluster import ClusterPipe
 from pushsvc.feeds.pipe import READING_ALL, Pipe, ServerPipe
 from pushsvc.feeds.slots import Address, Slots
 
 CONNECT_TIMEOUT: Final = 2.0
 """Seconds to wait for a connection."""
+_WHO_IS_PRIMARY: Final = "SENTINEL", "MASTERS"
+"""For Sentinel, whose users have a permission of their own for it."""
+_WHAT_ARE_YOU: Final = "HELLO"
+"""Without a version it changes nothing and tells the role. Unlike ROLE it needs no permission."""
 
 Connect = Callable[[float], Pipe]
 """Makes a pipe whose pipelines are answered within the given seconds, or fail."""
@@ -56,18 +64,20 @@ def connector(url: str, access: Access = OPEN) -> Connect:
         options["password"] = unquote(parts.password or "")
     else:
         options["credential_provider"] = access.login
-    if topology == "sentinel":
-        sentinel = Sentinels([])  # type: ignore[no-untyped-call]
-        sentinel.sentinels = [
-            _sentinel(host, port, access.sentinel, plain)
-            for host, port in _hosts(parts.netloc, 26379)
-        ]
-        pool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
-            parts.path.strip("/"), sentinel, ssl=scheme == "rediss", **options
-        )
-        return _server_pipes(pool)
-
     kind = READING_ALL[SSLConnection if "tls" in options else Connection]
+    if topology == "sentinel":
+        asking = plain | {
+            "socket_timeout": CONNECT_TIMEOUT,
+            # Sentinel has users of its own.
+            "credential_provider": access.sentinel,
+        }
+        hosts = _hosts(parts.netloc, 26379)
+        sentinels = Sentinels(
+            [partial(kind, host=host, port=port, **asking) for host, port in hosts],
+            parts.path.strip("/"),
+        )
+        primary: Any = type("Primary", (_Primary, kind), {})
+        return lambda timeout: ServerPipe(primary(sentinels=sentinels, **options), timeout)
 
     def open_pipe(server: Address, timeout: float) -> ServerPipe:
         host, port = server
@@ -77,42 +87,111 @@ def connector(url: str, access: Access = OPEN) -> Connect:
     return lambda timeout: ClusterPipe(slots, timeout)
 
 
-class Sentinels(Sentinel):
-    """The Sentinel processes, with an error that says why none of them could help."""
+class Sentinels:
+    """The Sentinel processes.
 
-    async def discover_master(self, service_name: str) -> tuple[str, int]:
-        """Host and port of the primary.
+    All are asked at once: one that hangs holds up nobody, and nothing has to be remembered of who
+    could help the last time. No answer is believed before its server was reached: a Sentinel that
+    was cut off from the others names the primary that it knew.
+
+    Args:
+        processes: for each of them, what makes a connection to it.
+        name: by which they know the primary.
+    """
+
+    def __init__(self, processes: Sequence[Callable[[], Connection]], name: str) -> None:
+        self._processes = processes
+        self._name = name
+
+    async def reach(self, connect: Callable[[str, int], Awaitable[None]]) -> None:
+        """Connect to the primary: to the first server named that can be had.
+
+        Args:
+            connect: makes the connection to a host and port, or raises a RedisError.
 
         Raises:
-            MasterNotFoundError: nobody knows it.
+            MasterNotFoundError: nobody names one.
+            RedisError: why the last that was named cannot be had.
         """
-        told = []
-        # A copy: other lanes, which ask meanwhile, put the list in another order.
-        for sentinel in list(self.sentinels):
-            try:
-                primaries: Any = await sentinel.sentinel_masters()
-            except RedisError as error:
-                told.append(str(error))
-                continue
-            state = primaries.get(service_name)
-            if state and self.check_master_state(state, service_name):
-                # Who could help is asked first the next time.
-                self.sentinels.remove(sentinel)
-                self.sentinels.insert(0, sentinel)
-                return state["ip"], state["port"]
-            told.append("there is none of that name that is up")
-        raise MasterNotFoundError(f"Sentinel names no primary {service_name!r}: {'; '.join(told)}")
+        failures: dict[Address, RedisError] = {}
+        asked = [asyncio.create_task(self._ask(process())) for process in self._processes]
+        try:
+            for answer in asyncio.as_completed(asked):
+                named = await answer
+                if isinstance(named, str) or named in failures:
+                    continue
+                try:
+                    return await connect(*named)
+                except RedisError as error:
+                    failures[named] = error
+        finally:
+            for task in asked:
+                task.cancel()
+        if failures:
+            raise [*failures.values()][-1]
+        told = "; ".join(str(task.result()) for task in asked)
+        raise MasterNotFoundError(f"Sentinel names no primary {self._name!r}: {told}")
+
+    async def _ask(self, connection: Connection) -> Address | str:
+        """Where one of them says that the primary is, or why it does not."""
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.send_command(*_WHO_IS_PRIMARY)
+            answer = await connection.read_response()
+        except RedisError as error:
+            return str(error)
+        finally:
+            # It will not be needed before the next failover.
+            await connection.disconnect(nowait=True)
+        for primary in map(_fields, answer):
+            down = {b"s_down", b"o_down"} & {*primary[b"flags"].split(b",")}
+            if primary[b"name"] == self._name.encode() and not down:
+                return primary[b"ip"].decode(), int(primary[b"port"])
+        return "there is none of that name that is up"
 
 
-def _sentinel(host: str, port: int, login: Login | None, options: dict[str, Any]) -> Redis:
-    """A client of one Sentinel process, which is let in by its own user, and in the same TLS."""
-    pool = ConnectionPool(
-        connection_class=READING_ALL[SSLConnection if "tls" in options else Connection],
-        host=host,
-        port=port,
-        **options | {"socket_timeout": CONNECT_TIMEOUT, "credential_provider": login},
-    )
-    return Redis.from_pool(pool)
+class _Primary(Connection):
+    """Adds to a connection that it leads to the primary that Sentinel names."""
+
+    def __init__(self, *, sentinels: Sentinels, **options: Any) -> None:
+        super().__init__(**options)
+        self._sentinels = sentinels
+
+    async def connect(self) -> None:
+        """Connect, to whoever is the primary by now."""
+        await self._sentinels.reach(self._connect_to)
+
+    async def _connect_to(self, host: str, port: int) -> None:
+        self.host, self.port = host, port
+        reached = False
+        try:
+            # The whole of it, so that another one that is named can be tried.
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await super().connect()  # type: ignore[no-untyped-call]
+                await self._check_role()
+            reached = True
+        except TimeoutError:
+            raise RedisTimeoutError(
+                f"{host}:{port} gave no answer within {CONNECT_TIMEOUT:g} s"
+            ) from None
+        finally:
+            if not reached:
+                await self.disconnect(nowait=True)
+
+    async def _check_role(self) -> None:
+        await self.send_command(_WHAT_ARE_YOU, check_health=False)
+        try:
+            answer = await self.read_response()
+        except ResponseError:
+            return  # renamed: what it is, the commands will tell
+        if _fields(answer).get(b"role") == b"replica":
+            raise RedisConnectionError(
+                f"Sentinel names {self.host}:{self.port} the primary, which is a replica"
+            )
+
+
+def _fields(answer: list[Any]) -> dict[bytes, Any]:
+    return dict(zip(answer[::2], answer[1::2], strict=True))
 
 
 def _server_pipes(pool: Any) -> Connect:

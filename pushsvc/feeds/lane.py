@@ -69,7 +69,8 @@ class Lane:
     Args:
         name: the label of its metrics.
         pipe: the way to Redis that it has for itself.
-        scripts: loaded again where Redis has forgotten them.
+        scripts: given to each server before the first command, so that a command that needs one
+            is not left behind by those after it.
         tail: a command put after each pipeline, on the same connection (``WAIT``, ``WAITAOF``);
             what it answered follows the results of every submission, once for each of them.
 
@@ -83,9 +84,9 @@ class Lane:
     ) -> None:
         self.name = name
         self.on_change: Callable[[], None] = lambda: None
+        pipe.greet(scripts.load)
         self._pipe = pipe
         self._changes = pipe.changes
-        self._scripts = scripts
         self._tail = tail
         self._queue: deque[Submission] = deque()
         self._waiting = 0
@@ -156,7 +157,9 @@ class Lane:
                 batch = self._next_batch()
                 started = time.perf_counter()
                 try:
-                    results = await self._execute([c for commands, _ in batch for c in commands])
+                    results = await self._pipe.execute(
+                        [c for commands, _ in batch for c in commands], self._tail
+                    )
                 except (RedisError, OSError) as error:
                     self._fail(batch, error)
                     continue
@@ -190,21 +193,6 @@ class Lane:
             batch.append(item)
         self._waiting -= size
         return batch
-
-    async def _execute(self, commands: list[Command]) -> list[Result]:
-        tail = self._tail
-        results = await self._pipe.execute(commands, tail)
-        forgotten = [i for i, result in enumerate(results) if isinstance(result, NoScriptError)]
-        if forgotten:
-            # A restarted or promoted server has an empty script cache; NOSCRIPT means that the
-            # command did nothing, so it is safe to send again.
-            await self._pipe.everywhere([("SCRIPT", "LOAD", text) for text in self._scripts.texts])
-            again = await self._pipe.execute([commands[i] for i in forgotten], tail)
-            if tail is not None:
-                forgotten += [len(commands) + i for i in forgotten]
-            for i, result in zip(forgotten, again, strict=True):
-                results[i] = result
-        return results
 
     def _answer(self, batch: list[Submission], results: list[Result]) -> None:
         count = len(results) // 2 if self._tail is not None else 0

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from pushsvc.errors import StoreUnavailable
+from pushsvc.feeds.cluster import ClusterPipe
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.pipe import Command, Pipe, Result
 
@@ -21,7 +22,7 @@ _SHOWN: Final = 5
 """Commands that a message names; who lacks more has another rule altogether."""
 
 
-def probe(key: str, confirm: Command | None = None) -> list[Command]:
+def probe(key: str, confirm: Command | None = None, *, cluster: bool = False) -> list[Command]:
     """Every command that a node uses, on a key that is gone at the end.
 
     That a command does not fit the key is no matter: whether it is permitted is asked first.
@@ -29,8 +30,11 @@ def probe(key: str, confirm: Command | None = None) -> list[Command]:
     Args:
         key: that nothing else uses.
         confirm: what publishes wait with.
+        cluster: whether slots may move.
     """
     return [
+        # It is about the command that follows alone, which has no key.
+        *([("ASKING",)] if cluster else []),
         ("PING",),
         ("HSET", key, "field", "1"),
         ("PEXPIRE", key, _PROBE_MS),
@@ -66,6 +70,7 @@ def probe(key: str, confirm: Command | None = None) -> list[Command]:
         ("ZSCORE", key, "member"),
         ("TIME",),
         ("SCRIPT", "LOAD", _SCRIPT),
+        ("SCRIPT", "EXISTS", _DIGEST),
         ("EVALSHA", _DIGEST, 1, key),
         ("DEL", key),
         *([] if confirm is None else [_WAITS[confirm[0]]]),
@@ -94,7 +99,7 @@ async def refusal(pipe: Pipe, keys: Keys, confirm: Command | None = None) -> Ref
     Raises:
         StoreUnavailable: Redis cannot be asked now.
     """
-    commands = probe(keys.probe, confirm)
+    commands = probe(keys.probe, confirm, cluster=isinstance(pipe, ClusterPipe))
     try:
         # Users are not replicated. Whether a user may do a thing is asked before whether the server
         # serves the key, so each can be asked about the same one.

@@ -6,14 +6,14 @@ Python, and each answer takes a coroutine. For a single server hiredis does both
 """
 
 import asyncio
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final, Protocol
 
 import hiredis
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
-from redis.asyncio.sentinel import SentinelManagedConnection, SentinelManagedSSLConnection
-from redis.exceptions import ReadOnlyError
+from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pushsvc.feeds.access import FreshTLS
@@ -21,12 +21,29 @@ from pushsvc.feeds.access import FreshTLS
 Command = tuple[Any, ...]
 Result = Any
 """What Redis answered: RESP2 as it is, or the exception that stands for an error answer."""
+Send = Callable[[Sequence[Command]], Awaitable[list[Result]]]
+"""Executes commands in order on one connection."""
+Greeting = Callable[[Send], Awaitable[None]]
+"""What is said on a new connection before anything else; an error of it closes the connection."""
+
+CUT_OFF_SECONDS: Final = 0.5
+"""How long a connection to a primary without replicas is kept; it may lack them for long."""
 
 
 def reached(confirmed: Result) -> bool:
     """Whether what was written before a tail has come where it is to be, by the tail's answer."""
     copies = confirmed[0] if isinstance(confirmed, list) else confirmed
     return isinstance(copies, int) and copies >= 1
+
+
+def cut_off(error: ResponseError) -> bool:
+    """Whether a primary refuses writes since no replica follows it: it may have been replaced."""
+    return str(error).startswith("NOREPLICAS")
+
+
+def _restarted(error: ResponseError) -> bool:
+    """Whether a server is no primary any more, or not the one that was connected to."""
+    return isinstance(error, ReadOnlyError | MasterDownError | NoScriptError)
 
 
 class Pipe(Protocol):
@@ -38,6 +55,9 @@ class Pipe(Protocol):
 
         What was written before without waiting for a replica may be lost.
         """
+
+    def greet(self, greeting: Greeting) -> None:
+        """Have every connection that is opened from now on begin with a greeting."""
 
     async def execute(
         self, commands: Sequence[Command], tail: Command | None = None
@@ -110,20 +130,10 @@ class _Unix(_ReadsAll, UnixDomainSocketConnection):
     """A Unix domain socket."""
 
 
-class _Sentinel(_ReadsAll, SentinelManagedConnection):
-    """TCP to the primary that Sentinel names."""
-
-
-class _SentinelTLS(_ReadsAll, FreshTLS, SentinelManagedSSLConnection):
-    """TLS to the primary that Sentinel names."""
-
-
 READING_ALL: Final[dict[type, type]] = {
     Connection: _Plain,
     SSLConnection: _TLS,
     UnixDomainSocketConnection: _Unix,
-    SentinelManagedConnection: _Sentinel,
-    SentinelManagedSSLConnection: _SentinelTLS,
 }
 """For each class of connections the one that a ``ServerPipe`` needs."""
 
@@ -140,8 +150,14 @@ class ServerPipe:
         self.changes = 0
         self._connection = connection
         self._timeout = timeout
+        self._greeting: Greeting | None = None
         self._address: object = None
+        self._connected_at = 0.0
         self._lost = False
+
+    def greet(self, greeting: Greeting) -> None:
+        """Have every connection that is opened from now on begin with a greeting."""
+        self._greeting = greeting
 
     async def execute(
         self, commands: Sequence[Command], tail: Command | None = None
@@ -160,18 +176,18 @@ class ServerPipe:
                     await connection.disconnect(nowait=True)
                 if not connection.is_connected:
                     await self._connect()
-                packed = b"".join(map(hiredis.pack_command, commands))
-                await connection.send_packed_command(packed, check_health=False)
-                results = await connection.read_all(len(commands))
+                results = await self._send(commands)
             whole = True
         except TimeoutError:
             raise RedisTimeoutError(f"no answer within {self._timeout:g} s") from None
         finally:
-            # Nobody may be handed an answer that was meant for somebody who did not wait for it.
-            # And where the primary has moved, its address leads elsewhere by now.
-            if not whole or any(isinstance(result, ReadOnlyError) for result in results):
+            if not whole:
+                # Nobody may be handed an answer that was meant for one who did not wait for it.
                 self._lost = True
                 await connection.disconnect(nowait=True)
+        errors = [result for result in results if isinstance(result, ResponseError)]
+        if errors:
+            await self._leave_if_replaced(errors)
         if tail is not None:
             confirmed = results[-1]
             if not reached(confirmed):
@@ -180,9 +196,26 @@ class ServerPipe:
             results += [confirmed] * (len(results) - 2)
         return results
 
+    async def _leave_if_replaced(self, errors: Sequence[ResponseError]) -> None:
+        """Have the next pipeline connect anew, where the address leads elsewhere by now."""
+        self._lost = any(map(_restarted, errors))
+        age = time.monotonic() - self._connected_at
+        if self._lost or (age >= CUT_OFF_SECONDS and any(map(cut_off, errors))):
+            await self._connection.disconnect(nowait=True)
+
+    async def _send(self, commands: Sequence[Command]) -> list[Result]:
+        connection = self._connection
+        packed = b"".join(map(hiredis.pack_command, commands))
+        await connection.send_packed_command(packed, check_health=False)
+        results: list[Result] = await connection.read_all(len(commands))
+        return results
+
     async def _connect(self) -> None:
         connection = self._connection
         await connection.connect()
+        self._connected_at = time.monotonic()
+        if self._greeting is not None:
+            await self._greeting(self._send)
         address = getattr(connection, "host", None), getattr(connection, "port", None)
         if self._address is not None and (self._lost or address != self._address):
             self.changes += 1

@@ -3,8 +3,11 @@
 import asyncio
 import gzip
 import json
+import socket
+import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ import httpx
 import pytest
 from redis import Redis
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.embedded import EmbeddedServer, find_server
 from tests.support.backend import problem, publish, publish_all, told
+from tests.support.failover import ask
 from tests.support.nodes import Node, publisher_token, token, wait_until
 from tests.support.phone import Phone
 from tests.support.raw import Raw, request
@@ -539,6 +543,50 @@ def test_fsync_without_an_append_only_file_stops_the_start(
     valkey: EmbeddedServer, tmp_path: Path
 ) -> None:
     assert "PUSHSVC_DURABILITY" in ended(valkey.url, tmp_path, durability="fsync")
+
+
+def test_with_fsync_a_node_starts_while_redis_loads_and_is_ready_afterwards(
+    tmp_path: Path,
+) -> None:
+    directory = tmp_path / "redis"
+    with EmbeddedServer(directory, appendonly=True) as server:
+        ask(server.port, "MSET", *(word for n in range(8000) for word in (n, "x" * 100)))
+        ask(server.port, "BGREWRITEAOF")
+        wait_until(partial(_rewritten, server.port), "a file that is loaded key by key")
+        server.kill()
+        # Each key takes 2 ms, and every 1,024 bytes the server looks at who asks.
+        words = ["--port", str(server.port), "--dir", str(directory), "--appendonly", "yes"]
+        words += ["--key-load-delay", "2000", "--loading-process-events-interval-bytes", "1024"]
+        loading = subprocess.Popen([find_server(), *words], stdout=subprocess.DEVNULL)
+        try:
+            wait_until(lambda: b"LOADING" in _said(server.port, b"PING"), "the server to load")
+            node = Node(server.url, tmp_path, durability="fsync").start(ready=False)
+            try:
+                assert not node.is_ready()
+                assert b"LOADING" in _said(server.port, b"PING")
+                _said(server.port, b"CONFIG SET key-load-delay 0")
+                wait_until(node.is_ready, "the node to be ready")
+                assert node.publish("ada", 1)
+            finally:
+                node.stop()
+        finally:
+            loading.kill()
+            loading.wait()
+
+
+def _rewritten(port: int) -> bool:
+    found = ask(port, "INFO", "persistence")
+    return not (found["aof_rewrite_in_progress"] or found["aof_rewrite_scheduled"])
+
+
+def _said(port: int, command: bytes) -> bytes:
+    """The answer of a server as it is; clients wait until it has loaded its data."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), 5) as connection:
+            connection.sendall(command + b"\r\n")
+            return connection.recv(1000)
+    except OSError:
+        return b""
 
 
 async def test_replica_without_a_replica_is_refused_and_its_retry_is_no_second_notification(

@@ -123,6 +123,20 @@ def test_a_permission_that_is_taken_away_later_is_logged_once(
         node.publish("ada", 1)
 
 
+def test_a_permission_that_only_a_cluster_needs_is_tried_too(tmp_path: Path) -> None:
+    """It is needed while slots move, which may be months later."""
+    with Cluster(tmp_path, primaries=2, replicas=0) as cluster:
+        for port in cluster.servers:
+            with redis.Redis(port=port) as client:
+                acl.give(client, acl.documented())
+                acl.give(client, acl.addition("a Cluster"))
+        with redis.Redis(port=[*cluster.servers][1]) as client:
+            acl.give(client, ["ACL", "SETUSER", acl.USER, "-asking"])
+        url = cluster.url.replace("://", f"://{acl.USER}:{acl.PASSWORD}@")
+        line = ended(Node(url, tmp_path))
+        assert f"of 127.0.0.1:{port}: ASKING: " in line
+
+
 async def test_a_password_file_that_changed_is_used_for_the_next_connection(
     guarded: Guarded, tmp_path: Path
 ) -> None:

@@ -12,6 +12,7 @@ from redis.exceptions import (
     AuthenticationError,
     ClusterDownError,
     MovedError,
+    NoPermissionError,
     ResponseError,
 )
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -23,6 +24,7 @@ from pushsvc.feeds.cluster import KEEP_SECONDS, ClusterPipe, batches, slot_of
 from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.permissions import probe
 from pushsvc.feeds.pipe import Command, Result
+from pushsvc.feeds.scripts import Scripts
 from pushsvc.feeds.slots import (
     FAILED_MAP_SECONDS,
     MAP_PAUSE,
@@ -123,6 +125,9 @@ class Server:
         self.address = address
         self.changes = 0
 
+    def greet(self, greeting: object) -> None:
+        self.fleet.greeted.append((self.address, greeting))
+
     async def execute(self, commands: Any, tail: Command | None = None) -> list[Result]:
         await asyncio.sleep(0)
         fleet, address = self.fleet, self.address
@@ -142,8 +147,12 @@ class Server:
         asking = False
         for command in commands:
             sent.append(command)
-            answers.append(b"OK" if command == ("ASKING",) else fleet.answer(self, command, asking))
-            asking = command == ("ASKING",)
+            asks = command == ("ASKING",)
+            if asks and fleet.not_asking:
+                answers.append(NoPermissionError("this user may not run 'asking'"))
+                continue
+            answers.append(b"OK" if asks else fleet.answer(self, command, asking))
+            asking = asks
         return answers if tail is None else answers + [address] * len(answers)
 
     async def aclose(self) -> None:
@@ -163,6 +172,12 @@ class Fleet:
         """What dead servers were sent."""
         self.stranger = False
         """Nobody is let in."""
+        self.cut_off: set[Address] = set()
+        """Primaries that no replica follows."""
+        self.not_asking = False
+        """Nobody may send ASKING."""
+        self.greeted: list[tuple[Address, object]] = []
+        """Who was told how to begin."""
         self.sent: dict[Address, list[Command]] = {}
         self.closed: list[Address] = []
         self.asked: list[Address] = []
@@ -175,6 +190,8 @@ class Fleet:
         slot = slot_of(command)
         if slot is None:
             return b"OK"
+        if server.address in self.cut_off:
+            return ResponseError("NOREPLICAS Not enough good replicas to write.")
         owner = next((at for first, last, at in self.map if first <= slot <= last), None)
         if owner is None:
             return ClusterDownError("Hash slot not served")
@@ -313,14 +330,37 @@ async def test_while_a_server_fails_the_map_is_read_more_often(fleet: Fleet) -> 
     assert fleet.asked == [B]
 
 
-async def test_scripts_come_to_a_server_to_which_the_first_slot_is_moving(fleet: Fleet) -> None:
+async def test_every_server_is_greeted_even_one_to_which_the_first_slot_is_moving(
+    fleet: Fleet,
+) -> None:
+    greeting = Scripts().load
+    fleet.pipe.greet(greeting)
     fleet.asks[key_slot(LOW.encode())] = C
     for _ in range(2):
         assert await fleet.pipe.execute(MIXED) == [1, 2, 3, 4]
-        assert (await fleet.pipe.everywhere([("SCRIPT", "LOAD", "x")])).keys() == {
-            "10.0.0.1:6379", "10.0.0.2:6379", "10.0.0.3:6379",
-        }  # fmt: skip
+    assert sorted(fleet.greeted) == [(A, greeting), (B, greeting), (C, greeting)]
     assert C not in fleet.closed
+
+
+async def test_whoever_may_not_ask_a_server_for_a_slot_that_moves_hears_why(fleet: Fleet) -> None:
+    fleet.asks[key_slot(LOW.encode())] = B
+    fleet.not_asking = True
+    answers = await fleet.pipe.execute(MIXED)
+    assert isinstance(answers[0], NoPermissionError)
+    assert answers[1] == 2
+
+
+async def test_a_primary_that_is_cut_off_is_left_for_the_one_that_was_promoted(
+    fleet: Fleet,
+) -> None:
+    await fleet.pipe.execute(MIXED)
+    fleet.cut_off.add(A)
+    fleet.map = [(0, 8191, C), (8192, SLOTS - 1, B)]
+    fleet.asked.clear()
+    await fleet.pipe.execute(MIXED)
+    fleet.now += MAP_PAUSE
+    assert await fleet.pipe.execute(MIXED) == [1, 2, 3, 4]
+    assert fleet.asked == [B]
 
 
 async def test_a_server_that_lets_nobody_in_says_so_though_another_is_dead(fleet: Fleet) -> None:
@@ -343,6 +383,19 @@ async def test_a_promoted_server_is_found_and_its_predecessor_left(fleet: Fleet)
     await fleet.pipe.execute(MIXED)
     assert A in fleet.closed
     assert fleet.pipe.changes == 1
+
+
+async def test_a_predecessor_is_left_by_a_lane_that_needs_few_of_the_servers_too(
+    fleet: Fleet,
+) -> None:
+    await fleet.pipe.execute([("GET", LOW)])
+    fleet.dead.add(A)
+    await fleet.pipe.execute([("GET", LOW)])
+    fleet.map = [(0, 8191, C), (8192, SLOTS - 1, B)]
+    for wait in (1, 2 * KEEP_SECONDS):
+        fleet.now += wait
+        assert await fleet.pipe.execute([("GET", LOW)]) == [LOW]
+    assert A in fleet.closed
 
 
 async def test_the_map_is_read_now_and_then_though_nothing_contradicts_it(fleet: Fleet) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from pushsvc.embedded import EmbeddedServer
-from pushsvc.errors import IdempotencyConflict
+from pushsvc.errors import IdempotencyConflict, StoreUnavailable
 from pushsvc.feeds.feed import MAX_DEVICES, Append, Appended, Bounds, Full
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import UNKNOWN, Backlog, Entry
@@ -238,6 +238,8 @@ async def test_every_key_has_a_time_to_live(store: Store, prefix: str) -> None:
 async def test_the_scripts_are_loaded_again_where_redis_forgot_them(store: Store) -> None:
     first = await store.publish()
     store.redis.script_flush()
+    (refused,), _ = await store.feeds.append([Append("u:u1", b"x")])
+    assert isinstance(refused, StoreUnavailable)
     second = await store.publish()
     assert held(await store.join("n1.1", "phone")) == [first, second]
 

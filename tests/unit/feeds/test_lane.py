@@ -8,8 +8,11 @@ from pushsvc.embedded import EmbeddedServer
 from pushsvc.errors import Overloaded, PushError, StoreUnavailable
 from pushsvc.feeds import lane as module
 from pushsvc.feeds.connect import connector
+from pushsvc.feeds.feed import Append, Bounds, Feeds, Join
+from pushsvc.feeds.keys import Keys
 from pushsvc.feeds.lane import Lane
 from pushsvc.feeds.scripts import Scripts
+from tests.support.failover import ask
 
 
 def lane_to(url: str, tail: tuple[object, ...] | None = None) -> Lane:
@@ -87,6 +90,96 @@ async def test_a_script_that_its_server_still_lacks_may_be_called_again(
     with pytest.raises(StoreUnavailable):
         await lane.one("EVALSHA", "0" * 40, 1, prefix)
     await lane.aclose()
+
+
+class Forgetful:
+    """Feeds of a server that a test may have forget its scripts."""
+
+    def __init__(self, server: EmbeddedServer) -> None:
+        self.server = server
+        self.keys, scripts = Keys("push"), Scripts()
+        self.lane = Lane("test", connector(server.url)(5), scripts)
+        bounds = Bounds(100, 3600, 10)
+        self.feeds = Feeds(self.keys, scripts, bounds, publishing=self.lane, sessions=self.lane)
+
+    def forget(self) -> None:
+        ask(self.server.port, "SCRIPT", "FLUSH")
+
+    def listeners(self, feed: str) -> dict[str, str]:
+        found: dict[str, str] = ask(self.server.port, "HGETALL", self.keys.listeners(feed))
+        return found
+
+    def kept(self, feed: str) -> list[str]:
+        log = ask(self.server.port, "XRANGE", self.keys.log(feed), "-", "+")
+        return [fields["d"] for _, fields in log]
+
+
+JOIN, LEAVE = [Join("u:x", "n1.1", "d1", None, 0, False, False)], [("u:x", ["n1.1"])]
+
+
+async def test_a_server_without_scripts_gets_them_before_the_first_command() -> None:
+    """Else what needs none, like to leave, would be carried out before what needs one."""
+    with EmbeddedServer() as server:
+        there = Forgetful(server)
+        for _ in "never had them", "lost them at its restart":
+            joined, left = there.feeds.join(JOIN), there.feeds.leave(LEAVE)
+            assert not isinstance((await joined)[0], PushError)
+            await left
+            assert there.listeners("u:x") == {}
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+        await there.lane.aclose()
+
+
+async def test_scripts_that_are_there_are_not_sent_again() -> None:
+    with EmbeddedServer() as server:
+        for _ in range(2):
+            ask(server.port, "CONFIG", "RESETSTAT")
+            lane = lane_to(server.url)
+            await lane.one("PING")
+            await lane.aclose()
+        received = int(ask(server.port, "INFO", "stats")["total_net_input_bytes"])
+    assert received < 2000
+
+
+async def test_what_a_server_forgets_while_it_runs_is_refused_and_not_carried_out_later() -> None:
+    with EmbeddedServer() as server:
+        there = Forgetful(server)
+        await there.feeds.join([Join("u:y", "n1.1", "d1", None, 0, False, False)])
+        there.forget()
+        joined, left = there.feeds.join(JOIN), there.feeds.leave(LEAVE)
+        assert isinstance((await joined)[0], StoreUnavailable)
+        await left
+        assert there.listeners("u:x") == {}
+        async with asyncio.timeout(5):
+            while isinstance((await there.feeds.join(JOIN))[0], StoreUnavailable):
+                await asyncio.sleep(0.01)
+        assert list(there.listeners("u:x")) == ["n1.1"]
+        await there.lane.aclose()
+
+
+async def test_publishes_to_a_server_that_forgets_are_never_kept_in_another_order() -> None:
+    """Not even where another lane gives it the scripts in the middle of a pipeline."""
+    with EmbeddedServer() as server:
+        there = Forgetful(server)
+        appends = [Append("u:x", b"%06d" % i + b"x" * 20_000) for i in range(90)]
+
+        async def another_lane(pause: float) -> None:
+            await asyncio.sleep(pause)
+            other = lane_to(server.url)
+            await other.one("PING")
+            await other.aclose()
+
+        for turn in range(8):
+            ask(server.port, "FLUSHALL")
+            there.forget()
+            (results, _), _ = await asyncio.gather(
+                there.feeds.append(appends), another_lane(0.0005 * turn)
+            )
+            kept = there.kept("u:x")
+            assert kept == sorted(kept)
+            assert len(kept) == sum(not isinstance(result, PushError) for result in results)
+        await there.lane.aclose()
 
 
 async def test_a_caller_that_gave_up_does_not_disturb_the_others(

@@ -1,16 +1,28 @@
 """What a pipe to a real server notices about it."""
 
 import asyncio
+import subprocess
 import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.embedded import EmbeddedServer, find_server
 from pushsvc.feeds.connect import connector
+from pushsvc.feeds.scripts import Scripts
 from tests.support.failover import ask
+from tests.support.nodes import wait_until
+from tests.support.ports import free_port
 from tests.support.proxy import Proxy
+
+CUT_OFF = ("CONFIG", "SET", "min-replicas-to-write", 1)
+"""Has a server without replicas answer NOREPLICAS."""
 
 
 async def test_a_server_that_is_no_cluster_is_an_error_that_says_so(valkey: EmbeddedServer) -> None:
@@ -81,4 +93,100 @@ async def test_what_was_written_before_the_connection_ended_is_not_repeated() ->
             await pipe.execute([("INCR", "n")])
         proxy.cut_after = b""
         assert await pipe.execute([("GET", "n")]) == [b"1"]
+        await pipe.aclose()
+
+
+# --- a primary that others may have replaced -----------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(extra=["--replica-serve-stale-data", "no"]) as running:
+        yield running
+
+
+@pytest.fixture
+def sentinel(server: EmbeddedServer, tmp_path: Path) -> Iterator[int]:
+    """The port of a Sentinel that takes the server for the primary ``main``."""
+    port = free_port()
+    configuration = tmp_path / "sentinel.conf"
+    configuration.write_text(
+        f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {server.port} 1\n"
+    )
+    process = subprocess.Popen(
+        [find_server(), configuration, "--sentinel"], stdout=subprocess.DEVNULL
+    )
+    try:
+        wait_until(partial(_answers, port), "Sentinel to answer")
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        return bool(ask(port, "PING"))
+    except redis.ConnectionError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("said", "command"),
+    [
+        (("REPLICAOF", "127.0.0.1", 1), ("GET", "k")),
+        (("SCRIPT", "FLUSH"), ("EVALSHA", Scripts().digests["live"], 1, "k")),
+    ],
+)
+async def test_a_server_that_is_not_what_it_was_is_looked_up_again_at_once(
+    said: tuple[Any, ...], command: tuple[Any, ...], server: EmbeddedServer
+) -> None:
+    pipe = connector(server.url)(2)
+    await pipe.execute([("PING",)])
+    ask(server.port, *said)
+    first, refused = await pipe.execute([("CLIENT", "ID"), command])
+    assert isinstance(refused, ResponseError)
+    second, _ = await pipe.execute([("CLIENT", "ID"), command])
+    assert second != first
+    assert pipe.changes == 1
+    await pipe.aclose()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("SET", "k", "v"), ("EVALSHA", Scripts().digests["lease"], 1, "k", "1", "n", 1000)],
+)
+async def test_a_primary_that_is_cut_off_is_looked_up_again_but_not_all_the_time(
+    command: tuple[Any, ...], server: EmbeddedServer
+) -> None:
+    """Nor is an alarm given: one without Sentinel may lack its replicas for long."""
+    pipe = connector(server.url)(2)
+    pipe.greet(Scripts().load)
+    await pipe.execute([("PING",)])
+    ask(server.port, *CUT_OFF)
+    connections: list[int] = []
+    async with asyncio.timeout(5):
+        while len(set(connections)) < 3:
+            number, answer = await pipe.execute([("CLIENT", "ID"), command])
+            assert isinstance(answer, ResponseError)
+            connections.append(number)
+    assert len(connections) > 20
+    assert pipe.changes == 0
+    await pipe.aclose()
+
+
+async def test_a_primary_that_is_cut_off_is_left_for_the_one_that_sentinel_names(
+    server: EmbeddedServer, sentinel: int
+) -> None:
+    with EmbeddedServer() as new:
+        pipe = connector(f"redis+sentinel://127.0.0.1:{sentinel}/main")(2)
+        assert await pipe.execute([("SET", "k", "old")]) == [b"OK"]
+        ask(server.port, *CUT_OFF)
+        ask(sentinel, "SENTINEL", "REMOVE", "main")
+        ask(sentinel, "SENTINEL", "MONITOR", "main", "127.0.0.1", new.port, 1)
+        async with asyncio.timeout(5):
+            while await pipe.execute([("SET", "k", "new")]) != [b"OK"]:
+                await asyncio.sleep(0.01)
+        assert ask(new.port, "GET", "k") == "new"
+        assert pipe.changes == 1
         await pipe.aclose()
