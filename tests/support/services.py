@@ -52,6 +52,7 @@ class TCPService(ABC):
     def __init__(self) -> None:
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
+        self._serving: set[asyncio.Task[None]] = set()
         self.port = 0
 
     @abstractmethod
@@ -75,8 +76,18 @@ class TCPService(ABC):
     async def _run(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        server = await asyncio.start_server(self.serve, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._hold, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
         self._started.set()
         await self._stopped.wait()
-        server.close()  # connections that are still open end with the loop
+        server.close()
+        while self._serving:
+            for task in self._serving:
+                task.cancel()
+            await asyncio.wait(self._serving)
+
+    def _hold(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Serve a connection in a task that is kept until its end: asyncio does not keep it."""
+        task = asyncio.create_task(self.serve(reader, writer))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
