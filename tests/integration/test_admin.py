@@ -486,11 +486,10 @@ async def test_a_killed_worker_is_replaced_and_its_clients_lose_nothing(
 async def test_a_node_is_unready_from_the_moment_on_that_a_worker_is_dead(team: Node) -> None:
     wait_until(team.is_ready, "two workers")
     worker = workers(team)[0]
-    killed = time.monotonic()
     os.kill(worker, signal.SIGKILL)
-    report = wait_until(lambda: (now := ready(team))["troubles"] and now, "it to be unready", 2)
-    assert time.monotonic() - killed < 0.3
-    assert report["troubles"] == ["ended"]
+    while alive(worker):
+        pass
+    assert ready(team)["troubles"] == ["ended"]
     wait_until(team.is_ready, "a new worker")
 
 
