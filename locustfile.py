@@ -127,7 +127,7 @@ class Tokens:
         return mint(
             secret=settings.jwt_secret.get_secret_value(),
             user=user,
-            audience=settings.jwt_audience,
+            audience=next(iter(settings.jwt_audience), ""),
             issuer=settings.jwt_issuer,
             scopes=scopes,
             topics={"subscribe": [subscribe]} if subscribe else None,

@@ -4,7 +4,18 @@ import argparse
 import json
 import sys
 
-from bench import acked, console, fanout, handshakes, memory, pauses, publishers, sizing, tls
+from bench import (
+    acked,
+    console,
+    fanout,
+    handshakes,
+    memory,
+    one_token,
+    pauses,
+    publishers,
+    sizing,
+    tls,
+)
 from bench.harness import Figure, pin
 
 BENCHMARKS = {
@@ -15,6 +26,7 @@ BENCHMARKS = {
     "pauses": pauses.run,
     "console": console.run,
     "publishers": publishers.run,
+    "one_token": one_token.run,
     "sizing": sizing.run,
     "tls": tls.run,
 }

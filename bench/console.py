@@ -22,7 +22,7 @@ def run(*, profile: bool) -> list[Figure]:
     """Look at each page again and again."""
     del profile
     with node() as server:
-        alone = Desk(server).times("/overview")
+        alone = Console(server).times("/overview")
     with node(module=("bench.crowded_node", str(CONNECTIONS))) as server:
         say(f"console: registering {CONNECTIONS:,} connections")
         wait_until(
@@ -30,10 +30,10 @@ def run(*, profile: bool) -> list[Figure]:
         )
         say("console: waiting for the sweep of them to begin, a minute after the start")
         wait_until(lambda: server.metric("pushsvc_swept_total") > 0, "the sweep", 100)
-        desk = Desk(server)
-        newest = desk.fill()
-        wait_until(lambda: desk.connections() == CONNECTIONS, "the overview")
-        found = desk.get(f"/users/{USER}")
+        console = Console(server)
+        newest = console.fill()
+        wait_until(lambda: console.connections() == CONNECTIONS, "the overview")
+        found = console.get(f"/users/{USER}")
         if len(found["devices"]) != DEVICES or found["mailbox"]["length"] != MAILBOX:
             raise RuntimeError(f"this is not the page that was to be measured: {found}")
         pages = {
@@ -44,13 +44,13 @@ def run(*, profile: bool) -> list[Figure]:
             "trace": f"/trace?id={newest}&user={USER}",
             "trace, user not known": f"/trace?id={newest}",
         }
-        times = {name: desk.times(path) for name, path in pages.items()}
+        times = {name: console.times(path) for name, path in pages.items()}
         before = server.cpu()
         time.sleep(10)
         idle = (server.cpu() - before) / 10
         before = server.cpu()
         for _ in range(10):
-            desk.get("/overview")
+            console.get("/overview")
             time.sleep(1)
         watched = (server.cpu() - before) / 10
     figures = [Figure("overview, no connections: median", statistics.median(alone), "ms")]
@@ -62,7 +62,7 @@ def run(*, profile: bool) -> list[Figure]:
     return figures
 
 
-class Desk:
+class Console:
     """An operator at the admin port of a server."""
 
     def __init__(self, server: Server) -> None:

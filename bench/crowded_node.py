@@ -1,8 +1,8 @@
 """``pushsvc serve`` that holds many connections without sockets: ``argv`` says how many.
 
-Each is a ``Connection`` and a ``Session`` in the node's core, on its timer wheel, a listener of the
-hub, swept like any other, and registered in Redis. Only the descriptor is none: a process that is
-not root may not have so many. Nothing is written to them, as if their sockets were full.
+Each is a ``Connection`` and a ``Session`` in the node's core, on its timer wheel, a listener of its
+mailbox, swept like any other, and registered in Redis. Only the descriptor is none: a process that
+is not root may not have so many. Nothing is written to them, as if their sockets were full.
 """
 
 import asyncio
@@ -10,18 +10,16 @@ import gc
 import os
 import resource
 import sys
-from typing import TypeVar
 
-from pushsvc import logs, run
-from pushsvc.node.connections import Connection, Connections
-from pushsvc.node.hub import Hub
+from pushsvc import logs
+from pushsvc.node.connections import Connection
+from pushsvc.node.node import Node
 from pushsvc.protocol.delivery import Cursor
 from pushsvc.protocol.feeds import BROADCAST, mailbox
 from pushsvc.protocol.session import Session
 from pushsvc.protocol.wire import TEXT
+from pushsvc.server import process
 from pushsvc.settings import load
-
-Part = TypeVar("Part")
 
 DEVICES = 32
 """Of one user in a hundred."""
@@ -45,8 +43,9 @@ def places(count: int) -> list[tuple[str, str]]:
     return found[:count]
 
 
-async def crowd(core: Connections, hub: Hub, count: int) -> None:
+async def crowd(node: Node, count: int) -> None:
     """Have the node hold so many."""
+    core = node.connections
     fd = max(resource.getrlimit(resource.RLIMIT_NOFILE))
     waiting: list[Connection] = []
     for user, device in places(count):
@@ -62,17 +61,18 @@ async def crowd(core: Connections, hub: Hub, count: int) -> None:
         fd += 1
         waiting.append(connection)
         if len(waiting) == AT_ONCE:
-            await asyncio.gather(*(hub.join(each) for each in waiting))
+            await asyncio.gather(*(node.dispatcher.join(each) for each in waiting))
             waiting.clear()
-    await asyncio.gather(*(hub.join(each) for each in waiting))
+    await asyncio.gather(*(node.dispatcher.join(each) for each in waiting))
     for each in core:
-        each.session.cursor.reading = each.session.broadcast.reading = False
-    run.settle_memory()
+        each.session.cursor.release()
+        each.session.broadcast.release()
+    process.settle_memory()
 
 
-def part(kind: type[Part]) -> Part:
-    """The one object of this kind."""
-    (found,) = (each for each in gc.get_objects() if isinstance(each, kind))
+def node_here() -> Node:
+    """The node of this process."""
+    (found,) = (each for each in gc.get_objects() if isinstance(each, Node))
     return found
 
 
@@ -83,10 +83,10 @@ def main(count: int) -> None:
 
     def started(*_: int) -> None:
         gc.unfreeze()  # what is frozen is not listed
-        coming = crowd(part(Connections), part(Hub), count)
+        coming = crowd(node_here(), count)
         crowding.append(asyncio.get_running_loop().create_task(coming))
 
-    run.serve(settings, started)
+    process.serve(settings, started)
     crowding[0].result()
 
 

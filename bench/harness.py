@@ -23,7 +23,7 @@ from typing import Any, Final, Self
 import psutil
 
 from pushsvc.auth.tokens import mint
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 
 SECRET: Final = "a-secret-for-benchmarks-only-of-48-bytes-01234567"
 TOP: Final = 30

@@ -10,7 +10,7 @@ from pushsvc.protocol.delivery import Cursor
 from pushsvc.protocol.feeds import BROADCAST, mailbox
 from pushsvc.protocol.session import Session
 from pushsvc.protocol.wire import TEXT
-from pushsvc.run import settle_memory
+from pushsvc.server.process import settle_memory
 
 CONNECTIONS = 100_000
 BAR = 10.0

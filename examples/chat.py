@@ -30,6 +30,7 @@ class Member:
         self.topic = f"chat.{room}"
         self.client = client
         self.people: set[str] = set()
+        self.typing: set[str] = set()
         self.texts: dict[str, str] = {}
         self.newest = ""
 
@@ -63,6 +64,7 @@ class Member:
         for name in set(message.joined) - self.people:
             self.show(f"-- {name} joined")
         for name in self.people & set(message.left):
+            self.typing.discard(name)
             self.show(f"-- {name} left")
         self.people = (self.people | set(message.joined)) - set(message.left)
 
@@ -70,6 +72,7 @@ class Member:
         who = message.sender or "backend"
         if message.event == "said":
             # One's own words are shown when they come back: all see them in the same order.
+            self.typing.discard(who)
             self.show(f"{who}: {message.data}")
             self.texts[str(message.id)] = message.data
             if who != self.name:
@@ -77,7 +80,9 @@ class Member:
         elif who == self.name:
             pass  # one knows what one types and reads
         elif message.event == "typing":
-            self.show(f"   ({who} is typing)")
+            if who not in self.typing:  # one line, until the words come
+                self.typing.add(who)
+                self.show(f"   ({who} is typing)")
         elif message.event == "read":
             text = self.texts.get(message.data, "something older")
             self.show(f"   ({who} has read: {text})")

@@ -6,6 +6,7 @@ In production your own backend makes the tokens; here ``pushsvc dev`` does, for 
 import asyncio
 import errno
 import json
+import logging
 import os
 import sys
 from collections.abc import Coroutine
@@ -47,6 +48,8 @@ def connected(token: str, device: str = "example") -> Client:
 
 def run(main: Coroutine[Any, Any, None]) -> None:
     """Run an example until it ends or Ctrl-C."""
+    # What the client would log of its attempts and of the end, the last line says.
+    logging.getLogger("pushsvc.client").setLevel(logging.CRITICAL)
     try:
         asyncio.run(main)
     except KeyboardInterrupt:

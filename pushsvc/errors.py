@@ -14,11 +14,13 @@
     ├── RequestTimeout          408
     ├── LengthRequired          411
     ├── PayloadTooLarge         413
+    │   └── TopicFull
     ├── UnsupportedMediaType    415
     ├── IdempotencyConflict     422
     ├── UpgradeRequired         426
     ├── TooManyRequests         429
     │   ├── RateLimited         close 4008
+    │   ├── QuotaExceeded
     │   └── TooManyConnections  close 4505
     └── Unavailable             503
         ├── Overloaded
@@ -30,11 +32,13 @@ problem's ``type`` and the metric label), its HTTP status, its close code where 
 live on, and whether the same request may succeed later. ``detail`` tells the caller what to change.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self, TypeVar
 
 from pushsvc.codes import Close
 
 PROBLEM_PREFIX = "urn:pushsvc:problem:"
+
+Value = TypeVar("Value")
 
 
 class PushError(Exception):
@@ -56,6 +60,11 @@ class PushError(Exception):
         self.detail = detail
         self.retry_after = retry_after
 
+    def bare(self) -> Self:
+        """The error without what led to it: an error that is kept would keep its input, too."""
+        self.__cause__ = self.__context__ = None
+        return self.with_traceback(None)
+
     def problem(self) -> dict[str, Any]:
         """The error as an RFC 9457 problem details object."""
         problem: dict[str, Any] = {
@@ -67,6 +76,11 @@ class PushError(Exception):
         if self.retry_after is not None:
             problem["retry_after"] = self.retry_after
         return problem
+
+
+def internal() -> PushError:
+    """What a caller is told of an error that nobody foresaw; the log has it."""
+    return PushError("the server made an error: it is logged; retrying may help")
 
 
 class InvalidRequest(PushError):
@@ -156,6 +170,13 @@ class PayloadTooLarge(PushError):
     status = 413
 
 
+class TopicFull(PayloadTooLarge):
+    """The topic holds as many bytes as may be there for a client to publish."""
+
+    code = "topic_full"
+    title = "Topic full"
+
+
 class UnsupportedMediaType(PushError):
     """The body's media type or encoding is not one that is read here."""
 
@@ -197,6 +218,13 @@ class RateLimited(TooManyRequests):
     close = Close.RATE_LIMITED
 
 
+class QuotaExceeded(TooManyRequests):
+    """The user's publishes have stored as many bytes as they may for now."""
+
+    code = "quota_exceeded"
+    title = "Quota exceeded"
+
+
 class TooManyConnections(TooManyRequests):
     """The user holds as many connections as one user may."""
 
@@ -236,3 +264,14 @@ class DurabilityNotReached(Unavailable):
 
     code = "durability_not_reached"
     title = "Durability not reached"
+
+
+def checked(result: Value | PushError) -> Value:
+    """A result of several, where an error may stand for one.
+
+    Raises:
+        PushError: it is an error.
+    """
+    if isinstance(result, PushError):
+        raise result
+    return result

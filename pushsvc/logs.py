@@ -4,6 +4,9 @@
 ``logging`` (Tornado, asyncio, redis) through the same processors, so that every line has the same
 form and passes the same redaction.
 
+What a client chose may stand in any value: characters that would end a line or turn the direction
+of what follows are escaped; only a traceback keeps its lines.
+
 What is redacted: values under a key such as ``token`` or ``body`` (:data:`SECRET_KEYS`), and
 tokens, tickets and URL passwords in any text, tracebacks included. A message body in the *text* of
 an event cannot be told from other text: log bodies under such a key, or better their size.
@@ -27,7 +30,12 @@ from uuid import UUID
 import structlog
 from structlog.typing import EventDict, Processor, WrappedLogger
 
+from pushsvc.printable import printable
+
 REDACTED = "[redacted]"
+
+LINES = frozenset({"exception", "stack"})
+"""The keys whose values may have several lines."""
 
 SECRET_KEYS = frozenset(
     {
@@ -82,7 +90,16 @@ def _replacement(match: re.Match[str]) -> str:
 
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Processor of structlog: the event with nothing secret left in it, all of it plain data."""
-    return {name: _redacted(name, value, 1) for name, value in event.items()}
+    return {
+        _text(name): printable(redact_text(value), keep="\n")
+        if name in LINES and isinstance(value, str)
+        else _redacted(name, value, 1)
+        for name, value in event.items()
+    }
+
+
+def _text(value: str) -> str:
+    return printable(redact_text(value))
 
 
 def _redacted(name: str, value: Any, depth: int) -> Any:
@@ -93,23 +110,22 @@ def _redacted(name: str, value: Any, depth: int) -> Any:
 
 def _plain(value: Any, depth: int) -> Any:
     if isinstance(value, str):
-        return redact_text(value)
+        return _text(value)
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, Enum):
         return _plain(value.value, depth)
     if isinstance(value, _AS_TEXT):
-        return redact_text(str(value))
+        return _text(str(value))
     if isinstance(value, BaseException):
-        return redact_text(f"{type(value).__name__}: {value}")
+        return _text(f"{type(value).__name__}: {value}")
     if isinstance(value, bytes | bytearray | memoryview):
         return f"<{len(value)} bytes>"
     if depth >= _MAX_DEPTH:
         return "…"
     if isinstance(value, Mapping):
         return {
-            redact_text(str(name)): _redacted(str(name), item, depth + 1)
-            for name, item in value.items()
+            _text(str(name)): _redacted(str(name), item, depth + 1) for name, item in value.items()
         }
     if isinstance(value, Sequence | AbstractSet):
         return [_plain(item, depth + 1) for item in value]

@@ -85,8 +85,18 @@ certificate_expires = Gauge(
     "Unix time at which the certificate in use expires; 0 without TLS",
     multiprocess_mode="livemin",
 )
+auth_file_refused = Gauge(
+    "pushsvc_auth_file_refused",
+    "1 while the file of issuers cannot be used as it is, and the one before stays in force",
+    multiprocess_mode="livemax",
+)
 tls_handshakes_failed = Counter(
     "pushsvc_tls_handshakes_failed", "TLS handshakes that failed, be it that the peer spoke no TLS"
+)
+clock_skew = Gauge(
+    "pushsvc_clock_skew_seconds",
+    "How far the node's clock is ahead of Redis', at the least; negative where it is behind",
+    multiprocess_mode="livemostrecent",
 )
 handshakes = Counter(
     "pushsvc_handshakes", "Handshakes, by outcome: accepted or the error's code", ["outcome"]
@@ -101,8 +111,16 @@ http_seconds = Histogram(
 )
 published = Counter(
     "pushsvc_published",
-    "Notifications handed to the store, by outcome: accepted or the error's code",
+    "Notifications handed to the store, by outcome: accepted, scheduled or the error's code",
     ["outcome"],
+)
+scheduled_late = Histogram(
+    "pushsvc_scheduled_late_seconds",
+    "From the time for which something was scheduled to its append",
+    buckets=_LATENCY,
+)
+client_bytes = Counter(
+    "pushsvc_client_bytes", "Bytes that clients' publishes took out of their users' budgets"
 )
 receipts = Counter("pushsvc_receipts", "Receipts given, by status", ["status"])
 webhooks = Counter(
@@ -117,29 +135,34 @@ ephemeral_dropped = Counter(
 )
 redelivered = Counter("pushsvc_redelivered", "Notifications handed to a socket again")
 acked = Counter("pushsvc_acks", "Acknowledgements that moved a cursor")
-gaps = Counter("pushsvc_gaps", "Gaps told to clients, by reason", ["reason"])
+gaps = Counter(
+    "pushsvc_gaps",
+    "Gaps told to clients, by reason, of those told at the start of a connection one a user in ten"
+    " minutes; claimed: reset, from a position that nobody but the client knows of",
+    ["reason"],
+)
 deliver_seconds = Histogram(
     "pushsvc_publish_to_deliver_seconds",
-    "From the append to the socket, for what the courier brought",
+    "From the append to the socket, for what came by the inbox",
     buckets=_LATENCY,
 )
 ack_seconds = Histogram(
     "pushsvc_publish_to_ack_seconds", "From the append to the acknowledgement", buckets=_AGE
 )
 courier_entries = Counter(
-    "pushsvc_courier_entries", "Entries that the courier brought, by what became of them", ["fate"]
+    "pushsvc_courier_entries", "Entries that came by the inbox, by what became of them", ["fate"]
 )
 courier_lost = Counter(
     "pushsvc_courier_lost", "Entries that could not be put into a node's inbox (read later)"
 )
 feed_reads = Counter("pushsvc_feed_reads", "Reads of a feed, by cause", ["cause"])
-sweeps = Counter("pushsvc_swept", "Connections that the sweep looked at, by finding", ["finding"])
+sweeps = Counter("pushsvc_swept", "Registrations that the sweep checked, by finding", ["finding"])
 lease_lapses = Counter("pushsvc_lease_lapses", "Times that the node came back under a new id")
 redis_seconds = Histogram(
-    "pushsvc_redis_seconds", "Time of a pipeline to Redis, by lane", ["lane"], buckets=_LATENCY
+    "pushsvc_redis_seconds", "Time of a pipeline to Redis, by queue", ["lane"], buckets=_LATENCY
 )
 redis_errors = Counter(
-    "pushsvc_redis_errors", "Errors of Redis, by lane and kind", ["lane", "kind"]
+    "pushsvc_redis_errors", "Errors of Redis, by queue and kind", ["lane", "kind"]
 )
 loop_lag = Histogram(
     "pushsvc_loop_lag_seconds", "How late the event loop runs what is due", buckets=_LAG
@@ -147,7 +170,7 @@ loop_lag = Histogram(
 
 # A series that begins with its first event hides that event from rate() and increase(), which
 # alerts on rare events must not miss.
-for _reason in ("trimmed", "reset"):
+for _reason in ("trimmed", "reset", "claimed"):
     gaps.labels(_reason)
 for _outcome in ("delivered", "retry", "gone", "given_up", "trimmed"):
     webhooks.labels(_outcome)

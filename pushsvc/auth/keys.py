@@ -1,19 +1,18 @@
-"""The keys that tokens are verified with: a shared secret, a public key file or a JWKS address.
+"""The keys that tokens are verified with: what can be read, and what each key may check.
 
 A key can only ever check the algorithms of its own family and curve, whatever a token's header
 says (RFC 8725, sections 3.1 and 3.2).
 """
 
-import asyncio
+import re
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextvars import Context
-from typing import Any, Final
-from urllib.parse import urlsplit
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, Final, Literal
 
 import jwt
 import msgspec
 import structlog
+from cryptography import x509
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed448 import Ed448PublicKey
@@ -21,23 +20,25 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from pushsvc.auth.tokens import HMAC_ALGORITHMS, Check, Verifier
-from pushsvc.errors import InvalidToken, Unavailable
-
-REFRESH_AFTER: Final = 600.0
-"""Seconds after which a use of the key set has it fetched again in the background."""
-
-FETCH_INTERVAL: Final = 30.0
-"""Seconds between the starts of two fetches, at least, whatever calls for them."""
-
-FETCH_TIMEOUT: Final = 10.0
-"""Seconds that a fetch may take."""
+from pushsvc.auth.tokens import HMAC_ALGORITHMS, Check
 
 MAX_JWKS: Final = 1 << 20
 """Bytes of a key set document."""
 
+MAX_JWKS_KEYS: Final = 100
+"""Keys in such a document; the providers that have many have a dozen."""
+
+MAX_FIXED: Final = 4
+"""Keys of one source that are tried one after the other: each costs a signature check."""
+
+MAX_PEM: Final = 64 * 1024
+"""Bytes of public keys and certificates."""
+
 MIN_RSA_BITS: Final = 2048
 """The least size of an RSA key (RFC 7518, section 3.3)."""
+
+MAX_RSA_BITS: Final = 16384
+"""The most: OpenSSL checks nothing with a larger one."""
 
 _RSA_ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 _CURVE_ALGORITHMS = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
@@ -52,99 +53,40 @@ _PUBLIC_ALGORITHMS = tuple(name for name in ALGORITHMS if name not in HMAC_ALGOR
 # document that anyone can fetch is none.
 _JWK_READERS = {"RSA": "RS256", "EC": "ES256", "OKP": "EdDSA"}
 
-_ONE_SOURCE = (
-    "set exactly one of JWT_SECRET (or JWT_SECRET_FILE), JWT_PUBLIC_KEY_FILE and JWT_JWKS_URL"
-)
+_find_pems = re.compile(
+    rb"-----BEGIN ([A-Z0-9 ]{1,40})-----[^-]*-----END \1-----",
+).finditer
 
 _log = structlog.get_logger(__name__)
 
 
 class KeyConfigError(ValueError):
-    """A setting about keys that a node cannot start with.
+    """A source of keys that a node cannot start with.
 
     Args:
-        variable: the setting to change.
-        message: what is wrong with it, without key material.
+        part: what is wrong with it: the keys, or where they come from; or the algorithms. Who
+            builds the source knows which setting that is.
+        message: what is wrong, without key material.
     """
 
-    def __init__(self, variable: str, message: str) -> None:
-        super().__init__(f"{variable}: {message}")
-        self.variable = variable
+    def __init__(self, part: Literal["keys", "algorithms"], message: str) -> None:
+        super().__init__(message)
+        self.part = part
         self.message = message
 
 
-def verifier(
-    *,
-    algorithms: Sequence[str],
-    secret: str | None,
-    public_key_pem: bytes | None,
-    jwks_url: str | None,
-    issuer: str | None,
-    audience: str,
-    fetch: Callable[[str], Awaitable[bytes]] | None,
-    clock: Callable[[], float] = time.time,
-) -> Verifier:
-    """Build the verifier that the settings describe.
-
-    Args:
-        algorithms: the accepted algorithms; empty for HS256 with a secret, the key's own with a
-            public key (RS256 for RSA), and RS256, ES256 and EdDSA with a JWKS.
-        secret: the shared secret; its UTF-8 bytes are the key.
-        public_key_pem: the contents of a PEM file with one public key.
-        jwks_url: the http or https address of a JWK Set (RFC 7517, section 5).
-        issuer: what ``iss`` must be; None accepts any.
-        audience: what ``aud`` must be or contain.
-        fetch: returns the body of an address, or raises; needed with ``jwks_url`` only. Gets
-            ``FETCH_TIMEOUT`` seconds, and should itself stop reading past ``MAX_JWKS`` bytes.
-        clock: the time in Unix seconds.
-
-    Raises:
-        KeyConfigError: the settings do not name exactly one good key source, or the algorithms do
-            not fit it.
-    """
-    sources = {
-        "JWT_SECRET": secret,
-        "JWT_PUBLIC_KEY_FILE": public_key_pem,
-        "JWT_JWKS_URL": jwks_url,
-    }
-    given = [variable for variable, value in sources.items() if value is not None]
-    if len(given) > 1:
-        raise KeyConfigError(given[0], f"{_ONE_SOURCE}; {' and '.join(given)} are set")
-    # An empty expectation would be met by an empty claim.
-    if not audience:
-        raise KeyConfigError("JWT_AUDIENCE", "is empty")
-    if issuer is not None and not issuer:
-        raise KeyConfigError("JWT_ISSUER", "is empty; leave it out to accept any issuer")
-    _require_known(algorithms)
-
-    keys: FixedKey | Jwks
-    if secret is not None:
-        chosen = _require_fit(algorithms or ("HS256",), tuple(HMAC_ALGORITHMS), "JWT_SECRET")
-        keys = FixedKey(_checks(_read_secret(secret, chosen), chosen))
-    elif public_key_pem is not None:
-        key = _read_pem(public_key_pem)
-        family = _family(key)
-        chosen = _require_fit(algorithms or family[:1], family, "the key in JWT_PUBLIC_KEY_FILE")
-        keys = FixedKey(_checks(key, chosen))
-    elif jwks_url is not None:
-        chosen = _require_fit(algorithms or _JWKS_DEFAULT, _PUBLIC_ALGORITHMS, "JWT_JWKS_URL")
-        if fetch is None:
-            raise ValueError("a JWKS address needs a callable to fetch it with")
-        keys = Jwks(_require_address(jwks_url), fetch, algorithms=chosen, clock=clock)
-    else:
-        raise KeyConfigError("JWT_SECRET", f"{_ONE_SOURCE}; none is set")
-    return Verifier(keys, algorithms=chosen, audience=audience, issuer=issuer, clock=clock)
-
-
-class FixedKey:
-    """One key that is there from the start; the ``kid`` of a token does not matter.
+class FixedKeys:
+    """A few keys that are there from the start; the ``kid`` of a token does not matter.
 
     Args:
         checks: the check of each accepted algorithm.
+        setting: see ``KeySource.setting``.
     """
 
-    def __init__(self, checks: Mapping[str, Check]) -> None:
-        self._checks = dict(checks)
+    def __init__(self, checks: dict[str, Check], setting: str) -> None:
+        self.setting = setting
+        self.algorithms = tuple(checks)
+        self._checks = checks
 
     def find(self, algorithm: str, kid: str | None) -> Check | None:  # noqa: ARG002
         """See ``KeySource.find``."""
@@ -153,8 +95,86 @@ class FixedKey:
     async def fetch(self) -> None:
         """See ``KeySource.fetch``; there is nothing to fetch."""
 
+    def start(self) -> None:
+        """See ``KeySource.start``; there is nothing to fetch."""
+
+    def missing(self) -> str | None:
+        """See ``KeySource.missing``; nothing ever is."""
+        return None
+
     async def aclose(self) -> None:
         """See ``KeySource.aclose``; there is nothing to stop."""
+
+
+def secret_keys(
+    secrets: Sequence[str], algorithms: Sequence[str], *, setting: str = "JWT_SECRET"
+) -> FixedKeys:
+    """The keys that shared secrets are.
+
+    Args:
+        secrets: one; or more, while one takes the place of another. Their UTF-8 bytes are the keys.
+        algorithms: the accepted ones; empty for HS256.
+        setting: see ``KeySource.setting``.
+
+    Raises:
+        KeyConfigError: a secret is none, or the algorithms do not fit.
+    """
+    _require_known(algorithms)
+    _require_few(len(secrets), "secret")
+    chosen = _require_fit(algorithms or ("HS256",), tuple(HMAC_ALGORITHMS), "a shared secret")
+    keys = [(_read_secret(secret, chosen), chosen) for secret in secrets]
+    return _fixed(keys, chosen, setting)
+
+
+def public_keys(
+    pem: bytes,
+    algorithms: Sequence[str],
+    *,
+    setting: str = "JWT_PUBLIC_KEY_FILE",
+    clock: Callable[[], float] = time.time,
+) -> FixedKeys:
+    """The keys of a PEM file.
+
+    A certificate stands for its key. That it has expired, or that nobody known has signed it, says
+    nothing of who holds the key: it was named here. A certificate that only leads from the one
+    before it to the authority is left out, since that authority signs no tokens.
+
+    Args:
+        pem: public keys and certificates: one; or more, while one takes the place of another.
+        algorithms: the accepted ones; empty for the keys' own (RS256 for RSA).
+        setting: see ``KeySource.setting``.
+        clock: the time in Unix seconds.
+
+    Raises:
+        KeyConfigError: there is no key, or one that cannot be used, or the algorithms do not fit.
+    """
+    _require_known(algorithms)
+    found = _read_pem(pem, clock())
+    _require_few(len(found), "public key")
+    families = [_family(key) for key in found]
+    every = [name for family in families for name in family]
+    chosen = _require_fit(
+        algorithms or [family[0] for family in families], tuple(dict.fromkeys(every)), "the key"
+    )
+    for family in families:
+        if not set(family) & set(chosen):
+            raise KeyConfigError(
+                "algorithms", f"leaves a key without any; add one of {', '.join(family)}"
+            )
+    return _fixed(list(zip(found, families, strict=True)), chosen, setting)
+
+
+def jwks_algorithms(algorithms: Sequence[str]) -> tuple[str, ...]:
+    """The accepted algorithms of keys from a JWK Set.
+
+    Args:
+        algorithms: the wanted ones; empty for RS256, ES256 and EdDSA.
+
+    Raises:
+        KeyConfigError: one of them is not known, or is for shared secrets.
+    """
+    _require_known(algorithms)
+    return _require_fit(algorithms or _JWKS_DEFAULT, _PUBLIC_ALGORITHMS, "a key set (JWKS)")
 
 
 class KeySet:
@@ -169,7 +189,7 @@ class KeySet:
         algorithms: the accepted algorithms.
 
     Raises:
-        ValueError: the document is too large or not a JWK Set.
+        ValueError: the document is too large, not a JWK Set, or has no usable key.
     """
 
     def __init__(self, document: bytes, algorithms: Collection[str]) -> None:
@@ -181,9 +201,15 @@ class KeySet:
             raise ValueError("the document is nested too deeply") from None
         if not isinstance(value, dict) or not isinstance(value.get("keys"), list):
             raise ValueError("the document is not a JSON object with a list of keys")  # noqa: TRY004
+        if len(value["keys"]) > MAX_JWKS_KEYS:
+            raise ValueError(f"the document has more than {MAX_JWKS_KEYS} keys")
         jwks = [jwk for jwk in value["keys"] if isinstance(jwk, dict)]
         found = [(jwk.get("kid"), _read_jwk(jwk, algorithms)) for jwk in jwks]
         usable = [(kid, checks) for kid, checks in found if checks]
+        if not usable:
+            # Taken for a mishap: an issuer that withdraws a key has another one by then.
+            raise ValueError(f"none of the document's {len(value['keys'])} keys can be used")
+        self.usable = len(usable)
         self.kids = {kid for kid, _ in usable if kid is not None}
         self.checks: dict[tuple[str | None, str], Check] = {}
         for kid, checks in usable:
@@ -194,168 +220,128 @@ class KeySet:
                     self.checks[None, algorithm] = check
 
 
-class Jwks:
-    """The keys at a JWKS address, fetched when first needed and kept up to date by use.
+def _fixed(
+    keys: Sequence[tuple[object, Sequence[str]]], algorithms: Sequence[str], setting: str
+) -> FixedKeys:
+    """Keys, each with what it is good for, and the algorithms that are accepted."""
+    return FixedKeys(
+        {
+            name: _any([_check(name, key) for key, family in keys if name in family])
+            for name in algorithms
+        },
+        setting,
+    )
 
-    Keys once fetched stay in use for as long as newer ones cannot be had. Fetches never overlap,
-    and start at least ``FETCH_INTERVAL`` apart, however many tokens name unknown keys.
 
-    Args:
-        url: the address, handed to ``fetch``.
-        fetch: returns the document, or raises.
-        algorithms: the accepted algorithms.
-        clock: the time in Unix seconds.
-    """
+def _any(checks: list[Check]) -> Check:
+    if len(checks) == 1:
+        return checks[0]
 
-    def __init__(
-        self,
-        url: str,
-        fetch: Callable[[str], Awaitable[bytes]],
-        *,
-        algorithms: Sequence[str],
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._url = url
-        self._fetch = fetch
-        self._algorithms = algorithms
-        self._clock = clock
-        self._keys: KeySet | None = None
-        self._fetched = float("-inf")
-        self._tried = float("-inf")
-        self._task: asyncio.Task[None] | None = None
-        self._closed = False
+    def check(signed: bytes, signature: bytes) -> bool:
+        return any(one(signed, signature) for one in checks)
 
-    def find(self, algorithm: str, kid: str | None) -> Check | None:
-        """See ``KeySource.find``; starts a refresh in the background when the keys are old."""
-        now = self._clock()
-        if self._keys is not None:
-            # Also true after the clock was set back.
-            if not 0 <= now - self._fetched < REFRESH_AFTER:
-                self._start(now)
-            check = self._keys.checks.get((kid, algorithm))
-            if check is not None:
-                return check
-            if kid is None:
-                raise InvalidToken("name the issuer's key in the token's header (kid)")
-            if kid in self._keys.kids:
-                raise InvalidToken("the key that the token's kid names is not for its algorithm")
-        wait = self._wait(now)
-        if self._task is not None or not wait:
-            return None
-        if self._keys is None:
-            raise Unavailable("the issuer's keys could not be fetched: try again", retry_after=wait)
-        raise InvalidToken("the token's kid names no key of the issuer", retry_after=wait)
-
-    async def fetch(self) -> None:
-        """See ``KeySource.fetch``; all who wait at the same time wait for the same fetch."""
-        self._start(self._clock())
-        if self._task is not None:
-            # wait() leaves the task alone when the one who waits is cancelled, and does not pass on
-            # the task's own cancellation by aclose().
-            await asyncio.wait([self._task])
-
-    async def aclose(self) -> None:
-        """See ``KeySource.aclose``; keys already held can still be found."""
-        self._closed = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
-
-    def _wait(self, now: float) -> float:
-        """Seconds until the next fetch may start."""
-        if self._closed:
-            return FETCH_INTERVAL
-        since = now - self._tried
-        return FETCH_INTERVAL - since if 0 <= since < FETCH_INTERVAL else 0.0
-
-    def _start(self, now: float) -> None:
-        if self._task is None and not self._wait(now):
-            # An empty context: what is logged belongs to no request.
-            task = asyncio.get_running_loop().create_task(self._refresh(), context=Context())
-            self._tried = now
-            self._task = task
-            task.add_done_callback(self._forget)
-
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        if self._task is task:
-            self._task = None
-
-    async def _refresh(self) -> None:
-        try:
-            async with asyncio.timeout(FETCH_TIMEOUT):
-                document = await self._fetch(self._url)
-            keys = KeySet(document, self._algorithms)
-        except Exception as error:  # noqa: BLE001 -- whatever it is, the old keys stay in use
-            _log.warning("jwks fetch failed", error=type(error).__name__, reason=str(error))
-        else:
-            self._keys = keys
-            self._fetched = self._clock()
-            _log.info("jwks fetched", kids=len(keys.kids))
+    return check
 
 
 def _require_known(algorithms: Sequence[str]) -> None:
     for name in algorithms:
         if name not in ALGORITHMS:
             raise KeyConfigError(
-                "JWT_ALGORITHMS", f"{name!r} is not supported; choose from {', '.join(ALGORITHMS)}"
+                "algorithms", f"{name!r} is not supported; choose from {', '.join(ALGORITHMS)}"
             )
     if len({name in HMAC_ALGORITHMS for name in algorithms}) > 1:
-        raise KeyConfigError("JWT_ALGORITHMS", "mixes shared-secret and public-key algorithms")
+        raise KeyConfigError("algorithms", "mixes shared-secret and public-key algorithms")
 
 
 def _require_fit(names: Sequence[str], family: Sequence[str], source: str) -> tuple[str, ...]:
     for name in names:
         if name not in family:
             raise KeyConfigError(
-                "JWT_ALGORITHMS", f"{name} does not fit {source}; choose from {', '.join(family)}"
+                "algorithms", f"{name} does not fit {source}; choose from {', '.join(family)}"
             )
     return tuple(dict.fromkeys(names))
 
 
-def _require_address(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        parts = urlsplit("")
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise KeyConfigError("JWT_JWKS_URL", "is not an http or https address")
-    return url
+def _require_few(count: int, what: str) -> None:
+    if not 1 <= count <= MAX_FIXED:
+        raise KeyConfigError("keys", f"has {count} {what}s: 1 to {MAX_FIXED} can be used")
 
 
 def _read_secret(secret: str, algorithms: Sequence[str]) -> bytes:
     try:
         key = secret.encode()
         if not key:
-            raise KeyConfigError("JWT_SECRET", "is empty")
+            raise KeyConfigError("keys", "is empty")
         jwt.get_algorithm_by_name(algorithms[0]).prepare_key(key)
     except UnicodeEncodeError:
-        raise KeyConfigError("JWT_SECRET", "is not valid UTF-8") from None
+        raise KeyConfigError("keys", "is not valid UTF-8") from None
     except jwt.InvalidKeyError:
         raise KeyConfigError(
-            "JWT_SECRET", "looks like a public key or a JWK; that would belong in another setting"
+            "keys", "looks like a public key or a JWK; that would belong in another setting"
         ) from None
     for name in algorithms:
         if len(key) < HMAC_ALGORITHMS[name]:
             raise KeyConfigError(
-                "JWT_SECRET", f"is too short; {name} needs at least {HMAC_ALGORITHMS[name]} bytes"
+                "keys", f"is too short; {name} needs at least {HMAC_ALGORITHMS[name]} bytes"
             )
     return key
 
 
-def _read_pem(pem: bytes) -> object:
-    try:
-        key = load_pem_public_key(pem)
-    except (ValueError, UnsupportedAlgorithm):
+def _read_pem(pem: bytes, now: float) -> list[object]:
+    """The keys of a PEM file, in its order."""
+    if len(pem) > MAX_PEM:
+        raise KeyConfigError("keys", f"is larger than {MAX_PEM} bytes")
+    found: list[object] = []
+    above = None
+    for block in _find_pems(pem):
+        key: object
+        try:
+            if block[1] == b"CERTIFICATE":
+                certificate = x509.load_pem_x509_certificate(block[0])
+                if certificate.subject == above:  # leads from the one before to the authority
+                    above = _issuer_above(certificate)
+                    continue
+                above = _issuer_above(certificate)
+                key = certificate.public_key()
+                _tell_dates(certificate, now)
+            else:
+                key = load_pem_public_key(block[0])
+        except (ValueError, TypeError, UnsupportedAlgorithm):
+            if b"PRIVATE KEY" in block[1]:
+                message = (
+                    "holds a private key; put the public one there: openssl pkey -in … -pubout"
+                )
+            else:
+                message = f"has a {block[1].decode()} that cannot be read"
+            raise KeyConfigError("keys", message) from None
+        if not _family(key):
+            raise KeyConfigError(
+                "keys",
+                f"has a key that is no RSA key of {MIN_RSA_BITS} to {MAX_RSA_BITS} bits, "
+                "no EC key on P-256, P-384 or P-521, and no Ed25519 or Ed448 key",
+            )
+        found.append(key)
+    if not found:
         raise KeyConfigError(
-            "JWT_PUBLIC_KEY_FILE", "is not a PEM public key; make one with: openssl pkey -pubout"
-        ) from None
-    if not _family(key):
-        raise KeyConfigError(
-            "JWT_PUBLIC_KEY_FILE",
-            f"is not an RSA key of {MIN_RSA_BITS} bits or more, "
-            "nor an EC key on P-256, P-384 or P-521, nor an Ed25519 or Ed448 key",
+            "keys", "has no PEM public key (BEGIN PUBLIC KEY) and no certificate in it"
         )
-    return key
+    return found
+
+
+def _issuer_above(certificate: x509.Certificate) -> x509.Name | None:
+    """Who signed a certificate; None if that is itself."""
+    return None if certificate.issuer == certificate.subject else certificate.issuer
+
+
+def _tell_dates(certificate: x509.Certificate, now: float) -> None:
+    begins, ends = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    if not begins.timestamp() <= now < ends.timestamp():
+        _log.warning(
+            "a certificate that tokens are verified with is out of date; its key is used all the"
+            " same",
+            begins=begins.isoformat(),
+            ends=ends.isoformat(),
+        )
 
 
 def _read_jwk(jwk: dict[str, Any], algorithms: Collection[str]) -> dict[str, Check]:
@@ -380,7 +366,7 @@ def _read_jwk(jwk: dict[str, Any], algorithms: Collection[str]) -> dict[str, Che
 def _family(key: object) -> tuple[str, ...]:
     """The algorithms that a key is good for; none for a private, weak or unsupported key."""
     match key:
-        case RSAPublicKey() if key.key_size >= MIN_RSA_BITS:
+        case RSAPublicKey() if MIN_RSA_BITS <= key.key_size <= MAX_RSA_BITS:
             return _RSA_ALGORITHMS
         case EllipticCurvePublicKey() if key.curve.name in _CURVE_ALGORITHMS:
             return (_CURVE_ALGORITHMS[key.curve.name],)

@@ -62,6 +62,11 @@ class Revocations:
             return True
         return token_key != 0 and now < self._tokens.get(token_key, 0)
 
+    def issued_after(self, user: str) -> int:
+        """The second after which a token must be issued to be good, whatever its id."""
+        held = self._users.get(user)
+        return max(self._all[0], held[0] if held is not None else -1)
+
     def load(self, entries: Iterable[Revocation], now: float, *, afresh: bool = False) -> None:
         """Take in what was revoked; of two for the same tokens the newer one counts.
 

@@ -8,17 +8,21 @@ five times the work of this module, and a clock that tests cannot set.
 import base64
 import functools
 import re
+import sys
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, Final, Protocol
 
 import jwt
 import msgspec
+from jwt.algorithms import get_default_algorithms
 
+from pushsvc.codes import Close
 from pushsvc.errors import InvalidToken, Unavailable
 from pushsvc.protocol.grants import NOTHING, Grants, from_claim, grants
-from pushsvc.protocol.names import NAME_RULE, is_name, require_name
+from pushsvc.protocol.names import caller, require_name
 
 SCOPE_RECEIVE: Final = "push.receive"
 SCOPE_PUBLISH: Final = "push.publish"
@@ -39,10 +43,15 @@ LEEWAY: Final = 10.0
 HMAC_ALGORITHMS: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 """The shared-secret algorithms, with the least bytes of a secret (RFC 7518, section 3.2)."""
 
+_TOO_LONG = f"send a token of at most {MAX_TOKEN} bytes"
+_NOT_COMPACT = "send a compact JWT: three unpadded base64url parts joined by dots, nothing else"
+
 Check = Callable[[bytes, bytes], bool]
 """Whether the second argument is the right signature over the first."""
 
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+# "none" among them; what else a token says there is not repeated.
+_NAMES = frozenset(get_default_algorithms())
 _match_kid = re.compile(rf"[A-Za-z0-9._:@=+/-]{{1,{MAX_KID}}}").fullmatch
 
 # "crit" asks for extensions, and none are implemented (RFC 7515, section 4.1.11). "b64" is one that
@@ -51,11 +60,8 @@ _match_kid = re.compile(rf"[A-Za-z0-9._:@=+/-]{{1,{MAX_KID}}}").fullmatch
 # was not made for this service.
 _REFUSED_HEADERS = ("crit", "b64", "jku", "jwk", "x5u", "x5c")
 
-# The end of the year 9999. Past it lie dates that no calendar can show, and times in milliseconds.
-_LAST_SECOND = 253_402_300_799
 
-
-class Claims(msgspec.Struct, frozen=True, gc=False):
+class Claims(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What a verified token says.
 
     Args:
@@ -65,6 +71,9 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
         issued: when the token was made (``iat``), in Unix seconds.
         token_id: the token's own id (``jti``).
         grants: the topics that it opens on a socket (``topics``).
+        namespace: whose users and topics it is about; empty for the default namespace.
+        operator: whether it may look into every namespace.
+        issuer: the configured ``iss`` that it is from; empty where there is no file of issuers.
     """
 
     # gc=False: one of these lives as long as its connection and can never be part of a cycle.
@@ -75,6 +84,14 @@ class Claims(msgspec.Struct, frozen=True, gc=False):
     issued: int | None = None
     token_id: str | None = None
     grants: Grants = NOTHING
+    namespace: str = ""
+    operator: bool = False
+    issuer: str = ""
+
+    @property
+    def caller(self) -> str:
+        """The user among those of all namespaces."""
+        return caller(self.user, self.namespace)
 
 
 def shared(claims: Claims) -> Claims:
@@ -82,15 +99,23 @@ def shared(claims: Claims) -> Claims:
     return Claims(
         claims.user,
         claims.expires,
-        _split_scopes(" ".join(sorted(claims.scopes))),
+        shared_scopes(claims.scopes),
         claims.issued,
         claims.token_id,
-        grants(claims.grants.subscribe, claims.grants.publish),
+        grants(
+            claims.grants.subscribe,
+            claims.grants.publish,
+            claims.grants.source,
+            claims.grants.limit,
+        ),
+        sys.intern(claims.namespace),
+        claims.operator,
+        sys.intern(claims.issuer),
     )
 
 
 class TokenCheck(Protocol):
-    """Who can tell what a token says: a ``Verifier``, or the gate before it."""
+    """Verifies tokens: a ``Verifier``, or the authenticator in front of it."""
 
     async def verify(self, token: str) -> Claims:
         """Verify a token, with I/O if that may help.
@@ -111,12 +136,44 @@ class TokenCheck(Protocol):
             Unavailable: it cannot be told for now.
         """
 
+    @property
+    def namespaces(self) -> Mapping[str, str]:
+        """The issuers whose tokens are good now, by ``Claims.issuer``, with their namespaces."""
+
+    def looked_at(self, token: str) -> str:
+        """Where a verified token's scopes were looked for, and what was there, for people."""
+
     async def aclose(self) -> None:
         """Stop what runs in the background."""
 
 
+class ClaimReader(Protocol):
+    """Reads what a token says, once its signature was verified."""
+
+    def read(self, payload: dict[str, Any], now: float) -> Claims:
+        """What the claims say, at a time in Unix seconds.
+
+        Raises:
+            InvalidToken: the token is not good here; the detail says what to change.
+        """
+
+    def setting(self, key: str) -> str:
+        """What to change: a variable without its prefix, or a key in the file of issuers."""
+
+    def looked_at(self, payload: dict[str, Any]) -> str:
+        """Where scopes were looked for, what was there, and which setting says so."""
+
+
 class KeySource(Protocol):
     """Where a verifier finds the keys that tokens are checked with."""
+
+    @property
+    def algorithms(self) -> tuple[str, ...]:
+        """The algorithms that its tokens may use."""
+
+    @property
+    def setting(self) -> str:
+        """Which setting names it, for people."""
 
     def find(self, algorithm: str, kid: str | None) -> Check | None:
         """The check for a token of this algorithm and key id, without I/O.
@@ -132,8 +189,20 @@ class KeySource(Protocol):
     async def fetch(self) -> None:
         """Bring the keys up to date, as far as possible; failing to is not an error."""
 
+    def start(self) -> None:
+        """Begin to bring keys without a token having to come; the event loop runs by now."""
+
+    def missing(self) -> str | None:
+        """Why there are no keys yet; None once there were some."""
+
     async def aclose(self) -> None:
         """Stop what runs in the background."""
+
+
+def key_troubles(sources: Iterable[KeySource]) -> list[str]:
+    """Why no token can be verified: what each source misses; empty once one of them has keys."""
+    missing = [source.missing() for source in sources]
+    return [] if None in missing else [trouble for trouble in missing if trouble is not None]
 
 
 class Verifier:
@@ -143,29 +212,43 @@ class Verifier:
         keys: where keys come from; closed by ``aclose``.
         algorithms: the accepted algorithms; the token's header only ever picks one of them
             (RFC 8725, section 3.1).
-        audience: the value that ``aud`` must be or contain, compared exactly.
-        issuer: the value that ``iss`` must be, compared exactly; None leaves ``iss`` unread.
+        reader: of the claims.
         clock: the time in Unix seconds.
-        leeway: seconds of clock skew granted to ``exp``, ``nbf`` and ``iat``.
     """
+
+    namespaces: Mapping[str, str] = MappingProxyType({"": ""})
+    """See ``TokenCheck.namespaces``: there is one issuer, and no file of them."""
 
     def __init__(
         self,
         keys: KeySource,
         *,
         algorithms: Iterable[str],
-        audience: str,
-        issuer: str | None = None,
+        reader: ClaimReader,
         clock: Callable[[], float] = time.time,
-        leeway: float = LEEWAY,
     ) -> None:
         self.algorithms = tuple(algorithms)
-        self.audience = audience
-        self.issuer = issuer
+        self.on_gone: Callable[[Mapping[str, Close]], None] = lambda _: None
+        """See ``Issuers``; the one issuer is never gone."""
         self._keys = keys
         self._accepted = frozenset(self.algorithms)
+        self._reader = reader
         self._clock = clock
-        self._leeway = leeway
+
+    def start(self) -> None:
+        """Begin to bring keys without a token having to come; the event loop runs by now."""
+        self._keys.start()
+
+    async def follow(self) -> None:
+        """Take over what changes until cancelled; nothing does, where there is no file."""
+
+    def sources(self) -> list[KeySource]:
+        """Where keys come from."""
+        return [self._keys]
+
+    def troubles(self) -> list[str]:
+        """Why no token can be verified; empty once there were keys."""
+        return key_troubles(self.sources())
 
     async def verify(self, token: str) -> Claims:
         """Verify a token, fetching keys if that may help.
@@ -196,18 +279,20 @@ class Verifier:
             Unavailable: the keys were never fetched and cannot be for now.
         """
         if len(token) > MAX_TOKEN:
-            raise InvalidToken(f"send a token of at most {MAX_TOKEN} bytes")
+            raise InvalidToken(_TOO_LONG)
         # Base64 decoders skip what they do not know; this check does not, and runs at C speed.
         if not token.isascii() or (data := token.encode()).translate(None, _ALPHABET) != b"..":
-            raise InvalidToken(
-                "send a compact JWT: three unpadded base64url parts joined by dots, nothing else"
-            )
+            raise InvalidToken(_NOT_COMPACT)
         signed, _, signature_part = data.rpartition(b".")
         header_part, _, payload_part = signed.partition(b".")
 
         algorithm, kid = _read_header(header_part)
         if algorithm not in self._accepted:
-            raise InvalidToken(f"sign the token with one of: {', '.join(self.algorithms)}")
+            held = algorithm if algorithm in _NAMES else "none of these"
+            raise InvalidToken(
+                f"sign the token with one of: {', '.join(self.algorithms)} "
+                f"({self._reader.setting('algorithms')}): its alg is {held}"
+            )
         check = self._keys.find(algorithm, kid)
         if check is None:
             return None
@@ -217,54 +302,19 @@ class Verifier:
         if base64.urlsafe_b64encode(signature).rstrip(b"=") != signature_part:
             raise InvalidToken("encode the token's signature as canonical base64url")
         if not check(signed, signature):
-            raise InvalidToken("the signature does not match: sign with the key configured here")
-        return self._read_claims(_decode_object(payload_part, "payload"))
+            raise InvalidToken(
+                "the signature does not match: sign with the key configured here "
+                f"({self._keys.setting})"
+            )
+        return self._reader.read(_decode_object(payload_part, "payload"), self._clock())
+
+    def looked_at(self, token: str) -> str:
+        """See ``TokenCheck.looked_at``."""
+        return self._reader.looked_at(payload_of(token))
 
     async def aclose(self) -> None:
         """Close the key source; tokens of keys already held can still be verified."""
         await self._keys.aclose()
-
-    def _read_claims(self, payload: dict[str, Any]) -> Claims:
-        now = self._clock()
-        expires = _numeric_date(payload, "exp")
-        if expires is None:
-            raise InvalidToken("the exp claim is required")
-        if now >= expires + self._leeway:
-            raise InvalidToken("the token has expired: get a new one")
-        not_before = _numeric_date(payload, "nbf")
-        if not_before is not None and now < not_before - self._leeway:
-            raise InvalidToken("the token is not valid yet (nbf): check the issuer's clock")
-        issued = _numeric_date(payload, "iat")
-        if issued is not None and now < issued - self._leeway:
-            raise InvalidToken("the token was issued in the future (iat): check the issuer's clock")
-
-        audience = payload.get("aud")
-        if audience != self.audience and not (
-            isinstance(audience, list)
-            and all(isinstance(one, str) for one in audience)
-            and self.audience in audience
-        ):
-            raise InvalidToken(f"the aud claim must be or contain exactly {self.audience!r}")
-        if self.issuer is not None and payload.get("iss") != self.issuer:
-            raise InvalidToken(f"the iss claim must be exactly {self.issuer!r}")
-
-        user = payload.get("sub")
-        if not isinstance(user, str) or not is_name(user):
-            raise InvalidToken(f"the sub claim must be a string of {NAME_RULE}")
-        scope = payload.get("scope", "")
-        if not isinstance(scope, str):
-            raise InvalidToken("the scope claim must be one string of space-separated scopes")
-        token_id = payload.get("jti")
-        if token_id is not None and not isinstance(token_id, str):
-            raise InvalidToken("the jti claim must be a string")
-        return Claims(
-            user,
-            int(expires),
-            _split_scopes(scope),
-            None if issued is None else int(issued),
-            token_id,
-            from_claim(payload["topics"]) if "topics" in payload else NOTHING,
-        )
 
 
 def mint(
@@ -278,6 +328,11 @@ def mint(
     issuer: str | None = None,
     algorithm: str = "HS256",
     now: float | None = None,
+    user_claim: str = "sub",
+    audience_claim: str | None = "aud",
+    scope_claim: str = "scope",
+    topics_claim: str = "topics",
+    further: Mapping[str, str | bool] = MappingProxyType({}),
 ) -> str:
     """Make a token for development, with ``iat`` and a random ``jti``.
 
@@ -291,6 +346,11 @@ def mint(
         issuer: what the node's configured issuer is, if it has one.
         algorithm: HS256, HS384 or HS512.
         now: Unix seconds to count from instead of the wall clock.
+        user_claim: where the node looks for the user.
+        audience_claim: where it looks for the audience; None for no claim.
+        scope_claim: where it looks for scopes.
+        topics_claim: where it looks for patterns of topics.
+        further: claims that it requires.
 
     Raises:
         InvalidName: the user is not a valid name.
@@ -304,18 +364,20 @@ def mint(
         raise ValueError(f"{algorithm} needs a secret of {HMAC_ALGORITHMS[algorithm]} bytes")
     issued = time.time() if now is None else now
     payload: dict[str, Any] = {
-        "sub": require_name(user, "user"),
-        "aud": audience,
+        **further,
+        user_claim: require_name(user, "user"),
         "exp": int(issued + ttl),
         "iat": int(issued),
         "jti": uuid.uuid4().hex,
-        "scope": " ".join(scopes),
+        scope_claim: " ".join(scopes),
     }
+    if audience_claim is not None:
+        payload[audience_claim] = audience
     if issuer is not None:
         payload["iss"] = issuer
     if topics is not None:
-        payload["topics"] = {name: list(patterns) for name, patterns in topics.items()}
-        from_claim(payload["topics"])
+        payload[topics_claim] = {name: list(patterns) for name, patterns in topics.items()}
+        from_claim(payload[topics_claim])
     try:
         return jwt.encode(payload, secret, algorithm)
     except jwt.InvalidKeyError:
@@ -345,8 +407,29 @@ def _read_header(part: bytes) -> tuple[str, str | None]:
 
 # Few combinations of scopes are ever granted: connections share the sets.
 @functools.lru_cache(maxsize=64)
-def _split_scopes(scope: str) -> frozenset[str]:
-    return frozenset(scope.split(" ")) - {""}
+def shared_scopes(scopes: frozenset[str]) -> frozenset[str]:
+    """The same scopes; the same object, while many have them."""
+    return scopes
+
+
+@functools.lru_cache(maxsize=64)
+def split_scopes(scope: str) -> frozenset[str]:
+    """The scopes of a space-separated string (RFC 8693, section 4.2)."""
+    return shared_scopes(frozenset(scope.split(" ")) - {""})
+
+
+def payload_of(token: str) -> dict[str, Any]:
+    """The claims of a token that was not verified: good for finding its issuer, and no more.
+
+    Raises:
+        InvalidToken: there are none to be read.
+    """
+    if len(token) > MAX_TOKEN:
+        raise InvalidToken(_TOO_LONG)
+    parts = token.encode(errors="replace").split(b".")
+    if len(parts) != 3:
+        raise InvalidToken(_NOT_COMPACT)
+    return _decode_object(parts[1], "payload")
 
 
 def _decode(part: bytes, what: str) -> bytes:
@@ -363,16 +446,4 @@ def _decode_object(part: bytes, what: str) -> dict[str, Any]:
         raise InvalidToken(f"the token's {what} is not JSON") from None
     if not isinstance(value, dict):
         raise InvalidToken(f"the token's {what} must be a JSON object")
-    return value
-
-
-def _numeric_date(payload: dict[str, Any], claim: str) -> float | None:
-    """A claim in Unix seconds, whole or not (RFC 7519, section 2); None when it is not there."""
-    if claim not in payload:
-        return None
-    value = payload[claim]
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidToken(f"the {claim} claim must be a number of seconds since 1970")
-    if not 0 <= value <= _LAST_SECOND:
-        raise InvalidToken(f"the {claim} claim must be seconds, not milliseconds, since 1970")
     return value

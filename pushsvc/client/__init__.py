@@ -1,8 +1,19 @@
-"""The Python client: receive with ``listen`` or ``connect``, publish with ``Publisher``.
+"""The Python client: receive with ``listen`` or ``connect``, publish and ask with ``Publisher``.
 
 It needs nothing of the server, and speaks to any node of the same protocol version.
 """
 
+from pushsvc.client.asking import (
+    Acked,
+    Device,
+    Kept,
+    Outcome,
+    Outcomes,
+    Page,
+    Recalled,
+    Revocation,
+    Ticket,
+)
 from pushsvc.client.async_publisher import AsyncPublisher
 from pushsvc.client.backoff import Timing
 from pushsvc.client.connection import Client, State
@@ -15,33 +26,53 @@ from pushsvc.client.errors import (
     Unavailable,
 )
 from pushsvc.client.listening import connect, listen
-from pushsvc.client.messages import Gap, Message, Notification, Presence, Problem, Withdrawn
+from pushsvc.client.messages import (
+    Gap,
+    Message,
+    Notification,
+    Presence,
+    Present,
+    Problem,
+    Withdrawn,
+)
+from pushsvc.client.minting import mint
 from pushsvc.client.publisher import Publisher
 from pushsvc.client.publishing import Content, Note, Receipt
 from pushsvc.client.tokens import Token
 
 __all__ = [
+    "Acked",
     "AsyncPublisher",
     "Client",
     "Closed",
     "Content",
+    "Device",
     "Gap",
+    "Kept",
     "Message",
     "Note",
     "Notification",
+    "Outcome",
     "OutcomeUnknown",
+    "Outcomes",
+    "Page",
     "Presence",
+    "Present",
     "Problem",
     "Publisher",
     "PushError",
     "QueueFull",
+    "Recalled",
     "Receipt",
     "Refused",
+    "Revocation",
     "State",
+    "Ticket",
     "Timing",
     "Token",
     "Unavailable",
     "Withdrawn",
     "connect",
     "listen",
+    "mint",
 ]

@@ -1,36 +1,43 @@
 """A publisher for asyncio, which sends what is published in the same moment as one batch."""
 
 import asyncio
-import random
 import ssl as tls
 import time
-from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any, Self, Unpack
+from contextlib import aclosing, contextmanager
+from datetime import datetime
+from typing import Any, Self, TypeVar, Unpack
 
-from pushsvc.client import publishing
-from pushsvc.client.calls import Answer, Call, Done
-from pushsvc.client.errors import Closed, PushError
+from pushsvc.client import asking, publishing
+from pushsvc.client.asking import (
+    Device,
+    Kept,
+    Outcomes,
+    Page,
+    Question,
+    Recalled,
+    Revocation,
+    Ticket,
+)
+from pushsvc.client.batches import Batches
+from pushsvc.client.calls import Answer, Request
+from pushsvc.client.core import CONNECTIONS, DEADLINE, TIMEOUT, Core, Io, unanswered
+from pushsvc.client.errors import Closed, NotInTime
+from pushsvc.client.forks import require_own
 from pushsvc.client.http import Http
-from pushsvc.client.publisher import CONNECTIONS, DEADLINE, TIMEOUT
-from pushsvc.client.publishing import MAX_BODY, Content, Note, Receipt, Request, Result
+from pushsvc.client.messages import Present
+from pushsvc.client.publishing import MAX_BODY, Content, Note, Receipt, Result
 from pushsvc.client.tokens import Token, ask_for_token
+
+T = TypeVar("T")
 
 QUEUE = 10_000
 """Publishes that may be under way at once; further ones wait for their turn."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    note: bytes
-    result: asyncio.Future[Receipt]
-
-
 class AsyncPublisher:
-    """Publishes, batching by itself; arguments, errors and retries are those of ``Publisher``.
+    """Publishes, batching by itself; methods, errors and retries are those of ``Publisher``.
 
     ::
 
@@ -39,7 +46,12 @@ class AsyncPublisher:
 
     What is published by ``publish`` goes in batches, one at a time: while one is under way, what
     comes meanwhile becomes the next. So the order of the calls is the order of publishing, and
-    many concurrent calls cost a few requests. Each gets its own receipt or error.
+    many concurrent calls cost a few requests. Each gets its own receipt or error; one that is over
+    a limit of where it goes, as of what may wait there, is ``Refused`` at once, with
+    ``retry_after``: the others do not wait for it.
+
+    It belongs to the event loop in which it was entered: elsewhere, as in a process that was forked
+    since, its calls raise ``RuntimeError``. Make one in each.
 
     Requests are sent by a few threads. A caller that is cancelled stops waiting; what is under way
     is still sent. The end of the block waits for all calls that were made in it.
@@ -71,18 +83,13 @@ class AsyncPublisher:
         queue: int = QUEUE,
         ssl: tls.SSLContext | None = None,
     ) -> None:
-        self._http = Http(url, CONNECTIONS, ssl)
-        self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="pushsvc.client")
-        self._provider = token
-        self._token = token if isinstance(token, str) else None
-        self._token_lock = asyncio.Lock()
-        self._deadline = deadline
-        self._timeout = timeout
+        self._io = _Asyncio(Http(url, CONNECTIONS, ssl))
+        self._core = Core(self._io, token, deadline, timeout)
         self._max_body = max_body
         self._turns = asyncio.Semaphore(queue)
-        self._waiting: deque[_Waiting] = deque()
-        self._wake = asyncio.Event()
+        self._batches = Batches(self._core, max_body, lambda: self._closed and not self._calls)
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
         self._calls = 0
         self._no_calls = asyncio.Event()
@@ -91,26 +98,30 @@ class AsyncPublisher:
     async def __aenter__(self) -> Self:
         if self._task is not None:
             raise RuntimeError("a publisher is entered once: make another one")
-        self._task = asyncio.create_task(self._work(), name="pushsvc.client publisher")
+        self._loop = asyncio.get_running_loop()
+        self._task = asyncio.create_task(self._batches.work(), name="pushsvc.client publisher")
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def close(self) -> None:
-        """Wait for all calls, then close the connections. May be called several times."""
+        """Wait for all calls, then close the connections. May be called several times.
+
+        What is called afterwards raises ``Closed``.
+        """
+        require_own(self._loop, "publisher")
         self._closed = True
-        self._wake.set()
+        self._batches.look()
         try:
             await self._no_calls.wait()
-            self._wake.set()
+            self._batches.look()
             if self._task is not None:
                 await asyncio.wait([self._task])
         finally:
             if self._task is not None:
                 self._task.cancel()  # only where this wait was cancelled is it still running
-            self._threads.shutdown(wait=False, cancel_futures=True)
-            self._http.close()
+            self._io.close()
 
     async def publish(self, *, idempotency_key: str | None = None, **note: Unpack[Note]) -> Receipt:
         """Publish one notification; the receipt. See ``Publisher.publish``.
@@ -122,12 +133,9 @@ class AsyncPublisher:
             async with self._turns:
                 if idempotency_key is not None:
                     request = publishing.one(encoded, idempotency_key)
-                    return publishing.receipt(await self._call(request))
-                waiting = _Waiting(encoded, asyncio.get_running_loop().create_future())
+                    return publishing.receipt(await self._core.call(request))
                 self._check_worker()
-                self._waiting.append(waiting)
-                self._wake.set()
-                return await waiting.result
+                return await self._batches.put(encoded)
 
     async def publish_to_users(
         self,
@@ -139,7 +147,7 @@ class AsyncPublisher:
         """Publish one notification to many users. See ``Publisher.publish_to_users``."""
         requests = publishing.requests_to(users, content, idempotency_key)
         with self._under_way():
-            return await self._results(requests)
+            return await self._core.results(requests)
 
     async def publish_many(
         self, notes: Iterable[Note], *, idempotency_key: str | None = None
@@ -148,26 +156,85 @@ class AsyncPublisher:
         encoded = [publishing.encode(note) for note in notes]
         requests = publishing.requests_for(encoded, idempotency_key, self._max_body)
         with self._under_way():
-            return await self._results(requests)
+            return await self._core.results(requests)
 
-    async def _results(self, requests: Sequence[Request]) -> list[Result]:
-        results: list[Result] = []
-        for request in requests:
-            try:
-                results += publishing.results(await self._call(request), request)
-            except PushError as error:
-                if len(requests) == 1:
-                    raise
-                results += [error] * request.count
-        return results
+    async def recall(
+        self,
+        id: str,  # noqa: A002 - as there
+        *,
+        user: str | None = None,
+        topic: str | None = None,
+        broadcast: bool = False,
+    ) -> Recalled | None:
+        """See ``Publisher.recall``."""
+        return await self._ask(asking.recall(id, user, topic, broadcast=broadcast))
+
+    async def history(
+        self, user: str, *, limit: int | None = None, before: str | None = None
+    ) -> AsyncGenerator[Kept]:
+        """See ``Publisher.history``; for ``async for``."""
+        async with aclosing(self._core.history(user, limit, before)) as found:
+            while True:
+                with self._under_way():
+                    each = await anext(found, None)
+                if each is None:
+                    return
+                yield each
+
+    async def page(self, user: str, *, before: str | None = None, limit: int = 100) -> Page:
+        """See ``Publisher.page``."""
+        return await self._ask(asking.page(user, before, limit))
+
+    async def devices(self, user: str) -> list[Device]:
+        """See ``Publisher.devices``."""
+        return await self._ask(asking.devices(user))
+
+    async def presence(self, topic: str) -> Present:
+        """See ``Publisher.presence``."""
+        return await self._ask(asking.presence(topic))
+
+    async def receipts(
+        self, *, after: str | None = None, limit: int = 100, wait: int = 0
+    ) -> Outcomes:
+        """See ``Publisher.receipts``."""
+        return await self._ask(asking.receipts(after, limit, wait))
+
+    async def disconnect(self, user: str, *, ttl: float | None = None) -> Revocation:
+        """See ``Publisher.disconnect``."""
+        return await self._ask(asking.disconnect(user, ttl))
+
+    async def revoke(
+        self,
+        *,
+        user: str | None = None,
+        jti: str | None = None,
+        everyone: bool = False,
+        issued_before: datetime | float | None = None,
+        ttl: float | None = None,
+    ) -> Revocation:
+        """See ``Publisher.revoke``."""
+        return await self._ask(asking.revoke(user, jti, issued_before, ttl, everyone=everyone))
+
+    async def revocations(self) -> list[Revocation]:
+        """See ``Publisher.revocations``."""
+        return await self._ask(asking.revocations())
+
+    async def ticket(self, token: str | None = None) -> Ticket:
+        """See ``Publisher.ticket``."""
+        return await self._ask(asking.ticket(token))
+
+    async def _ask(self, question: Question[T]) -> T:
+        with self._under_way():
+            return await self._core.ask(question)
 
     @contextmanager
     def _under_way(self) -> Iterator[None]:
         """A call of the program, for which ``close`` waits."""
-        if self._task is None:
-            raise RuntimeError("use the publisher within `async with`")
         if self._closed:
             raise Closed("the publisher is closed: open a new one")
+        if self._task is None:
+            raise RuntimeError("use the publisher within `async with`")
+        require_own(self._loop, "publisher")
         self._calls += 1
         self._no_calls.clear()
         try:
@@ -181,117 +248,51 @@ class AsyncPublisher:
         if self._task is None or self._task.done():
             raise Closed("the publisher does not send any more: open a new one")
 
-    # --- batches -------------------------------------------------------------------------------
 
-    async def _work(self) -> None:
-        """Send what waits, batch after batch, until the publisher is closed and nothing waits."""
+class _Asyncio(Io):
+    """What the core awaits, in an event loop: requests are sent by a few threads.
+
+    Args:
+        http: what sends them.
+    """
+
+    def __init__(self, http: Http) -> None:
+        self._http = http
+        self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="pushsvc.client")
+        self._lock = asyncio.Lock()
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        self._http.close()
+
+    async def send(
+        self, request: Request, token: str, timeout: float, until: float
+    ) -> Answer | Exception:
         try:
-            while self._waiting or self._calls or not self._closed:
-                if not self._waiting:
-                    self._wake.clear()
-                    await self._wake.wait()
-                    await asyncio.sleep(0)  # whoever publishes in the same moment comes along
-                await self._send(self._batch())
-        finally:
-            for waiting in self._waiting:
-                if not waiting.result.done():
-                    waiting.result.set_exception(_closed())
-
-    def _batch(self) -> list[_Waiting]:
-        """As many of those that wait as fit into one request, without those that left."""
-        wanted: list[_Waiting] = []
-        while self._waiting and len(wanted) < publishing.MOST:
-            each = self._waiting.popleft()
-            if not each.result.done():
-                wanted.append(each)
-        parts = publishing.split((each.note for each in wanted), self._max_body)
-        count = len(parts[0]) if parts else 0
-        self._waiting.extendleft(reversed(wanted[count:]))
-        return wanted[:count]
-
-    async def _send(self, waiting: Sequence[_Waiting]) -> None:
-        if not waiting:
-            return
-        notes = [each.note for each in waiting]
-        # It is nobody's to repeat: who publishes one of them knows nothing of the others.
-        request = publishing.batch(notes, publishing.key_of(None), repeat=None)
-        results: Sequence[Result | Exception]
-        try:
-            results = publishing.results(await self._call(request), request)
-        except Exception as error:  # noqa: BLE001 - each caller is told, whatever it is
-            results = [error] * len(waiting)
-        except BaseException:
-            for each in waiting:
-                if not each.result.done():
-                    each.result.set_exception(_closed())
-            raise
-        for each, result in zip(waiting, results, strict=True):
-            if each.result.done():
-                continue  # its caller left
-            if isinstance(result, Exception):
-                each.result.set_exception(result)
-            else:
-                each.result.set_result(result)
-
-    # --- one request ---------------------------------------------------------------------------
-
-    async def _call(self, request: Request) -> dict[str, Any]:
-        """Send a request until it is answered."""
-        call = Call(
-            request, time.monotonic(), self._deadline,
-            renewable=not isinstance(self._provider, str),
-        )  # fmt: skip
-        token = refused = None
-        while True:
-            outcome: Answer | Exception
-            try:
-                async with asyncio.timeout(call.left(time.monotonic())):
-                    token = await self._current_token(instead_of=refused)
-            except PushError:
-                raise  # the provider's own verdict
-            except Exception as error:  # noqa: BLE001 - whatever a provider raises may pass
-                outcome = error
-            else:
-                outcome = await self._try(call, token)
-            step = call.next(outcome, time.monotonic(), random.random())  # noqa: S311 - jitter
-            if isinstance(step, Done):
-                return step.value
-            if step.new_token:
-                refused = token
-            await asyncio.sleep(step.delay)
-
-    async def _try(self, call: Call, token: str) -> Answer | Exception:
-        """Send a request once, in a thread."""
-
-        def send() -> Answer | Exception:
-            # Not before there was a thread for it is it known what time is left.
-            limit = min(self._timeout, call.left(time.monotonic()))
-            return self._http.send(call.request, token, limit)
-
-        try:
-            sending = asyncio.wrap_future(self._threads.submit(send))
+            sending = asyncio.wrap_future(
+                self._threads.submit(self._http.send, request, token, timeout, until)
+            )
         except RuntimeError:
-            raise _closed() from None
+            raise unanswered() from None
         try:
-            await asyncio.wait([sending], timeout=call.left(time.monotonic()))
+            await asyncio.wait([sending], timeout=max(until - time.monotonic(), 0.0))
             if not sending.done():
-                return TimeoutError("no thread was free, or there was no answer")
+                return NotInTime("no thread was free, or there was no answer")
             if sending.cancelled():
-                raise _closed()
+                raise unanswered()
             return sending.result()
         finally:
             sending.cancel()
 
-    async def _current_token(self, instead_of: str | None = None) -> str:
-        """The token, or a new one instead of one that was refused."""
-        provider = self._provider
-        if isinstance(provider, str):
-            return provider
-        async with self._token_lock:  # several calls ask once
-            if self._token is None or self._token == instead_of:
-                self._token = await ask_for_token(provider, refused=instead_of is not None)
-            return self._token
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
 
+    def lock(self) -> asyncio.Lock:
+        return self._lock
 
-def _closed() -> Closed:
-    return Closed("the publisher was closed before this was answered: it may have been published")
+    async def ask_for_token(self, provider: Token, *, refused: bool) -> str:
+        return await ask_for_token(provider, refused=refused)
+
+    async def within(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
+        async with asyncio.timeout(seconds):
+            return await work

@@ -68,7 +68,7 @@ def delay(failures: int, retry_after: float, timing: Timing, chance: float) -> f
 
 
 @dataclass(slots=True)
-class Comeback:
+class ReconnectPolicy:
     """The tries of one client."""
 
     timing: Timing
@@ -95,7 +95,8 @@ class Comeback:
             self.failures = 0
         unauthorized = ended.refusal is not None and ended.refusal.status == 401
         if unauthorized:
-            self._refusals += 1
+            # Where the service says when a new token will be good, the one got before then is none.
+            self._refusals = 0 if ended.retry_after else self._refusals + 1
         final = self._final(ended)
         if final is not None:
             return final

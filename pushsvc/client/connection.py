@@ -14,18 +14,20 @@ from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, cast
-from urllib.parse import urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode, urlunsplit
 
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 from websockets.typing import Subprotocol
 
 from pushsvc.client import session, wire
-from pushsvc.client.backoff import Again, Comeback, Ended
-from pushsvc.client.errors import Closed, OutcomeUnknown, PushError, Refused
+from pushsvc.client.backoff import Again, Ended, ReconnectPolicy
+from pushsvc.client.errors import Closed, NoAnswer, OutcomeUnknown, PushError, Refused
 from pushsvc.client.feed import ACK_PAUSE
+from pushsvc.client.forks import require_own
+from pushsvc.client.hints import checked_token, no_answer, place, split_address
 from pushsvc.client.inbox import Inbox
-from pushsvc.client.messages import Message, Notification, Raw, Withdrawn
+from pushsvc.client.messages import Message, Notification, Present, Raw, Withdrawn
 from pushsvc.client.tokens import Token, ask_for_token
 
 CLOSE_TIMEOUT: Final = 3.0
@@ -54,7 +56,11 @@ class State:
 
 
 class Client:
-    """One device of one user, over as many connections as it takes. Made by ``connect``."""
+    """One device of one user, over as many connections as it takes. Made by ``connect``.
+
+    It belongs to the event loop in which it was entered: elsewhere, as in a process that was forked
+    since, its calls raise ``RuntimeError``. Make one in each.
+    """
 
     def __init__(
         self,
@@ -65,17 +71,19 @@ class Client:
         *,
         auto_ack: bool,
         queue: int,
-        comeback: Comeback,
+        reconnection: ReconnectPolicy,
         ssl: tls.SSLContext | None,
         on_state: Callable[[State], None] | None,
         on_message: Callable[[Raw], None] | None,
     ) -> None:
+        self._url = url
         self._address = _address(url, device)
+        self._welcomed = False
         self._provider = token
-        self._token: str | None = token if isinstance(token, str) else None
+        self._token: str | None = None
         self._refused = False
         self._session = session.Session(topics, queue)
-        self._comeback = comeback
+        self._reconnection = reconnection
         self._inbox = Inbox(auto_ack=auto_ack, done=self._handled, idle=self._flush)
         self._ssl = ssl
         self._on_state = on_state
@@ -84,6 +92,7 @@ class Client:
         self._socket: ClientConnection | None = None
         self._up_since = 0.0
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._answers: dict[int, asyncio.Future[Raw]] = {}
         self._acking: asyncio.Task[None] | None = None
 
@@ -92,6 +101,7 @@ class Client:
     async def __aenter__(self) -> Self:
         if self._task is not None:
             raise RuntimeError("a client is entered once: make another one with connect()")
+        self._loop = asyncio.get_running_loop()
         self._task = asyncio.create_task(self._run(), name="pushsvc.client")
         return self
 
@@ -103,6 +113,7 @@ class Client:
 
         May be called several times, and from another task than the one that iterates.
         """
+        require_own(self._loop, "client")
         task = self._task
         if task is None:
             return
@@ -137,6 +148,7 @@ class Client:
             Refused: coming back is useless.
             Unavailable: there was no connection for as long as ``patience`` said.
         """
+        require_own(self._loop, "client")
         return self._inbox.loop()
 
     async def _handled(self, item: Notification, *, at_once: bool = False) -> None:
@@ -153,6 +165,7 @@ class Client:
         await self._flush()
 
     async def _acked(self, item: Notification) -> None:
+        require_own(self._loop, "client")
         await self._handled(item, at_once=True)
 
     async def _flush(self) -> None:
@@ -185,15 +198,18 @@ class Client:
         """Stop listening to a topic. Errors are as those of ``subscribe``."""
         await self._ask({"type": "unsubscribe", "topic": topic}, repeatable=True)
 
-    async def presence(self, topic: str) -> tuple[tuple[str, ...], int]:
-        """Who listens to a topic: at most 500 users by name, and how many they are.
+    async def presence(self, topic: str) -> Present:
+        """Who listens to a topic: ``users, count``, at most 500 by name, and how many they are.
 
         If this client listens to the topic itself, it is given ``Presence`` messages from then on,
-        until it unsubscribes; after a reconnect, of what changed meanwhile. Errors are as those of
-        ``subscribe``.
+        until it unsubscribes; after a reconnect, of what changed meanwhile. Of a large topic, with
+        more than 1000, ``sample`` of the answer is true: the users are some of them, and the
+        messages tell a ``count`` and no names, until this is called again and the topic is small.
+        Errors are as those of ``subscribe``.
         """
         answer = await self._ask({"type": "presence", "topic": topic}, repeatable=True)
-        return tuple(answer["users"]), int(answer["count"])
+        users, sample = tuple(answer["users"]), bool(answer.get("sample"))
+        return Present(users, int(answer["count"]), sample=sample)
 
     async def publish(
         self,
@@ -252,7 +268,7 @@ class Client:
 
     async def _within_time(self, answer: asyncio.Future[Raw]) -> Raw:
         """What is answered, for which there is limited time once there is a connection."""
-        limit = self._comeback.timing.answer
+        limit = self._reconnection.timing.answer
         asked = time.monotonic()
         while True:
             left = limit
@@ -270,6 +286,7 @@ class Client:
     def _check(self) -> None:
         if self._task is None:
             raise RuntimeError("use the client within `async with`")
+        require_own(self._loop, "client")
         if self._inbox.over:
             raise self._inbox.error or Closed("the client is closed: open a new one")
 
@@ -290,6 +307,8 @@ class Client:
         """No connection will come any more."""
         if self._inbox.over:
             return
+        if error is not None:
+            _log.error("the client of %s has ended for good: %s", place(self._url), error)
         self._inbox.end(error)
         for effect in self._session.ended(error if isinstance(error, PushError) else None):
             self._answer(effect)
@@ -302,14 +321,17 @@ class Client:
         if isinstance(ended, PushError):
             return ended
         now = time.monotonic()
-        again = self._comeback.after(ended, now, random.random())  # noqa: S311 - jitter, no secret
+        again = self._reconnection.after(ended, now, random.random())  # noqa: S311 - jitter, no secret
         if not isinstance(again, Again):
             return again
         if again.new_token and not isinstance(self._provider, str):
             self._token, self._refused = None, again.refused
         why = ended.refusal or ended.error
-        said = why or ended.reason or ended.close_code
-        _log.info("no connection (%s): trying again in %.1f s", said, again.delay)
+        said = why or ended.reason or ended.close_code or "it was closed"
+        # What was up and ended is a node that is restarted, as a rule.
+        level = logging.INFO if ended.up else logging.WARNING
+        where = place(self._url)
+        _log.log(level, "no connection to %s: again in %.1f s: %s", where, again.delay, said)
         self._say(State("waiting", retry_in=again.delay, error=why))
         await asyncio.sleep(again.delay)
         return None
@@ -331,7 +353,7 @@ class Client:
                 subprotocols=[Subprotocol("pushsvc.v1.json")],
                 additional_headers={"Authorization": f"Bearer {self._token}"},
                 compression=None,
-                open_timeout=self._comeback.timing.open,
+                open_timeout=self._reconnection.timing.open,
                 close_timeout=CLOSE_TIMEOUT,
                 ping_interval=None,  # its own would take a slow program for a dead service
                 max_size=MAX_MESSAGE,
@@ -348,16 +370,20 @@ class Client:
             received = error.rcvd
             code = None if received is None else received.code
             reason = "" if received is None else received.reason
-            return Ended(self._up(), code, reason, hint, error=None if received else error)
+            why = None if received else self._no_answer(error)
+            return Ended(self._up(), code, reason, hint, error=why)
         except _Left as left:
             return Ended(self._up(), retry_after=left.retry_after)
         except InvalidStatus as error:
             return _refusal(error)
         except (OSError, InvalidHandshake) as error:
-            return Ended(self._up(), error=error)
+            return Ended(self._up(), error=self._no_answer(error))
         finally:
             self._socket = None
         return Ended(self._up())
+
+    def _no_answer(self, error: Exception) -> NoAnswer:
+        return no_answer(error, self._url, first=not self._welcomed)
 
     def _up(self) -> float:
         return time.monotonic() - self._up_since if self._up_since else 0.0
@@ -370,10 +396,12 @@ class Client:
         """
         renewals: set[asyncio.Task[None]] = set()
         try:
-            async with asyncio.timeout(self._comeback.timing.open):
+            async with asyncio.timeout(self._reconnection.timing.open):
                 while not self._session.connected:
                     await self._take(await socket.recv(), renewals)
             self._up_since = time.monotonic()
+            self._welcomed = True
+            _log.info("connected to %s", place(self._url))
             welcomed = self._session.welcome
             self._say(State("connected", welcomed.get("connection"), welcomed.get("user")))
             while True:
@@ -461,7 +489,7 @@ class Client:
         await self._perform(self._session.renewed(self._token))
 
     async def _new_token(self, *, refused: bool) -> str:
-        return await ask_for_token(self._provider, refused=refused)
+        return checked_token(await ask_for_token(self._provider, refused=refused))
 
 
 class _Left(Exception):
@@ -473,12 +501,8 @@ class _Left(Exception):
 
 
 def _address(url: str, device: str) -> str:
-    parts = urlsplit(url)
-    scheme = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}.get(parts.scheme)
-    if scheme is None or not parts.hostname:
-        raise ValueError(
-            f"{url!r} is no address of a node: it begins with http://, https://, ws:// or wss://"
-        )
+    parts = split_address(url, "http", "https", "ws", "wss")
+    scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     query = urlencode({"device": device})
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/v1/ws", query, ""))
 
@@ -502,11 +526,11 @@ def _refusal(error: InvalidStatus) -> Ended:
     response = error.response
     try:
         problem = json.loads(response.body or b"")
-    except ValueError:
+    except (ValueError, RecursionError):
         problem = None
     try:
         header = float(response.headers.get("Retry-After", ""))
     except ValueError:
         header = 0.0
-    refused = Refused.of(problem, response.status_code, header)
+    refused = Refused.of(problem, response.status_code, header).advised()
     return Ended(retry_after=refused.retry_after or 0.0, refusal=refused)

@@ -5,7 +5,7 @@ PushError
 ├── Unavailable     it did not answer in the time allowed: trying again later is safe
 ├── OutcomeUnknown  it was sent and not answered, or not understandably: it may have happened
 ├── QueueFull       too much waits for a connection: this one was not sent
-└── Closed          the client was closed before this was answered
+└── Closed          the client was closed before this was answered, or asked
 """
 
 from collections.abc import Mapping
@@ -62,6 +62,35 @@ class Refused(PushError):
             status=own if status is None and isinstance(own, int) else status,
             retry_after=float(wait) if isinstance(wait, int | float) else None,
         )
+
+    @property
+    def unserved(self) -> bool:
+        """Whether nothing is served at the path, other than that nothing of that name is kept."""
+        elsewhere = ("nothing is served", "this is the admin port")
+        nobody = self.code == "refused" or self.detail.startswith(elsewhere)
+        return self.status == 404 and nobody
+
+    def advised(self) -> "Refused":
+        """The same, and what to change where nothing is served at the path."""
+        if self.unserved:
+            advice = (
+                "check that the URL is the address of a node's public port (8080 unless it was set)"
+                " without a path of the API, and that the node is as new as this client"
+            )
+            self.args = (f"{self}; {advice}",)
+        return self
+
+
+class NoAnswer(ConnectionError):
+    """There was no answer; the reason says what to change, and its cause is what happened.
+
+    It is no ``PushError``, as it is tried again: it is the last reason of an ``Unavailable``, and
+    the ``error`` of a client's ``State``.
+    """
+
+
+class NotInTime(NoAnswer, TimeoutError):
+    """There was no answer in time, and no more is known."""
 
 
 class Unavailable(PushError):

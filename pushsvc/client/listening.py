@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import aclosing
 from typing import Literal
 
-from pushsvc.client.backoff import Comeback, Timing
+from pushsvc.client.backoff import ReconnectPolicy, Timing
 from pushsvc.client.connection import Client, State
 from pushsvc.client.messages import Gap, Notification, Problem, Raw
 from pushsvc.client.tokens import Token
@@ -61,10 +61,12 @@ def connect(
         ValueError: the URL is none of http, https, ws or wss, or a position is no id.
     """
     positions = dict(topics) if isinstance(topics, Mapping) else dict.fromkeys(topics)
-    comeback = Comeback(timing or Timing(), renewable=not isinstance(token, str), patience=patience)
+    reconnection = ReconnectPolicy(
+        timing or Timing(), renewable=not isinstance(token, str), patience=patience
+    )
     return Client(
-        url, token, device, positions, auto_ack=ack == "auto", queue=queue, comeback=comeback,
-        ssl=ssl, on_state=on_state, on_message=on_message,
+        url, token, device, positions, auto_ack=ack == "auto", queue=queue,
+        reconnection=reconnection, ssl=ssl, on_state=on_state, on_message=on_message,
     )  # fmt: skip
 
 

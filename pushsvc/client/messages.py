@@ -4,7 +4,7 @@ import base64
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Self
 
 from pushsvc.client.errors import Refused
 from pushsvc.client.feed import Feed
@@ -130,6 +130,27 @@ class Presence:
     topic: str
     joined: tuple[str, ...]
     left: tuple[str, ...]
+    count: int | None = None
+    """How many listen to a large topic, where nobody is named; ask again to be told names."""
+
+
+class Present(tuple[tuple[str, ...], int]):  # noqa: SLOT001 - no slot fits behind a tuple
+    """Who listens to a topic, as ``users, count``.
+
+    Args:
+        users: their names, 500 at most.
+        count: how many they are.
+        sample: whether the topic is a large one, of which ``users`` are some; of its changes the
+            number is told, and no names until it is asked about again.
+    """
+
+    sample: bool
+
+    def __new__(cls, users: tuple[str, ...], count: int, *, sample: bool) -> Self:
+        """Both, as a tuple, and what is to be known of them."""
+        made = super().__new__(cls, (users, count))
+        made.sample = sample
+        return made
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What a publisher sends and what it is answered: notifications to requests, answers to receipts.
 
-Pure: no socket, no clock. The two publishers are shells around this and ``calls``.
+Pure: no socket, no clock. What sends the requests is ``core``.
 """
 
 import json
@@ -9,8 +9,10 @@ import uuid
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Final, Literal, Required, TypedDict
 
+from pushsvc.client.calls import HELD_UP, Request
 from pushsvc.client.errors import OutcomeUnknown, PushError, Refused, Unavailable
 
 ONE: Final = "/v1/notifications"
@@ -19,8 +21,6 @@ MOST: Final = 1000
 """Notifications of one request, each user counted."""
 MAX_BODY: Final = 2**20
 """Bytes of a request that every node takes, as it is set by default."""
-TRANSIENT: Final = frozenset({408, 429, 500, 502, 503, 504})
-"""Statuses after which the same request may succeed."""
 
 _OPENING, _CLOSING = b'{"notifications":[', b"]}"
 _key = re.compile(r"[ -~]{1,255}").fullmatch
@@ -43,6 +43,8 @@ class Content(TypedDict, total=False):
     """To all devices of the user, or until one has acknowledged it. Users only."""
     receipt: bool
     """Whether the service is to tell what became of it. Users only."""
+    at: datetime | str | None
+    """When it is to be published, if not now: a time with its zone."""
 
 
 class Note(Content, total=False):
@@ -58,39 +60,18 @@ class Receipt:
     """A notification was accepted."""
 
     id: str | None
-    """``<milliseconds>-<sequence>``; None for what is ephemeral."""
+    """``<milliseconds>-<sequence>``; None for what is ephemeral; of what is scheduled its name
+    until it is out, which takes it back."""
     durability: str
     """How safe it was at that moment: ``none``, ``memory``, ``replica`` or ``fsync``."""
     connections: int
     """Live connections that it was routed to."""
+    at: datetime | None = None
+    """When it goes out, of what is scheduled; None for what is out."""
 
 
 Result = Receipt | PushError
 """What became of one notification of several."""
-
-
-@dataclass(frozen=True, slots=True)
-class Request:
-    """One request, as it is sent and, if it has to be, sent again."""
-
-    path: str
-    body: bytes
-    key: str
-    """The idempotency key that it carries."""
-    repeat: str | None
-    """The key with which the caller repeats the call that this request is a part of; None where
-    there is no such call, as of a batch of what several callers published."""
-    count: int = 1
-    """How many notifications it makes."""
-
-    def headers(self, token: str) -> dict[str, str]:
-        """The HTTP headers."""
-        quoted = self.key.replace("\\", "\\\\").replace('"', '\\"')
-        return {
-            "Authorization": f"Bearer {token}",
-            "Content-Type": "application/json",
-            "Idempotency-Key": f'"{quoted}"',
-        }
 
 
 def key_of(given: str | None) -> str:
@@ -111,7 +92,8 @@ def encode(note: Mapping[str, Any]) -> bytes:
 
     Raises:
         TypeError: ``data`` is no JSON value.
-        ValueError: it does not name exactly one of ``user``, ``topic`` and ``broadcast``.
+        ValueError: it does not name exactly one of ``user``, ``topic`` and ``broadcast``, or its
+            time has no zone.
     """
     fields = {name: value for name, value in note.items() if value is not None}
     to = {name: fields.pop(name) for name in ("user", "topic", "broadcast") if fields.get(name)}
@@ -128,7 +110,11 @@ def encode_for(users: Sequence[str], content: Mapping[str, Any]) -> bytes:
 
 
 def _content(note: Mapping[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    data = note["data"]
+    data, at = note["data"], fields.get("at")
+    if isinstance(at, datetime):
+        if at.tzinfo is None:
+            raise ValueError("at needs a time zone, such as datetime.now(UTC)")
+        fields = fields | {"at": at.isoformat()}
     if isinstance(data, bytes | bytearray | memoryview):
         return fields | {"data": b64encode(data).decode(), "encoding": "base64"}
     return fields | {"data": data}  # None is a value too
@@ -161,13 +147,14 @@ def split(notes: Iterable[bytes], max_body: int) -> list[list[bytes]]:
 
 def batch(notes: Sequence[bytes], key: str, repeat: str | None) -> Request:
     """A request that publishes all of them."""
-    return Request(MANY, _OPENING + b",".join(notes) + _CLOSING, key, repeat, len(notes))
+    body = _OPENING + b",".join(notes) + _CLOSING
+    return Request(MANY, body, key=key, repeat=repeat, count=len(notes))
 
 
 def one(note: bytes, given: str | None) -> Request:
     """The request that publishes one, with the caller's idempotency key or one made here."""
     key = key_of(given)
-    return Request(ONE, note, key, key)
+    return Request(ONE, note, key=key, repeat=key)
 
 
 def requests_for(notes: Iterable[bytes], given: str | None, max_body: int) -> list[Request]:
@@ -191,7 +178,7 @@ def requests_to(users: Sequence[str], content: Content, given: str | None) -> li
     key = key_of(given)
     keys = _keys(key, len(parts))
     return [
-        Request(ONE, encode_for(part, content), own, key, len(part))
+        Request(ONE, encode_for(part, content), key=own, repeat=key, count=len(part))
         for part, own in zip(parts, keys, strict=True)
     ]
 
@@ -207,8 +194,14 @@ def receipt(told: Mapping[str, Any]) -> Receipt:
         OutcomeUnknown: the answer is no receipt.
     """
     try:
-        return Receipt(told.get("id"), told["durability"], told["connections"])
-    except LookupError:
+        at = told.get("at")
+        return Receipt(
+            told.get("id"),
+            told["durability"],
+            told["connections"],
+            None if at is None else datetime.fromisoformat(at),
+        )
+    except (LookupError, TypeError, ValueError):
         raise OutcomeUnknown(f"the answer is no receipt: {told!s:.200}") from None
 
 
@@ -234,6 +227,6 @@ def _result(told: Any, key: str | None) -> Result:
         except OutcomeUnknown as error:
             return error
     refused = Refused.of(told, None)
-    if refused.status in TRANSIENT:
+    if refused.status in HELD_UP:
         return Unavailable(f"not done in time; last: {refused}", key=key)
     return refused

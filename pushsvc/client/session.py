@@ -195,7 +195,7 @@ class Session:
         topic, joined, left = message["topic"], tuple(message["joined"]), tuple(message["left"])
         if topic in self._present:
             self._present[topic] = self._present[topic].union(joined).difference(left)
-        return [Tell(Presence(message, topic, joined, left))]
+        return [Tell(Presence(message, topic, joined, left, message.get("count")))]
 
     def _welcomed(self, message: Raw) -> list[Effect]:
         self.connected = True
@@ -262,6 +262,9 @@ class Session:
         if message["type"] != "reply" or topic not in self._present:
             return []
         users = frozenset(message["users"])
+        if message.get("sample"):
+            self._present[topic] = users
+            return [Tell(Presence(message, topic, (), (), message["count"]))]
         joined = tuple(sorted(users - self._present[topic]))
         # Of a great many only some are named: who is not named there may still be here.
         whole = message["count"] == len(users)

@@ -1,38 +1,47 @@
 """What can be done with a feed: publish, join, subscribe, leave, read, ack, check.
 
-Each operation is one script on one slot, handed to a lane. The operations that a node performs for
+Each operation is one script on one slot. The operations that a node performs for
 many connections at once return futures, so that nothing is awaited per connection.
 """
 
 import asyncio
+import enum
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from pushsvc.errors import IdempotencyConflict, PushError, TooManyConnections
-from pushsvc.feeds.keys import Keys
-from pushsvc.feeds.lane import Lane
-from pushsvc.feeds.pipe import Command, reached
-from pushsvc.feeds.scripts import Scripts
+from pushsvc.errors import (
+    IdempotencyConflict,
+    NotFound,
+    PushError,
+    TooManyConnections,
+    TopicFull,
+)
 from pushsvc.protocol import ids
-from pushsvc.protocol.delivery import UNKNOWN, Backlog, Entry
+from pushsvc.protocol.delivery import UNKNOWN, Backlog, LogEntry
 from pushsvc.protocol.feeds import RECEIPTS, by_node
+from pushsvc.protocol.names import stored
+from pushsvc.protocol.notifications import Append
+from pushsvc.store import schema
+from pushsvc.store.redis import Redis
+from pushsvc.store.server_connection import Command, reached
 
 READ_COUNT: Final = 64
 """Most entries of one read."""
 READ_BYTES: Final = 256 * 1024
 """Bytes after which a read ends; the last entry may go over it."""
 STATE_COUNT: Final = 512
-"""Most values of one read of a topic's state: each read looks at all of them."""
-BROADCAST_PLACE: Final = "~b:"
-"""Before a device in its mailbox's cursors: its position in the broadcast, as in lib.lua."""
+"""Most values of one read of a topic's state."""
+PEOPLE_COUNT: Final = 512
+"""About how many of those at a topic one step of a search looks at."""
 MAX_DEVICES: Final = 64
-"""Most devices with a cursor in one mailbox; one more takes the place of the furthest behind."""
+"""Most devices with a cursor in one mailbox; one more replaces the furthest behind."""
 MOST_RECEIPTS: Final = 100_000
 ONCE_SECONDS: Final = 86400
-"""How long an idempotency key is remembered."""
+"""How long an idempotency key is remembered: from the publish, or the time that this has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,31 +55,8 @@ class Bounds:
     """Most connections of one user, over all nodes."""
     receipts: int = MOST_RECEIPTS
     """Receipts that are kept for one publisher; they come from many mailboxes."""
-
-
-class Append(msgspec.Struct, frozen=True, gc=False):
-    """One message for one feed.
-
-    Args:
-        feed: where it is appended.
-        body: the end of the JSON object that clients are sent.
-        ttl: seconds that it is worth delivering; None for the feed's retention, 0 for live only.
-        once: the digest of an idempotency key: a second append with the same one is answered with
-            the first one's id.
-        collapse_key: it takes the place of an older message with the same key.
-        any_device: it is settled for all devices of the user once one has acknowledged it.
-        receipt: the publisher that is told what became of it; empty for none.
-        ephemeral: it is no entry of the feed, and reaches only who is connected and keeps up.
-    """
-
-    feed: str
-    body: bytes
-    ttl: float | None = None
-    once: str | None = None
-    collapse_key: str = ""
-    any_device: bool = False
-    receipt: str = ""
-    ephemeral: bool = False
+    client_bytes: int = 0
+    """Bytes that a topic may hold for a client to publish to it; 0 for any."""
 
 
 class Appended(msgspec.Struct, frozen=True, gc=False):
@@ -84,6 +70,8 @@ class Appended(msgspec.Struct, frozen=True, gc=False):
     listeners: Mapping[str, int]
     receipts: bool = False
     """A receipt may be due: something was trimmed."""
+    freed: int = 0
+    """Bytes of a topic that went, where a client's took the place of another."""
 
 
 class Join(NamedTuple):
@@ -114,18 +102,24 @@ class Rest(NamedTuple):
 WHOLE: Final = Rest(ids.START, ids.START)
 
 
-class Acknowledgement(NamedTuple):
-    """A position to write down.
+class AckKind(enum.StrEnum):
+    """What a device acknowledges."""
 
-    ``kind`` is empty for an id that the device was sent, ``stored`` for one that must be in the
-    mailbox, ``broadcast`` for one of the broadcast. ``connection`` is the one that acknowledges,
-    empty for a request.
-    """
+    SENT = ""
+    """An id of its mailbox that it was sent."""
+    STORED = "stored"
+    """One that must be in the mailbox: it is not known that it was sent."""
+    BROADCAST = "broadcast"
+    """An id of the broadcast."""
+
+
+class Acknowledgement(NamedTuple):
+    """A position to write down; ``connection`` acknowledges it, empty for a request."""
 
     feed: str
     device: str
     id: int
-    kind: str = ""
+    kind: AckKind = AckKind.SENT
     connection: str = ""
 
 
@@ -141,39 +135,52 @@ class Acknowledged(NamedTuple):
     """A receipt may be due."""
 
 
+class _StatePart(NamedTuple):
+    """A part of a topic's state, of which the values are yet to be read."""
+
+    head: int
+    start: int
+    upto: int
+    gap: str
+    ids: Sequence[int]
+    keys: Sequence[bytes]
+
+
 class Feeds:
     """The feeds of one Redis.
 
+    A coroutine that asks Redis raises ``PushError`` where that cannot be reached or refuses.
+
     Args:
-        keys: the key names.
-        scripts: the operations.
         bounds: how much a feed keeps.
-        publishing: the lane of appends; its tail waits for their durability.
-        sessions: the lane of everything that connections need.
+        publishing: for the appends; the tail of its queue waits for their durability.
+        sessions: for everything that connections need.
     """
 
-    def __init__(
-        self, keys: Keys, scripts: Scripts, bounds: Bounds, *, publishing: Lane, sessions: Lane
-    ) -> None:
-        self.keys = keys
+    def __init__(self, bounds: Bounds, *, publishing: Redis, sessions: Redis) -> None:
         self.bounds = bounds
-        self._digests = scripts.digests
+        self._keys = sessions.keys
         self._publishing = publishing
         self._sessions = sessions
         self._retention = round(bounds.retention * 1000)
 
     # --- publishing ----------------------------------------------------------------------------
 
-    async def claim(self, digest: str, fingerprint: str) -> None:
+    async def claim(self, digest: str, fingerprint: str, ahead: float = 0.0) -> None:
         """Bind an idempotency key to one request.
+
+        Args:
+            digest: what stands for the key.
+            fingerprint: what stands for the request.
+            ahead: seconds until what it asks for is to happen, from where on it is remembered.
 
         Raises:
             IdempotencyConflict: the key was used for another request.
-            PushError: Redis cannot be reached or refuses.
         """
-        key = self.keys.request(digest)
+        key = self._keys.request(digest)
+        seconds = ONCE_SECONDS + math.ceil(max(0.0, min(ahead, self.bounds.retention)))
         taken, bound = await self._sessions.submit(
-            [("SET", key, fingerprint, "NX", "EX", ONCE_SECONDS), ("GET", key)]
+            [("SET", key, fingerprint, "NX", "EX", seconds), ("GET", key)]
         )
         for result in (taken, bound):
             if isinstance(result, PushError):
@@ -191,7 +198,7 @@ class Feeds:
         Returns:
             For each what came of it, where an error stands for a message of which it is not known
             that it was appended; and for each whether it has the durability that the publishing
-            lane's tail waits for.
+            queue's tail waits for.
 
         Raises:
             StoreUnavailable: it is not known which of the appends happened.
@@ -202,93 +209,84 @@ class Feeds:
         return list(map(self._appended, appends, results)), confirmed
 
     def _append(self, append: Append) -> Command:
-        keys, feed = self.keys, append.feed
-        names = [
-            keys.log(feed), keys.listeners(feed), keys.cursors(feed), keys.latest(feed),
-            keys.marks(feed),
-        ]  # fmt: skip
-        if append.once is not None:
-            names.append(keys.once(feed, append.once))
+        feed = append.feed
         retention = self._retention
         ttl = retention
         if append.ttl is not None:
             ttl = min(retention, max(1, round(append.ttl * 1000)) if append.ttl > 0 else 0)
-        return (
-            "EVALSHA", self._digests["publish"], len(names), *names,
-            append.body, ttl, self._most(feed), retention, ONCE_SECONDS * 1000,
+        keys, remembered = self._keys.publish(feed, append.once), ONCE_SECONDS * 1000
+        if append.scheduled:
+            keys, remembered = self._keys.publish_scheduled(feed, append.scheduled), retention
+        command = self._publishing.script(
+            "publish", keys,
+            append.body, ttl, self._most(feed), retention, remembered,
             "1" if by_node(feed) else "", append.collapse_key, "1" if append.any_device else "",
             append.receipt,
         )  # fmt: skip
+        if append.scheduled:
+            return (*command, "", append.scheduled)
+        return (*command, self.bounds.client_bytes) if append.client else command
 
     def _most(self, feed: str) -> int:
         """How many entries a feed keeps."""
         bounds = self.bounds
         return bounds.receipts if feed.startswith(RECEIPTS) else bounds.entries
 
-    @staticmethod
-    def _appended(append: Append, result: Any) -> Appended | PushError:
+    def _appended(self, append: Append, result: Any) -> Appended | PushError:
         if isinstance(result, PushError):
             return result
-        entry_id, previous, listeners, receipts = result
+        if result is None and append.scheduled:
+            return NotFound("what was scheduled waits no more: it was recalled, or is out already")
+        if result is None:
+            return TopicFull(
+                f"the topic is full: with about {self.bounds.client_bytes} bytes in it clients "
+                "publish no more until some have gone; send less, use a collapse_key again, or "
+                "send as ephemeral what need not be kept"
+            )
+        entry_id, previous, listeners, receipts, freed = result
         return Appended(
             ids.parse(entry_id),
             ids.parse(previous) if previous else UNKNOWN,
-            _counts(listeners)
+            schema.counts(listeners)
             if by_node(append.feed)
             else {listener.decode(): 1 for listener in listeners},
             bool(receipts),
+            freed,
         )
 
     async def listening(self, feed: str) -> Mapping[str, int]:
-        """Who listens to a feed, without appending to it.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
-        """
-        listeners = await self._sessions.one("HGETALL", self.keys.listeners(feed))
+        """Who listens to a feed, without appending to it."""
+        listeners = await self._sessions.one("HGETALL", self._keys.listeners(feed))
         if by_node(feed):
-            return _counts(listeners)
+            return schema.counts(listeners)
         return {listener.decode(): 1 for listener in listeners[::2]}
 
     # --- connections ---------------------------------------------------------------------------
 
-    def join(self, joins: Iterable[Join]) -> asyncio.Future[list[Any]]:
+    def join(self, joins: Iterable[Join]) -> asyncio.Future[list[Backlog | PushError]]:
         """Register connections and read their backlogs, each in one step.
 
         Returns:
-            A future of the answers, each for ``joined``.
+            A future of the backlogs, where ``Full`` stands for that of a user who holds as many
+            connections as it may.
         """
-        keys, bounds = self.keys, self.bounds
+        keys, script, bounds = self._keys.join, self._sessions.script, self.bounds
         return self._sessions.submit(
             [
-                (
-                    "EVALSHA", self._digests["join"], 4,
-                    keys.log(feed), keys.listeners(feed), keys.cursors(feed), keys.marks(feed),
-                    connection, device, "" if held is None else ids.render(held),
+                script(
+                    "join", keys(feed),
+                    connection, stored(device), "" if held is None else ids.render(held),
                     READ_COUNT, READ_BYTES, self._retention, bounds.connections, MAX_DEVICES,
                     ids.render(broadcast), "1" if again else "", "1" if withdrawn else "",
                 )
                 for feed, connection, device, held, broadcast, again, withdrawn in joins
-            ]
+            ],
+            _joined,
         )  # fmt: skip
-
-    @staticmethod
-    def joined(result: Any) -> Backlog:
-        """The backlog in an answer to ``join``.
-
-        Raises:
-            Full: the user holds as many connections as it may.
-            PushError: Redis refused.
-        """
-        if isinstance(result, PushError):
-            raise result
-        if not result[0]:
-            raise Full([listener.decode() for listener in result[1:]])
-        return _backlog(result)
 
     def subscribe(
         self, subscriptions: Iterable[tuple[str, str, int, int | Rest | None]]
-    ) -> asyncio.Future[list[Any]]:
+    ) -> asyncio.Future[list[Backlog | PushError]]:
         """Register nodes as listeners of feeds and read from them, each in one step.
 
         Args:
@@ -297,61 +295,81 @@ class Feeds:
                 ``Rest`` goes on with it.
 
         Returns:
-            A future of the answers, each for ``backlog``.
+            A future of what was read.
         """
-        return self._sessions.submit([self._subscribe(*each) for each in subscriptions])
+        wanted = list(subscriptions)
+        commands = [self._subscribe(*each) for each in wanted]
+        if all(isinstance(since, int) for *_, since in wanted):
+            return self._sessions.submit(commands, _backlog)
+        parts = self._sessions.submit(commands, _subscribed)
+        return asyncio.ensure_future(self._with_states([feed for feed, *_ in wanted], parts))
+
+    async def _with_states(
+        self,
+        feeds: Sequence[str],
+        future: asyncio.Future[list[Backlog | _StatePart | PushError]],
+    ) -> list[Backlog | PushError]:
+        """The answers, with the values of those that are parts of a state."""
+        answers = await future
+        parts = {i: answer for i, answer in enumerate(answers) if isinstance(answer, _StatePart)}
+        commands = [
+            ("HMGET", self._keys.latest(feeds[i]), *part.keys)
+            for i, part in parts.items()
+            if part.keys
+        ]
+        found = iter(await self._sessions.submit(commands) if commands else ())
+        return [
+            _state(answer, next(found) if answer.keys else ())
+            if isinstance(answer, _StatePart)
+            else answer
+            for answer in answers
+        ]
 
     def _subscribe(self, feed: str, node: str, count: int, since: int | Rest | None) -> Command:
-        keys = self.keys
         rest = since if isinstance(since, Rest) else WHOLE
         place = ids.render(since) if isinstance(since, int) else ""
-        return (
-            "EVALSHA", self._digests["subscribe"], 4,
-            keys.listeners(feed), keys.log(feed), keys.cursors(feed), keys.latest(feed),
+        return self._sessions.script(
+            "subscribe", self._keys.subscribe(feed),
             node, count, place, READ_COUNT if place else STATE_COUNT, READ_BYTES, self._retention,
             ids.render(rest.after), ids.render(rest.upto) if rest is not WHOLE else "",
         )  # fmt: skip
 
-    def recount(self, counts: Iterable[tuple[str, str, int]]) -> asyncio.Future[list[Any]]:
+    def recount(
+        self, counts: Iterable[tuple[str, str, int]]
+    ) -> asyncio.Future[list[int | PushError]]:
         """Say how many listen on a node: feed, node id and count of each."""
-        listeners = self.keys.listeners
+        listeners = self._keys.listeners
         return self._sessions.submit(
-            [("HSET", listeners(feed), node, n) for feed, node, n in counts]
+            [("HSET", listeners(feed), node, n) for feed, node, n in counts], int
         )
 
     async def broadcast_position(self, feed: str, device: str) -> int:
-        """What a device has acknowledged of the broadcast, which its mailbox keeps.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
-        """
+        """What a device has acknowledged of the broadcast, which its mailbox keeps."""
         position = await self._sessions.one(
-            "HGET", self.keys.cursors(feed), BROADCAST_PLACE + device
+            "HGET", self._keys.cursors(feed), schema.broadcast_position(device)
         )
         return ids.parse(position) if position else ids.START
 
     async def holds(self, feed: str, entry_id: int) -> bool:
-        """Whether an entry is in a feed's log.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
-        """
+        """Whether an entry is in a feed's log."""
         at = ids.render(entry_id)
-        return bool(await self._sessions.one("XRANGE", self.keys.log(feed), at, at))
+        return bool(await self._sessions.one("XRANGE", self._keys.log(feed), at, at))
 
-    def leave(self, leaves: Iterable[tuple[str, Sequence[str]]]) -> asyncio.Future[list[Any]]:
+    def leave(
+        self, leaves: Iterable[tuple[str, Sequence[str]]]
+    ) -> asyncio.Future[list[int | PushError]]:
         """Remove exactly these registrations of each feed; a later one of a device stays."""
-        return self._sessions.submit(self._leave(leaves))
+        return self._sessions.submit(self._leave(leaves), int)
 
     def clean(self, leaves: Iterable[tuple[str, Sequence[str]]]) -> None:
         """Remove registrations of dead nodes; the next publish tries again what fails now."""
         self._sessions.forget(self._leave(leaves))
 
     def _leave(self, leaves: Iterable[tuple[str, Sequence[str]]]) -> list[Command]:
-        listeners = self.keys.listeners
+        listeners = self._keys.listeners
         return [("HDEL", listeners(feed), *connections) for feed, connections in leaves]
 
-    def read(self, feed: str, device: str, held: int) -> asyncio.Future[list[Any]]:
+    def read(self, feed: str, device: str, held: int) -> asyncio.Future[list[Backlog | PushError]]:
         """Read on from a position, or from the device's cursor where that is further.
 
         Args:
@@ -359,114 +377,90 @@ class Feeds:
             device: whose cursor the feed keeps; empty where it keeps none.
             held: the position.
         """
-        keys = self.keys
-        names = [keys.log(feed), keys.cursors(feed)]
-        if device:
-            names.append(keys.marks(feed))
+        keys = self._keys.read_mailbox(feed) if device else self._keys.read(feed)
+        command = self._sessions.script(
+            "read", keys, stored(device), ids.render(held), READ_COUNT, READ_BYTES
+        )
+        return self._sessions.submit([command], _backlog)
+
+    def ack(
+        self, acks: Iterable[Acknowledgement]
+    ) -> asyncio.Future[list[Acknowledged | PushError]]:
+        """Move cursors forward; a future of what came of each."""
+        keys, script = self._keys.ack, self._sessions.script
+        retention, most = self._retention, self.bounds.entries
         return self._sessions.submit(
             [
-                (
-                    "EVALSHA", self._digests["read"], len(names), *names, device,
-                    ids.render(held), READ_COUNT, READ_BYTES,
-                )
-            ]
-        )  # fmt: skip
-
-    @staticmethod
-    def backlog(result: Any) -> Backlog:
-        """The backlog in an answer to ``read``.
-
-        Raises:
-            PushError: Redis refused.
-        """
-        if isinstance(result, PushError):
-            raise result
-        return _backlog(result)
-
-    def ack(self, acks: Iterable[Acknowledgement]) -> asyncio.Future[list[Any]]:
-        """Move cursors forward.
-
-        Returns:
-            A future of the answers, each for ``acknowledged``.
-        """
-        keys, digest, retention = self.keys, self._digests["ack"], self._retention
-        most = self.bounds.entries
-        return self._sessions.submit(
-            [
-                (
-                    "EVALSHA", digest, 5,
-                    keys.cursors(feed), keys.listeners(feed), keys.log(feed), keys.marks(feed),
-                    keys.acks(feed),
-                    device, ids.render(entry_id), retention, most, kind, 1 if connection else 0,
+                script(
+                    "ack", keys(feed),
+                    stored(device), ids.render(entry_id), retention, most, kind,
+                    1 if connection else 0,
                 )
                 for feed, device, entry_id, kind, connection in acks
-            ]
+            ],
+            _acknowledged,
         )  # fmt: skip
-
-    @staticmethod
-    def acknowledged(result: Any) -> Acknowledged:
-        """What an answer to ``ack`` says.
-
-        Raises:
-            PushError: Redis refused.
-        """
-        if isinstance(result, PushError):
-            raise result
-        if isinstance(result, bytes):
-            return Acknowledged(ids.parse(result))
-        position, others, settled, receipts = result
-        return Acknowledged(
-            ids.parse(position), devices(others), [ids.parse(i) for i in settled], bool(receipts)
-        )
 
     def present(
         self, changes: Iterable[tuple[str, str, Sequence[str], Sequence[str]]]
-    ) -> asyncio.Future[list[Any]]:
+    ) -> asyncio.Future[list[list[str] | PushError]]:
         """Say who came to topics and who left: feed, node id, and the users of each kind.
 
         Returns:
-            A future of the answers: the ids of the nodes that listen to the topic, none where
-            nothing has changed.
+            For each a future of the ids of the nodes that listen to the topic, none where nothing
+            has changed.
         """
-        keys = self.keys
+        keys, script = self._keys, self._sessions.script
         return self._sessions.submit(
             [
-                (
-                    "EVALSHA", self._digests["present"], 2, keys.present(feed),
-                    keys.listeners(feed), node, self._retention, len(came), *came, *gone,
+                script(
+                    "present", (keys.present(feed), keys.listeners(feed)),
+                    node, self._retention, len(came), *map(stored, came), *map(stored, gone),
                 )
                 for feed, node, came, gone in changes
-            ]
+            ],
+            _names,
         )  # fmt: skip
 
-    async def who(self, feed: str) -> list[tuple[str, str]]:
-        """The node and the user of everyone who is said to be at a topic, dead nodes included.
+    async def who(self, feed: str, most: int, some: int) -> tuple[int, list[tuple[str, str]]]:
+        """How many are said to be at a topic, and the node and the user of each.
 
-        Raises:
-            PushError: Redis cannot be reached or refuses.
+        Those of dead nodes are included, and who listens on two nodes is there twice.
+
+        Args:
+            feed: of the topic.
+            most: that are all told.
+            some: at most so many are told of more.
         """
-        fields = await self._sessions.one("HKEYS", self.keys.present(feed))
-        return [tuple(field.decode().split(" ", 1)) for field in fields]
+        keys = (self._keys.present(feed),)
+        count, *fields = await self._sessions.run("who", keys, most, some)
+        return count, [schema.present(field) for field in fields]
+
+    async def people(self, feed: str, cursor: int) -> tuple[int, list[tuple[str, str]]]:
+        """Some of those at a topic, however many they are, and the cursor for the next; 0 ends."""
+        cursor, fields = await self._sessions.one(
+            "HSCAN", self._keys.present(feed), cursor, "COUNT", PEOPLE_COUNT
+        )
+        return int(cursor), [schema.present(field) for field in fields[::2]]
 
     def gone(self, feed: str, people: Iterable[tuple[str, str]]) -> None:
         """Forget the people of dead nodes; the next reader tries again what fails now."""
-        fields = [f"{node} {user}" for node, user in people]
-        self._sessions.forget([("HDEL", self.keys.present(feed), *fields)])
+        fields = [schema.presence(node, user) for node, user in people]
+        self._sessions.forget([("HDEL", self._keys.present(feed), *fields)])
 
-    def check(self, checks: Iterable[tuple[str, str]]) -> asyncio.Future[list[Any]]:
+    def check(
+        self, checks: Iterable[tuple[str, str]]
+    ) -> asyncio.Future[list[int | PushError | None]]:
         """The newest ids of feeds, for feed and connection id of each: the sweep.
 
         Returns:
-            A future of the answers: the id as bytes, or None where the registration was lost.
+            A future of the ids, None where the registration was lost.
         """
-        keys, digest, retention = self.keys, self._digests["check"], self._retention
+        keys, script, retention = self._keys.check, self._sessions.script, self._retention
         return self._sessions.submit(
-            [
-                ("EVALSHA", digest, 2, keys.listeners(feed), keys.cursors(feed), connection,
-                 retention)
-                for feed, connection in checks
-            ]
-        )  # fmt: skip
+            [script("check", keys(feed), connection, retention) for feed, connection in checks],
+            _head,
+        )
 
 
 class Full(TooManyConnections):
@@ -479,25 +473,66 @@ class Full(TooManyConnections):
         self.listeners = listeners
 
 
-def devices(listeners: Sequence[bytes]) -> dict[str, str]:
-    """Connection ids with their devices, of a flat list of the fields of a mailbox's listeners."""
-    return {
-        listeners[i].decode(): listeners[i + 1].partition(b" ")[0].decode()
-        for i in range(0, len(listeners), 2)
-    }
-
-
-def _counts(listeners: Sequence[bytes]) -> dict[str, int]:
-    return {listeners[i].decode(): int(listeners[i + 1]) for i in range(0, len(listeners), 2)}
-
-
 _WITHDRAWN: Final = {1: "recalled", 2: "acked"}
 
 
-def _entry(entry_id: bytes, body: bytes | int | None) -> Entry:
+def _entry(entry_id: bytes, body: bytes | int | None) -> LogEntry:
     if isinstance(body, int):
-        return Entry(ids.parse(entry_id), None, _WITHDRAWN[body])
-    return Entry(ids.parse(entry_id), body)
+        return LogEntry(ids.parse(entry_id), None, _WITHDRAWN[body])
+    return LogEntry(ids.parse(entry_id), body)
+
+
+def _joined(result: Any) -> Backlog | Full:
+    if not result[0]:
+        return Full([listener.decode() for listener in result[1:]])
+    return _backlog(result)
+
+
+def _subscribed(result: Any) -> Backlog | _StatePart:
+    if result[5] != b"state":
+        return _backlog(result)
+    _, head, start, upto, gap, _, *found = result
+    return _StatePart(
+        ids.parse(head),
+        ids.parse(start),
+        ids.parse(upto),
+        gap.decode(),
+        list(map(ids.parse, found[::2])),
+        found[1::2],
+    )
+
+
+def _state(part: _StatePart, values: Any) -> Backlog | PushError:
+    """A part of a state, without what was replaced or removed before its value was read.
+
+    That went after the state began: what took its place comes as what is published.
+    """
+    if isinstance(values, PushError):
+        return values
+    entries: list[LogEntry] = []
+    for entry_id, value in zip(part.ids, values, strict=True):
+        if value is not None:
+            its_id, _, body = value.split(b" ", 2)
+            if ids.parse(its_id) == entry_id:
+                entries.append(LogEntry(entry_id, body))
+    return Backlog(ids.START, part.head, part.start, part.upto, part.gap, entries)
+
+
+def _acknowledged(result: Any) -> Acknowledged:
+    if isinstance(result, bytes):
+        return Acknowledged(ids.parse(result))
+    position, others, settled, receipts = result
+    return Acknowledged(
+        ids.parse(position), schema.devices(others), [ids.parse(i) for i in settled], bool(receipts)
+    )
+
+
+def _head(result: bytes | None) -> int | None:
+    return None if result is None else ids.parse(result)
+
+
+def _names(result: Sequence[bytes]) -> list[str]:
+    return [name.decode() for name in result]
 
 
 def _backlog(result: Any) -> Backlog:

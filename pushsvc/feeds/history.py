@@ -5,21 +5,17 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from pushsvc.errors import PushError
-from pushsvc.feeds.keys import Keys
-from pushsvc.feeds.lane import Lane
-from pushsvc.feeds.nodes import Leases, Notice, Outbox, node_of
-from pushsvc.feeds.scripts import Scripts
+from pushsvc.feeds.nodes import ControlMessage, Leases, Outbox, node_of
 from pushsvc.protocol import ids
+from pushsvc.protocol.names import named
+from pushsvc.store import schema
+from pushsvc.store.redis import Redis
 
 PAGE_BYTES: Final = 512 * 1024
 """Bytes of bodies after which a page ends."""
 PAGE_LOOKS: Final = 1000
 """Most entries that are looked at for a page, whether their time to live has passed or not; and
 most acks, past which the time of one is told as not known."""
-OWN: Final = "~"
-"""What the fields of the cursors begin with that are no devices."""
-STARTED: Final = "~s:"
-"""Before a device: where it began. It has not acknowledged what others did before it came."""
 
 
 class Acked(NamedTuple):
@@ -105,30 +101,26 @@ class Acks:
 class History:
     """Questions about mailboxes.
 
+    A coroutine that asks Redis raises ``PushError`` where that cannot be reached or refuses.
+
     Args:
-        keys: the key names.
-        scripts: the operations.
-        lane: for the questions.
+        redis: for the questions.
         leases: who is live.
-        outbox: to tell the nodes that hold a device of what was taken back.
+        outbox: for the nodes that hold a device of what was taken back.
         retention: seconds.
-        receipts_due: told the mailboxes for which a receipt may be due.
+        receipts_due: called with mailboxes for which a receipt may be due.
     """
 
     def __init__(
         self,
-        keys: Keys,
-        scripts: Scripts,
+        redis: Redis,
         *,
-        lane: Lane,
         leases: Leases,
         outbox: Outbox,
         retention: float,
         receipts_due: Callable[[str], None],
     ) -> None:
-        self._keys = keys
-        self._digests = scripts.digests
-        self._lane = lane
+        self._redis = redis
         self._leases = leases
         self._outbox = outbox
         self._retention = round(retention * 1000)
@@ -144,92 +136,63 @@ class History:
             feed: the mailbox.
             before: the ``following`` of the page before, None for the first one.
             most: most notifications.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
         """
         if before == ids.START:
             return Page([], None)
-        keys = self._keys
-        answer = await self._lane.one(
-            "EVALSHA", self._digests["list"], 3, keys.log(feed), keys.cursors(feed),
-            keys.acks(feed),
+        keys = self._redis.keys
+        answer = await self._redis.run(
+            "list", (keys.log(feed), keys.cursors(feed), keys.acks(feed)),
             "" if before is None else ids.render(before), most, PAGE_BYTES, PAGE_LOOKS,
         )  # fmt: skip
         return _page(answer)
 
     async def recall(self, feed: str, entry_id: int) -> list[str] | None:
-        """Take a notification back: who has not seen it never will, who may hold it is told.
+        """Recall a notification: a device that lacks it never gets it, one with it is told.
 
         Returns:
             The devices that had acknowledged it, None where it is not kept.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
         """
-        keys = self._keys
-        answer = await self._lane.one(
-            "EVALSHA", self._digests["withdraw"], 4,
-            keys.log(feed), keys.listeners(feed), keys.cursors(feed), keys.marks(feed),
-            ids.render(entry_id), self._retention,
-        )  # fmt: skip
+        keys = self._redis.keys
+        answer = await self._redis.run(
+            "withdraw",
+            (keys.log(feed), keys.listeners(feed), keys.cursors(feed), keys.marks(feed)),
+            ids.render(entry_id),
+            self._retention,
+        )
         if answer is None:
             return None
         listeners, acked, receipt = answer
-        notice = Notice("withdrawn", feed, [ids.render(entry_id), "recalled"])
-        for node in {node_of(each) for each in await self._live(pairs(listeners))}:
-            self._outbox.notify(node, notice)
+        message = ControlMessage("withdrawn", feed, [ids.render(entry_id), "recalled"])
+        for node in {node_of(each) for each in await self._live(schema.devices(listeners))}:
+            self._outbox.notify(node, message)
         if receipt:
             self._receipts_due(feed)
-        return sorted(device.decode() for device in acked)
+        return sorted(named(device.decode()) for device in acked)
 
     async def _live(self, connections: Mapping[str, str]) -> list[str]:
         """Those of some registrations whose node may be live."""
         try:
             dead = frozenset(await self._leases.dead(connections))
         except PushError:
-            dead = frozenset()  # a notice too many does no harm
+            dead = frozenset()  # a control message too many does no harm
         return [each for each in connections if each not in dead]
 
     async def present(self, feed: str) -> list[Present]:
-        """The devices of a mailbox that are connected.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
-        """
-        listeners = pairs(await self._lane.one("HGETALL", self._keys.listeners(feed)))
+        """The devices of a mailbox that are connected."""
+        key = self._redis.keys.listeners(feed)
+        listeners = schema.registrations(await self._redis.one("HGETALL", key))
         dead = frozenset(await self._leases.dead(listeners))
         joined: dict[str, list[int]] = {}
-        for connection, value in listeners.items():
+        for connection, (device, since) in listeners.items():
             if connection not in dead:
-                device, _, time = value.partition(" ")
-                joined.setdefault(device, []).append(int(time))
+                joined.setdefault(device, []).append(since)
         return [Present(device, len(times), min(times)) for device, times in sorted(joined.items())]
-
-
-def pairs(fields: Any) -> dict[str, str]:
-    """A hash as Redis answers it: names and values in turn."""
-    return {
-        name.decode(): value.decode() for name, value in zip(fields[::2], fields[1::2], strict=True)
-    }
 
 
 def _page(answer: Any) -> Page:
     following, since, entries, cursors, acks = answer
-    fields = pairs(cursors)
-    who = Acks(
-        {name: ids.parse(value) for name, value in fields.items() if not name.startswith(OWN)},
-        {
-            name.removeprefix(STARTED): ids.parse(value)
-            for name, value in fields.items()
-            if name.startswith(STARTED)
-        },
-        [
-            (ids.milliseconds(ids.parse(acks[i])), acks[i + 1].decode(), ids.parse(acks[i + 2]))
-            for i in range(0, len(acks), 3)
-        ],
-        int(since),
-    )
+    positions = schema.cursors(cursors)
+    who = Acks(positions.devices, positions.began, schema.ack_records(acks), int(since))
     retained = []
     for i in range(0, len(entries), 3):
         entry_id = ids.parse(entries[i])

@@ -4,16 +4,11 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from pushsvc.feeds.feed import BROADCAST_PLACE
-from pushsvc.feeds.history import OWN, STARTED, pairs
-from pushsvc.feeds.keys import Keys
-from pushsvc.feeds.lane import Lane
 from pushsvc.feeds.nodes import Leases, node_of
-from pushsvc.feeds.scripts import Scripts
 from pushsvc.protocol import ids
+from pushsvc.store import schema
+from pushsvc.store.redis import Redis
 
-EVICTED: Final = "~evicted"
-"""The field of the cursors that holds a device and no position, as in lib.lua."""
 LOOKS: Final = 1000
 """Most entries that are looked at to count what waits."""
 LOOK_BYTES: Final = 4 * 1024 * 1024
@@ -30,7 +25,7 @@ class Held(NamedTuple):
 
 
 class Device(NamedTuple):
-    """A device that has a place in the mailbox, or is connected."""
+    """A device that has a position in the mailbox, or is connected."""
 
     device: str
     connections: Sequence[Held]
@@ -62,43 +57,33 @@ class Mailboxes:
     """Looks at mailboxes.
 
     Args:
-        lane: any without a tail.
-        keys: the key names.
-        scripts: the operations.
+        redis: any queue without a tail.
         leases: who is live.
     """
 
-    def __init__(self, lane: Lane, keys: Keys, scripts: Scripts, leases: Leases) -> None:
-        self._lane = lane
-        self._keys = keys
-        self._digest = scripts.digests["look"]
+    def __init__(self, redis: Redis, leases: Leases) -> None:
+        self._redis = redis
         self._leases = leases
 
-    async def look(self, feed: str) -> Mailbox:
+    async def view(self, feed: str) -> Mailbox:
         """A mailbox as it is now; one that never was is empty.
 
         Raises:
             PushError: Redis cannot be reached or refuses.
         """
-        keys = self._keys
-        length, oldest, newest, cursors, listeners, upto, kept = await self._lane.one(
-            "EVALSHA", self._digest, 3, keys.log(feed), keys.cursors(feed), keys.listeners(feed),
-            LOOKS, LOOK_BYTES,
-        )  # fmt: skip
-        places = {
-            name: ids.parse(value)
-            for name, value in pairs(cursors).items()
-            if name != EVICTED and not name.startswith(STARTED)
-        }
-        held = pairs(listeners)
+        keys = self._redis.keys
+        length, oldest, newest, fields, listeners, upto, kept = await self._redis.run(
+            "look", (keys.log(feed), keys.cursors(feed), keys.listeners(feed)), LOOKS, LOOK_BYTES
+        )
+        cursors = schema.cursors(fields)
+        held = schema.registrations(listeners)
         dead = frozenset(await self._leases.dead(held))
         connections: dict[str, list[Held]] = {}
-        for connection, value in sorted(held.items()):
+        for connection, (device, since) in sorted(held.items()):
             if connection not in dead:
-                device, _, since = value.partition(" ")
-                here = Held(connection, node_of(connection), int(since))
+                here = Held(connection, node_of(connection), since)
                 connections.setdefault(device, []).append(here)
-        names = {name for name in places if not name.startswith(OWN)} | connections.keys()
+        names = cursors.devices.keys() | connections.keys()
         waiting = [ids.parse(each) for each in reversed(kept)]
         seen_from = ids.parse(upto) if upto else ids.START
         return Mailbox(
@@ -106,7 +91,7 @@ class Mailboxes:
             ids.parse(oldest) if oldest else None,
             ids.parse(newest) if newest else None,
             [
-                _device(name, places, connections.get(name, ()), waiting, seen_from)
+                _device(name, cursors, connections.get(name, ()), waiting, seen_from)
                 for name in sorted(names)
             ],
         )
@@ -114,18 +99,18 @@ class Mailboxes:
 
 def _device(
     name: str,
-    places: dict[str, int],
+    cursors: schema.Cursors,
     connections: Sequence[Held],
     kept: Sequence[int],
     seen_from: int,
 ) -> Device:
     """A device, by what is kept in order of the ids, all of it after ``seen_from``."""
-    acked = places.get(name, ids.START)
+    acked = cursors.devices.get(name, ids.START)
     return Device(
         name,
         connections,
         acked or None,
-        places.get(BROADCAST_PLACE + name) or None,
+        cursors.broadcast.get(name) or None,
         len(kept) - bisect_left(kept, acked + 1),
         acked + 1 < seen_from,
     )

@@ -1,53 +1,108 @@
 """Nodes as Redis sees them: leases, and an inbox stream for each.
 
 A connection's id begins with the id of the node that holds it, so the listeners of a feed say where
-to send a copy, and a node whose lease has lapsed takes all of its registrations with it.
+to send an entry, and a node whose lease has lapsed takes all of its registrations with it.
 """
 
 import asyncio
+import enum
 import time
-from collections.abc import Iterable, Sequence
-from typing import Final, NamedTuple, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final, NamedTuple, Self, TypeVar
 
 import msgspec
-from redis.exceptions import RedisError
 
 from pushsvc import metrics
-from pushsvc.errors import PushError, StoreUnavailable, Unavailable
-from pushsvc.feeds.keys import Keys
-from pushsvc.feeds.lane import Lane
-from pushsvc.feeds.pipe import Command, Pipe
-from pushsvc.feeds.scripts import Scripts
+from pushsvc.errors import PushError, Unavailable
+from pushsvc.store.blocking import BlockingConnection
+from pushsvc.store.redis import Redis
+from pushsvc.store.schema import CANARY, MESSAGE, PACKET
+from pushsvc.store.server_connection import Command
 
 Item = TypeVar("Item")
 
 INBOX_PACKETS: Final = 10_000
-"""Packets an inbox keeps; what is trimmed unread is read from the feeds."""
+"""Packets and messages that an inbox keeps; what is trimmed unread is read from the feeds."""
 PACKET_BYTES: Final = 256 * 1024
 """Bytes of bodies after which a packet is full."""
 BUSY: Final = 2_000
-"""Copies that wait, from which on what may be dropped is dropped."""
+"""Entries that wait, from which on what may be dropped is dropped."""
 BLOCK_SECONDS: Final = 2.0
 """How long a read of the inbox waits for a packet."""
 
 
-class Copy(NamedTuple):
-    """A copy of a feed's entry, on its way to a node that holds a listener."""
+_SEQUENCE: Final = (1 << 64) - 1
+
+
+class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
+    """A feed's entry on its way to a node that holds a listener, as it stands in a packet.
+
+    Ids are integers of more than 64 bits, so a packet carries their two halves.
+    """
 
     feed: str
-    id: int
-    """0 for what is ephemeral, and no entry."""
-    previous: int
+    ms: int
+    sequence: int
+    previous_ms: int
+    previous_sequence: int
     body: bytes
 
+    @classmethod
+    def of(cls, feed: str, entry_id: int, previous: int, body: bytes) -> Self:
+        """An entry by its whole ids."""
+        return cls(
+            feed, entry_id >> 64, entry_id & _SEQUENCE, previous >> 64, previous & _SEQUENCE, body
+        )
 
-class Notice(NamedTuple):
-    """Something that listeners of a feed have to know, and that is no entry of it."""
+    @property
+    def ephemeral(self) -> bool:
+        """Whether it is no entry of the feed, and has no id."""
+        return not self.ms
+
+    @property
+    def id(self) -> int:
+        """Its id, 0 for what is ephemeral."""
+        return self.ms << 64 | self.sequence
+
+    @property
+    def previous(self) -> int:
+        """The id before it in the feed; ``UNKNOWN`` where it may be any."""
+        return self.previous_ms << 64 | self.previous_sequence
+
+
+class ControlMessage(NamedTuple):
+    """What listeners of a feed have to know, and what is no entry of it."""
 
     kind: str
     """``acked``, ``withdrawn`` or ``presence``; ``trace`` asks the node itself."""
     feed: str
     values: list[str]
+
+
+class Kind(enum.Enum):
+    """What came into an inbox."""
+
+    ENTRIES = enum.auto()
+    """A packet of entries, for ``unpack``."""
+    CONTROL = enum.auto()
+    """For ``unpack_control``."""
+    CANARY = enum.auto()
+    UNKNOWN = enum.auto()
+    """Of a newer version; the value is what it calls it."""
+
+
+_KINDS: Final = {
+    PACKET.encode(): Kind.ENTRIES,
+    MESSAGE.encode(): Kind.CONTROL,
+    CANARY.encode(): Kind.CANARY,
+}
+
+
+class Arrival(NamedTuple):
+    """Something that came into an inbox."""
+
+    kind: Kind
+    value: bytes
 
 
 class Beat(NamedTuple):
@@ -64,69 +119,50 @@ def node_of(connection: str) -> str:
     return connection.partition(".")[0]
 
 
-# Ids are integers of more than 64 bits, so a packet carries their two halves.
-_pack = msgspec.msgpack.Encoder().encode
-_unpack = msgspec.msgpack.Decoder(list[tuple[str, int, int, int, int, bytes]]).decode
-_SEQUENCE: Final = (1 << 64) - 1
+def connection_id(node: str, number: int) -> str:
+    """The id of a connection: its node, and its number there."""
+    return f"{node}.{number:x}"
 
 
-def pack(entries: Sequence[Copy]) -> bytes:
-    """A packet of courier entries."""
-    return _pack(
-        [
-            (feed, i >> 64, i & _SEQUENCE, previous >> 64, previous & _SEQUENCE, body)
-            for feed, i, previous, body in entries
-        ]
-    )
+pack: Callable[[Sequence[Entry]], bytes] = msgspec.msgpack.Encoder().encode
+"""Makes a packet of entries."""
+unpack: Callable[[bytes], list[Entry]] = msgspec.msgpack.Decoder(list[Entry]).decode
+"""Reads the entries of a packet; raises ``msgspec.DecodeError`` where it is none."""
+
+_pack_control = msgspec.msgpack.Encoder().encode
+_unpack_control = msgspec.msgpack.Decoder(tuple[str, str, list[str]]).decode
 
 
-def unpack(packet: bytes) -> list[Copy]:
-    """The courier entries of a packet.
-
-    Raises:
-        msgspec.DecodeError: the bytes are not a packet.
-    """
-    return [
-        Copy(feed, ms << 64 | seq, prev_ms << 64 | prev_seq, body)
-        for feed, ms, seq, prev_ms, prev_seq, body in _unpack(packet)
-    ]
-
-
-_pack_notice = msgspec.msgpack.Encoder().encode
-_unpack_notice = msgspec.msgpack.Decoder(tuple[str, str, list[str]]).decode
-
-
-def unpack_notice(packet: bytes) -> Notice:
-    """The notice in a packet.
+def unpack_control(packet: bytes) -> ControlMessage:
+    """The message in a packet.
 
     Raises:
         msgspec.DecodeError: the bytes are not one.
     """
-    return Notice(*_unpack_notice(packet))
+    return ControlMessage(*_unpack_control(packet))
 
 
 class Outbox:
-    """Puts courier entries into inboxes, one packet a node while an earlier one is under way."""
+    """Puts entries into inboxes, one packet a node while an earlier one is under way."""
 
-    def __init__(self, lane: Lane, keys: Keys) -> None:
-        self._lane = lane
-        self._keys = keys
-        self._waiting: dict[str, list[Copy]] = {}
-        self._notices: dict[str, list[Notice]] = {}
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiting: dict[str, list[Entry]] = {}
+        self._messages: dict[str, list[ControlMessage]] = {}
         self._task: asyncio.Task[None] | None = None
 
     @property
     def busy(self) -> bool:
-        """Whether copies wait because an earlier packet is still under way, more than a few."""
+        """Whether entries wait because an earlier packet is still under way, more than a few."""
         return len(self._waiting) > 0 and sum(map(len, self._waiting.values())) > BUSY
 
-    def post(self, node: str, entry: Copy) -> None:
-        """Send a copy. It may get lost: the feed is what counts."""
+    def post(self, node: str, entry: Entry) -> None:
+        """Send an entry. It may get lost: the feed is what counts."""
         self._put(self._waiting, node, entry)
 
-    def notify(self, node: str, notice: Notice) -> None:
-        """Send a notice. It may get lost: whoever sends it must be able to live with that."""
-        self._put(self._notices, node, notice)
+    def notify(self, node: str, message: ControlMessage) -> None:
+        """Send a control message; it may get lost, and its sender must live with that."""
+        self._put(self._messages, node, message)
 
     def _put(self, waiting: dict[str, list[Item]], node: str, item: Item) -> None:
         there = waiting.get(node)
@@ -144,19 +180,19 @@ class Outbox:
 
     async def _run(self) -> None:
         try:
-            while self._waiting or self._notices:
+            while self._waiting or self._messages:
                 waiting, self._waiting = self._waiting, {}
-                notices, self._notices = self._notices, {}
+                messages, self._messages = self._messages, {}
                 commands = [
                     c for node, entries in waiting.items() for c in self._add(node, entries)
                 ]
                 commands += [
-                    self._xadd(node, "n", _pack_notice(notice))
-                    for node, several in notices.items()
-                    for notice in several
+                    self._xadd(node, MESSAGE, _pack_control(message))
+                    for node, several in messages.items()
+                    for message in several
                 ]
                 try:
-                    results = await self._lane.submit(commands)
+                    results = await self._redis.submit(commands)
                 except Unavailable:
                     metrics.courier_lost.inc(sum(map(len, waiting.values())))
                     continue
@@ -165,64 +201,76 @@ class Outbox:
         finally:
             self._task = None
 
-    def _add(self, node: str, entries: list[Copy]) -> list[Command]:
+    def _add(self, node: str, entries: list[Entry]) -> list[Command]:
         commands = []
         first = size = 0
         for i, entry in enumerate(entries):
             size += len(entry.body)
             if size > PACKET_BYTES or i == len(entries) - 1:
-                commands.append(self._xadd(node, "p", pack(entries[first : i + 1])))
+                commands.append(self._xadd(node, PACKET, pack(entries[first : i + 1])))
                 first, size = i + 1, 0
         return commands
 
     def _xadd(self, node: str, kind: str, packet: bytes) -> Command:
         # NOMKSTREAM: only a node makes its inbox, so none is left behind for a dead one.
-        key = self._keys.inbox(node)
+        key = self._redis.keys.inbox(node)
         return ("XADD", key, "NOMKSTREAM", "MAXLEN", "~", INBOX_PACKETS, "*", kind, packet)
 
 
-class Leases:
-    """The leases of the nodes, and who is live, as of the last renewal or look."""
+def skew(redis: float, sent: float, now: float) -> float:
+    """Seconds by which this machine's clock is ahead of Redis', at the least.
 
-    def __init__(self, lane: Lane, keys: Keys, scripts: Scripts, seconds: float) -> None:
+    Args:
+        redis: the time that Redis told.
+        sent: by this machine's clock, when it was asked.
+        now: when its answer was there.
+
+    Returns:
+        0 where it may be that they agree.
+    """
+    return sent - redis if redis < sent else min(0.0, now - redis)
+
+
+class Leases:
+    """The leases of the nodes, and who is live, as of the last renewal or look.
+
+    A coroutine that asks Redis raises ``PushError`` where that cannot be reached or refuses.
+    """
+
+    def __init__(self, redis: Redis, seconds: float) -> None:
         self.seconds = seconds
         self.live: frozenset[str] = frozenset()
-        self.redis_offset = 0.0
-        """Redis time less this machine's clock, in seconds."""
+        self.skew = 0.0
+        """See ``skew``."""
+        # To the monotonic clock, so that a step of the other one is none of Redis time.
+        self._offset = time.time() - time.monotonic()
         self._known = False
-        self._lane = lane
-        self._keys = keys
-        self._digests = scripts.digests
+        self._redis = redis
 
     async def renew(self, node: str, *, take: bool) -> Beat:
-        """Renew a node's lease, or take one that it does not hold yet.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
-        """
-        sent = time.time()
-        redis_ms, held, *live = await self._lane.one(
-            "EVALSHA", self._digests["lease"], 1, self._keys.nodes,
+        """Renew a node's lease, or take one that it does not hold yet."""
+        sent = time.time(), time.monotonic()
+        redis_ms, held, *live = await self._redis.run(
+            "lease", (self._redis.keys.nodes,),
             node, round(self.seconds * 1000), "1" if take else "0",
         )  # fmt: skip
-        self.redis_offset = redis_ms / 1000 - (sent + time.time()) / 2
+        self._compare(redis_ms / 1000, *sent)
         if not held:
             return Beat(redis_ms, None)
         self._see(live)
         return Beat(redis_ms, self.live)
 
-    async def look(self) -> frozenset[str]:
-        """The live nodes, for who holds no lease itself.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
-        """
-        sent = time.time()
-        redis_ms, *live = await self._lane.one(
-            "EVALSHA", self._digests["live"], 1, self._keys.nodes
-        )
-        self.redis_offset = redis_ms / 1000 - (sent + time.time()) / 2
+    async def fetch_live(self) -> frozenset[str]:
+        """The live nodes, for a process that holds no lease itself."""
+        sent = time.time(), time.monotonic()
+        redis_ms, *live = await self._redis.run("live", (self._redis.keys.nodes,))
+        self._compare(redis_ms / 1000, *sent)
         return self._see(live)
+
+    def _compare(self, redis: float, sent: float, sent_monotonic: float) -> None:
+        """Redis told its time, between the sending of the question and now."""
+        self.skew = skew(redis, sent, time.time())
+        self._offset = redis - (sent_monotonic + time.monotonic()) / 2
 
     def _see(self, live: Iterable[bytes]) -> frozenset[str]:
         self._known = True
@@ -235,53 +283,47 @@ class Leases:
         A node that the last renewal did not show may be dead, or younger than that renewal. So
         this asks again, after the registrations were read: a node holds a lease before it registers
         a connection.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
         """
         suspects = [each for each in connections if node_of(each) not in self.live]
         if not suspects or not self._known:
             return []  # before the first look nothing is known, Redis time included
         now = round(self.redis_time() * 1000)
-        names = await self._lane.one("ZRANGE", self._keys.nodes, f"({now}", "+inf", "BYSCORE")
+        nodes = self._redis.keys.nodes
+        names = await self._redis.one("ZRANGE", nodes, f"({now}", "+inf", "BYSCORE")
         live = {name.decode() for name in names}
         return [each for each in suspects if node_of(each) not in live]
 
     async def give_up(self, node: str) -> None:
-        """End a node's lease and remove its inbox.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
-        """
-        await self._lane.submit([("ZREM", self._keys.nodes, node), ("DEL", self._keys.inbox(node))])
+        """End a node's lease and remove its inbox."""
+        keys = self._redis.keys
+        await self._redis.submit([("ZREM", keys.nodes, node), ("DEL", keys.inbox(node))])
 
     def redis_time(self) -> float:
         """Now by Redis time, seconds since the epoch."""
-        return time.time() + self.redis_offset
+        return time.monotonic() + self._offset
 
 
 class Inbox:
     """One node's inbox, read on a connection of its own.
 
+    A coroutine that asks Redis raises ``PushError`` where that cannot be reached or refuses.
+
     Args:
-        pipe: the way to Redis for the blocking reads; its answers may take
-            ``BLOCK_SECONDS`` and more.
-        lane: for everything else.
+        reading: for the blocking reads; its answers may take ``BLOCK_SECONDS`` and more.
+        redis: for everything else.
+        node: whose inbox it is.
+        lease: seconds that a lease lasts.
     """
 
-    def __init__(self, pipe: Pipe, lane: Lane, keys: Keys, node: str, lease: float) -> None:
-        self._pipe = pipe
-        self._lane = lane
-        self._key = keys.inbox(node)
+    def __init__(self, reading: BlockingConnection, redis: Redis, node: str, lease: float) -> None:
+        self._reading = reading
+        self._redis = redis
+        self._key = redis.keys.inbox(node)
         self._expire_ms = round(lease * 10_000)
         self._last = b"0-0"
 
     async def open(self) -> None:
-        """Make the inbox, so that publishers may write to it.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
-        """
+        """Make the inbox, so that publishers may write to it."""
         await self.beat(b"")
 
     async def beat(self, canary: bytes) -> int:
@@ -289,14 +331,11 @@ class Inbox:
 
         Returns:
             How many packets the inbox holds.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
         """
-        trimmed, added, _, length = await self._lane.submit(
+        trimmed, added, _, length = await self._redis.submit(
             [
                 ("XTRIM", self._key, "MINID", "~", self._last),
-                ("XADD", self._key, "MAXLEN", "~", INBOX_PACKETS, "*", "c", canary),
+                ("XADD", self._key, "MAXLEN", "~", INBOX_PACKETS, "*", CANARY, canary),
                 ("PEXPIRE", self._key, self._expire_ms),
                 ("XLEN", self._key),
             ]
@@ -306,28 +345,27 @@ class Inbox:
                 raise result
         return int(length)
 
-    async def read(self) -> list[tuple[bytes, bytes]]:
+    async def read(self) -> list[Arrival]:
         """Wait for what is in the inbox.
 
         Returns:
-            What came, in order; nothing after ``BLOCK_SECONDS``. Each has a kind: ``p`` for a
-            packet of copies, ``n`` for a notice, ``c`` for a canary.
+            What came, in order; nothing after ``BLOCK_SECONDS``.
 
         Raises:
             StoreUnavailable: Redis cannot be reached or refuses.
         """
-        try:
-            (answer,) = await self._pipe.execute([
-                ("XREAD", "COUNT", 100, "BLOCK", round(BLOCK_SECONDS * 1000),
-                 "STREAMS", self._key, self._last)
-            ])  # fmt: skip
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the inbox cannot be read: {error}") from error
-        if isinstance(answer, Exception):
-            raise StoreUnavailable(f"the inbox cannot be read: {answer}")
-        came: list[tuple[bytes, bytes]] = []
+        answer = await self._reading.execute(
+            "XREAD", "COUNT", 100, "BLOCK", round(BLOCK_SECONDS * 1000),
+            "STREAMS", self._key, self._last,
+        )  # fmt: skip
+        came: list[Arrival] = []
         for _, entries in answer or ():
             for entry_id, (kind, value, *_) in entries:  # a newer version may say more
-                came.append((kind, value))
+                known = _KINDS.get(kind)
+                came.append(Arrival(known, value) if known else Arrival(Kind.UNKNOWN, kind))
                 self._last = entry_id
         return came
+
+    async def aclose(self) -> None:
+        """Close the connection of the reads: an answer that was not waited for is on its way."""
+        await self._reading.aclose()

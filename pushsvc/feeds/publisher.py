@@ -1,52 +1,60 @@
-"""Publishing: append to the feed, confirm its durability, then send copies to the listeners' nodes.
+"""Publishing: append to the feed, confirm its durability, then send it to the listeners' nodes.
 
-The feed is the truth and the copy is a courier: when this process dies between the two, the
-message is late by at most a sweep, and never lost.
+The feed is the truth, and what is sent only saves time: when this process dies between the two, the
+notification is late by at most a sweep, and never lost.
 """
 
-import enum
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from typing import Final
 
 import msgspec
 
 from pushsvc import metrics
-from pushsvc.errors import DurabilityNotReached, PushError
-from pushsvc.feeds.feed import Append, Appended, Feeds
-from pushsvc.feeds.journal import ACCEPTED, Journal
-from pushsvc.feeds.nodes import Copy, Leases, Outbox, node_of
-from pushsvc.feeds.pipe import Command
+from pushsvc.errors import DurabilityNotReached, Overloaded, PushError
+from pushsvc.feeds.event_log import ACCEPTED, EventLog
+from pushsvc.feeds.feed import Appended, Feeds
+from pushsvc.feeds.nodes import Entry, Leases, Outbox, node_of
+from pushsvc.feeds.quota import ClientQuota
 from pushsvc.feeds.receipts import Receipts
+from pushsvc.feeds.schedule import Schedule
+from pushsvc.protocol import ids
+from pushsvc.protocol.notifications import Append
+from pushsvc.protocol.timestamps import rfc3339
+from pushsvc.settings import Durability
+from pushsvc.store.server_connection import Command
 
+NOT_STORED: Final = "none"
+"""What stands for the durability of what is live only."""
 HEARD_SECONDS: Final = 1.0
 """How old the view of who listens may be for what is ephemeral."""
 MOST_HEARD: Final = 10_000
 """Most feeds of which that is remembered."""
 
 
-class Durability(enum.StrEnum):
-    """What has happened to a message before it is answered with 202."""
-
-    NONE = "none"
-    """Live only: it is not stored."""
-    MEMORY = "memory"
-    """It is in the memory of the Redis primary."""
-    REPLICA = "replica"
-    """At least one replica has it too."""
-    FSYNC = "fsync"
-    """It is on the primary's disk."""
-
-
-class Receipt(msgspec.Struct, frozen=True, gc=False):
+class Published(msgspec.Struct, frozen=True, gc=False):
     """A publish that was accepted."""
 
     id: int
-    """0 for what is ephemeral, and has none."""
-    durability: Durability
+    """0 for what is ephemeral, and for what waits: these have none."""
+    durability: Durability | None
+    """None for what is live only: it is not stored."""
     connections: int
     """Live connections that it was routed to."""
+    scheduled: str = ""
+    """The id under which it waits for its time, empty for what is out."""
+    at: int = 0
+    """When that is, in milliseconds since the epoch."""
+
+    def to_json(self) -> dict[str, str | int]:
+        """The JSON of the answer."""
+        told: dict[str, str | int] = {"id": ids.render(self.id)} if self.id else {}
+        if self.scheduled:
+            told = {"id": self.scheduled, "at": rfc3339(self.at)}
+        told["durability"] = NOT_STORED if self.durability is None else self.durability.value
+        told["connections"] = self.connections
+        return told
 
 
 def confirmation(durability: Durability, timeout: float) -> Command | None:
@@ -63,12 +71,14 @@ class Publisher:
     """Publishes to feeds.
 
     Args:
-        feeds: where messages are appended; the tail of its publishing lane is ``confirmation``.
-        outbox: for the copies.
+        feeds: where messages are appended; the tail of its publishing queue is ``confirmation``.
+        outbox: for what goes to other nodes.
         leases: who is live.
         durability: what to wait for.
         receipts: what owes publishers an answer.
-        journal: remembers what was accepted.
+        event_log: remembers what was accepted.
+        quota: of what clients store.
+        schedule: keeps what is not to be published yet.
     """
 
     def __init__(
@@ -78,31 +88,35 @@ class Publisher:
         leases: Leases,
         durability: Durability,
         receipts: Receipts,
-        journal: Journal,
+        event_log: EventLog,
+        quota: ClientQuota,
+        schedule: Schedule,
     ) -> None:
         self._feeds = feeds
         self._outbox = outbox
         self._leases = leases
         self._durability: Final = durability
         self._receipts = receipts
-        self._journal = journal
+        self._event_log = event_log
+        self._quota = quota
+        self._schedule = schedule
         # Who listens to a feed, as read a moment ago, for what is ephemeral.
         self._heard: OrderedDict[str, tuple[float, Mapping[str, int]]] = OrderedDict()
 
-    async def pass_on(self, feed: str, body: bytes) -> Receipt:
-        """Send something ephemeral to who listens; under pressure it is dropped.
-
-        Raises:
-            PushError: Redis cannot be reached or refuses.
-        """
-        listeners = await self._listening(feed)
+    async def _pass_on(self, append: Append) -> Published | PushError:
+        """Send something ephemeral to those that listen; under pressure it is dropped."""
+        try:
+            listeners = await self._listening(append.feed)
+        except PushError as error:
+            return error
         if self._outbox.busy:
             metrics.ephemeral_dropped.labels("outbox").inc()
-            return Receipt(0, Durability.NONE, 0)
+            return Published(0, None, 0)
+        entry = Entry.of(append.feed, 0, 0, append.body)
         for node in {node_of(each) for each in listeners}:
-            self._outbox.post(node, Copy(feed, 0, 0, body))
+            self._outbox.post(node, entry)
         metrics.published.labels("accepted").inc()
-        return Receipt(0, Durability.NONE, sum(listeners.values()))
+        return Published(0, None, sum(listeners.values()))
 
     async def _listening(self, feed: str) -> Mapping[str, int]:
         """Who listens to a feed on nodes that are live, as of the last second."""
@@ -118,56 +132,111 @@ class Publisher:
                 self._heard.popitem(last=False)
         return listeners
 
-    async def publish(self, appends: Sequence[Append], by: str = "") -> list[Receipt | PushError]:
-        """Publish messages, each to its feed, in order.
+    async def admit(self, appends: Sequence[Append], by: str) -> None:
+        """Account for what a client is about to publish; before anything is done for it.
+
+        Raises:
+            QuotaExceeded: it is over the user's budget.
+            PushError: Redis cannot be reached or refuses.
+        """
+        await self._quota.spend(by, appends)
+
+    def abandon(self, appends: Sequence[Append], by: str) -> None:
+        """Give back what was admitted and is not published."""
+        self._quota.settle(by, appends, [Overloaded("not published")] * len(appends))
+
+    async def claim(self, digest: str, fingerprint: str, appends: Sequence[Append]) -> None:
+        """Bind an idempotency key to one request, until a day after the last of it goes out.
+
+        Raises:
+            IdempotencyConflict: the key was used for another request.
+            PushError: Redis cannot be reached or refuses.
+        """
+        at = max(append.at for append in appends)
+        ahead = at / 1000 - self._leases.redis_time() if at else 0.0
+        await self._feeds.claim(digest, fingerprint, ahead)
+
+    async def publish(self, appends: Sequence[Append], by: str = "") -> list[Published | PushError]:
+        """Publish messages, each to its feed, in order; what is ephemeral after what is stored.
+
+        What has a time is kept until then, before all others are published. Where there are both,
+        each has its own result, also where nothing of one kind could be done.
 
         Args:
             appends: the messages.
             by: who publishes them.
 
         Returns:
-            For each a receipt, or why it was not accepted.
+            For each what was accepted, or why it was not.
 
         Raises:
             StoreUnavailable: it is not known which were appended, as of those that have it for an
                 answer; a retry with the same idempotency keys is safe.
+            DurabilityNotReached: all were to be kept for later, and none is.
             Overloaded: none was appended.
         """
+        stored = [append for append in appends if not (append.ephemeral or append.at)]
+        later = [append for append in appends if append.at]
+        if later and stored:
+            kept = iter(await _apart(self._keep, later, by))
+            outcomes = iter(await _apart(self._append, stored, by))
+        else:
+            kept = iter(await self._keep(later, by) if later else ())
+            outcomes = iter(await self._append(stored, by) if stored else ())
+        return [
+            await self._pass_on(append)
+            if append.ephemeral
+            else next(kept if append.at else outcomes)
+            for append in appends
+        ]
+
+    async def _keep(self, appends: Sequence[Append], by: str) -> list[Published | PushError]:
+        """Keep what has a time until then."""
+        outcomes: list[Published | PushError] = []
+        for each in await self._schedule.keep(appends, by):
+            if isinstance(each, PushError):
+                metrics.published.labels(each.code).inc()
+                outcomes.append(each)
+            else:
+                metrics.published.labels("scheduled").inc()
+                outcomes.append(Published(0, self._durability, 0, each.id, each.at))
+        return outcomes
+
+    async def _append(self, appends: Sequence[Append], by: str) -> list[Published | PushError]:
+        """Publish what is stored, or was numbered at least."""
         owed = [append for append in appends if append.receipt]
         if owed:
-            await self._receipts.owe(owed)
-        results, confirmed = await self._feeds.append(appends)
+            await self._receipts.foresee(owed)
+        try:
+            results, confirmed = await self._feeds.append(appends)
+        except Overloaded:  # none of them was sent
+            self.abandon(appends, by)
+            raise
+        self._quota.settle(by, appends, results)
         dead = await self._dead(results)
         durability = self._durability
         now = self._leases.redis_time()
-        receipts: list[Receipt | PushError] = []
+        outcomes: list[Published | PushError] = []
         accepted = 0
         for append, result, reached in zip(appends, results, confirmed, strict=True):
-            outcome: Receipt | PushError
+            outcome: Published | PushError
             if isinstance(result, PushError):
                 outcome = result
             else:
                 connections, nodes = self._route(append, result, dead)
-                at = Durability.NONE if append.ttl == 0 else durability if reached else ""
-                if self._journal.takes(result.id):
-                    self._journal.add(
-                        (
-                            now,
-                            ACCEPTED,
-                            append.feed,
-                            result.id,
-                            by,
-                            str(at),
-                            connections,
-                            tuple(nodes),
-                        )
+                at = NOT_STORED if append.ttl == 0 else durability.value if reached else ""
+                if self._event_log.takes(result.id):
+                    to = tuple(nodes)
+                    whose = append.by or by
+                    self._event_log.add(
+                        (now, ACCEPTED, append.feed, result.id, whose, at, connections, to)
                     )
                 if result.receipts:
-                    self._receipts.soon(append.feed)
+                    self._receipts.schedule(append.feed)
                 if append.ttl == 0:
-                    outcome = Receipt(result.id, Durability.NONE, connections)
+                    outcome = Published(result.id, None, connections)
                 elif reached:
-                    outcome = Receipt(result.id, durability, connections)
+                    outcome = Published(result.id, durability, connections)
                 else:
                     outcome = DurabilityNotReached(
                         "the notification was appended but did not reach durability "
@@ -178,9 +247,9 @@ class Publisher:
                 metrics.published.labels(outcome.code).inc()
             else:
                 accepted += 1
-            receipts.append(outcome)
+            outcomes.append(outcome)
         metrics.published.labels("accepted").inc(accepted)
-        return receipts
+        return outcomes
 
     async def _dead(self, results: Sequence[Appended | PushError]) -> Collection[str]:
         """Those of the listeners whose node is gone."""
@@ -190,21 +259,33 @@ class Publisher:
                 await self._leases.dead(each for one in appended for each in one.listeners)
             )
         except PushError:
-            return ()  # a copy too many does no harm
+            return ()  # one too many does no harm
 
     def _route(
         self, append: Append, appended: Appended, dead: Collection[str]
     ) -> tuple[int, Collection[str]]:
-        """Send a copy to each live node that holds a listener, and clean up after dead nodes.
+        """Send an entry to each live node that holds a listener, and clean up after dead nodes.
 
         Returns:
             How many live connections listen, and on which nodes.
         """
         live = {each: n for each, n in appended.listeners.items() if each not in dead}
         nodes = {node_of(each) for each in live}
+        entry = Entry.of(append.feed, appended.id, appended.previous, append.body)
         for node in nodes:
-            self._outbox.post(node, Copy(append.feed, appended.id, appended.previous, append.body))
+            self._outbox.post(node, entry)
         if len(live) < len(appended.listeners):
             gone = [each for each in appended.listeners if each in dead]
             self._feeds.clean([(append.feed, gone)])
         return sum(live.values()), nodes
+
+
+_Part = Callable[[Sequence[Append], str], Awaitable[list[Published | PushError]]]
+
+
+async def _apart(part: _Part, appends: Sequence[Append], by: str) -> list[Published | PushError]:
+    """What came of a part of a request, of which an error is no error of the rest."""
+    try:
+        return await part(appends, by)
+    except PushError as error:
+        return [error] * len(appends)

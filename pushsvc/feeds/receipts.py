@@ -1,10 +1,10 @@
 """Receipts on request: collected from the mailboxes that owe them, kept in each publisher's feed.
 
 The marks of a mailbox are the outbox: a receipt that is owed stays marked until it is in its
-publisher's feed, where a second append of the same one is noticed. So whoever dies on the way, the
-next look goes on from there. A mailbox is looked at when something happened in it that may settle a
-receipt, and by its place on the agenda, which it gets before a notification with a receipt is
-appended.
+publisher's feed, where a second append of the same one is noticed. So where a node dies on the way,
+the next look goes on from there. A mailbox is looked at when something happened in it that may
+settle a receipt, and by the work queue, into which it is put before a notification with a receipt
+is appended.
 """
 
 import asyncio
@@ -18,18 +18,19 @@ import structlog
 
 from pushsvc import metrics
 from pushsvc.errors import PushError
-from pushsvc.feeds.agenda import Agenda
-from pushsvc.feeds.feed import Append, Appended, Feeds
-from pushsvc.feeds.keys import Keys
-from pushsvc.feeds.lane import Lane
-from pushsvc.feeds.scripts import Scripts
+from pushsvc.feeds.feed import Appended, Feeds
+from pushsvc.feeds.work_queue import WorkQueue
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import UNKNOWN
-from pushsvc.protocol.feeds import name_of, receipts
+from pushsvc.protocol.feeds import RECEIPTS, name_of
+from pushsvc.protocol.names import named
+from pushsvc.protocol.notifications import Append
 from pushsvc.protocol.receipts import SHORTEST_LOOK, Status, body, next_look
+from pushsvc.store.redis import Redis
+from pushsvc.store.schema import receipt_mark
 
 POLL: Final = 1.0
-"""Seconds between two looks at the agenda."""
+"""Seconds between two looks at the work queue."""
 HOLD: Final = 30.0
 """Seconds until the mailboxes that a node took are taken by another."""
 AT_ONCE: Final = 64
@@ -37,7 +38,7 @@ AT_ONCE: Final = 64
 MOST_FOUND: Final = 16
 """Most receipts of one look at a mailbox."""
 MOST_WAITING: Final = 100_000
-"""Most mailboxes that wait for a look out of turn; the agenda has the others."""
+"""Most mailboxes that wait for a look out of turn; the work queue has the others."""
 RETRY: Final = 5.0
 """Seconds until the next look at a mailbox whose receipts could not be appended."""
 
@@ -49,7 +50,8 @@ class Settled(NamedTuple):
 
     mailbox: str
     notification: int
-    publisher: str
+    feed: str
+    """The publisher's, of receipts."""
     status: Status
     at: int
     """Milliseconds since the epoch."""
@@ -61,7 +63,7 @@ class Settled(NamedTuple):
         digest = hashlib.sha256(f"{self.mailbox} {self.notification}".encode()).hexdigest()[:32]
         user = name_of(self.mailbox)
         text = body(self.notification, user, self.status, self.at, self.device)
-        return Append(receipts(self.publisher), text, once=digest)
+        return Append(self.feed, text, once=digest)
 
 
 class Receipts:
@@ -69,34 +71,28 @@ class Receipts:
 
     Args:
         feeds: the mailboxes, and the feeds of the receipts.
-        lane: any without a tail.
-        keys: the key names.
-        scripts: the operations.
-        agenda: of mailboxes that owe receipts.
-        webhooks: the agenda of receipts' feeds that are sent on; None if none are.
+        redis: any queue without a tail.
+        work: the mailboxes that owe receipts.
+        webhooks: the receipts' feeds that are sent on; None if none are.
     """
 
     def __init__(
         self,
         feeds: Feeds,
-        lane: Lane,
-        keys: Keys,
-        scripts: Scripts,
-        agenda: Agenda,
-        webhooks: Agenda | None = None,
+        redis: Redis,
+        work: WorkQueue,
+        webhooks: WorkQueue | None = None,
     ) -> None:
         self._feeds = feeds
-        self._lane = lane
-        self._keys = keys
-        self._digest = scripts.digests["collect"]
-        self._agenda = agenda
+        self._redis = redis
+        self._work = work
         self._webhooks = webhooks
         self._waiting: dict[str, None] = {}
         self._looking: asyncio.Task[None] | None = None
         self._failing = False
         self._running: asyncio.Task[None] | None = None
 
-    async def owe(self, appends: Iterable[Append]) -> None:
+    async def foresee(self, appends: Iterable[Append]) -> None:
         """Foresee the receipts of notifications; to be called before they are appended.
 
         Raises:
@@ -110,9 +106,9 @@ class Receipts:
                 look = min(ttl, retention, SHORTEST_LOOK)
                 looks[append.feed] = min(look, looks.get(append.feed, look))
         if looks:
-            await self._agenda.owe(looks)
+            await self._work.enqueue(looks)
 
-    def soon(self, feed: str) -> None:
+    def schedule(self, feed: str) -> None:
         """Something happened in a mailbox that may settle a receipt."""
         if len(self._waiting) < MOST_WAITING:
             self._waiting[feed] = None
@@ -128,7 +124,7 @@ class Receipts:
         Raises:
             PushError: Redis cannot be reached; what was owed still is, or was given.
         """
-        answers = await self._lane.submit([self._command(each) for each in mailboxes])
+        answers = await self._redis.submit([self._command(each) for each in mailboxes])
         looks: list[float | None] = []
         settled: list[Settled] = []
         for mailbox, answer in zip(mailboxes, answers, strict=True):
@@ -145,12 +141,12 @@ class Receipts:
         ]
 
     def _command(self, mailbox: str) -> tuple[Any, ...]:
-        keys = self._keys
-        return (
-            "EVALSHA", self._digest, 4,
-            keys.log(mailbox), keys.cursors(mailbox), keys.marks(mailbox), keys.acks(mailbox),
+        keys = self._redis.keys
+        return self._redis.script(
+            "collect",
+            (keys.log(mailbox), keys.cursors(mailbox), keys.marks(mailbox), keys.acks(mailbox)),
             MOST_FOUND,
-        )  # fmt: skip
+        )
 
     async def _give(self, settled: Sequence[Settled]) -> set[str]:
         """Append receipts, then forget that they are owed.
@@ -160,34 +156,34 @@ class Receipts:
         """
         if not settled:
             return set()
-        feeds = {receipts(each.publisher) for each in settled}
+        feeds = {each.feed for each in settled}
         if self._webhooks is not None:
-            await self._webhooks.owe(dict.fromkeys(feeds, POLL))
+            await self._webhooks.enqueue(dict.fromkeys(feeds, POLL))
         results, confirmed = await self._feeds.append([each.append() for each in settled])
         given: dict[str, list[str]] = {}
         failed = set()
         for each, result, reached in zip(settled, results, confirmed, strict=True):
             if isinstance(result, Appended) and reached:
-                given.setdefault(each.mailbox, []).append(f"r:{ids.render(each.notification)}")
+                given.setdefault(each.mailbox, []).append(receipt_mark(each.notification))
                 if result.previous != UNKNOWN:
                     metrics.receipts.labels(each.status.value).inc()
             else:
                 failed.add(each.mailbox)
-        marks = self._keys.marks
+        marks = self._redis.keys.marks
         if given:
-            dropped = await self._lane.submit(
+            dropped = await self._redis.submit(
                 [("HDEL", marks(mailbox), *fields) for mailbox, fields in given.items()]
             )
             kept = (isinstance(result, PushError) for result in dropped)
             failed |= set(compress(given, kept))
         if self._webhooks is not None:
-            await self._webhooks.owe(dict.fromkeys(feeds, 0.0))
+            await self._webhooks.enqueue(dict.fromkeys(feeds, 0.0))
         return failed
 
     # --- what looks -----------------------------------------------------------------------------
 
     def start(self, tasks: asyncio.TaskGroup) -> None:
-        """Begin to work the agenda off."""
+        """Begin to work the queue off."""
         self._running = tasks.create_task(self._run(), name="receipts")
 
     async def aclose(self) -> None:
@@ -215,17 +211,17 @@ class Receipts:
             await asyncio.sleep(POLL)
 
     async def due(self) -> None:
-        """Look at the mailboxes whose time on the agenda has come.
+        """Look at the mailboxes of the work queue whose time has come.
 
         Raises:
             PushError: Redis cannot be reached or refuses.
         """
-        claims = await self._agenda.claim(AT_ONCE)
-        while claims:
-            looks = await self.collect([claim.feed for claim in claims])
-            await self._agenda.release(zip(claims, looks, strict=True))
-            more = len(claims) == AT_ONCE or 0.0 in looks
-            claims = await self._agenda.claim(AT_ONCE) if more else []
+        leases = await self._work.lease(AT_ONCE)
+        while leases:
+            looks = await self.collect([lease.feed for lease in leases])
+            await self._work.release(zip(leases, looks, strict=True))
+            more = len(leases) == AT_ONCE or 0.0 in looks
+            leases = await self._work.lease(AT_ONCE) if more else []
 
     def _look(self) -> None:
         if self._waiting and self._looking is None:
@@ -268,8 +264,8 @@ def _settled(mailbox: str, found: Sequence[Any]) -> Settled:
     return Settled(
         mailbox,
         ids.parse(notification),
-        publisher.decode(),
+        RECEIPTS + publisher.decode(),
         Status(status.decode()),
         at,
-        device.decode(),
+        named(device.decode()),
     )

@@ -5,8 +5,7 @@ from typing import Annotated
 import msgspec
 
 from pushsvc.errors import PushError
-from pushsvc.feeds.keys import Keys
-from pushsvc.feeds.lane import Lane
+from pushsvc.store.redis import Redis
 
 EVERY = 2.0
 """Most seconds between two summaries of a node."""
@@ -87,20 +86,18 @@ class Summaries:
     """The summaries of all nodes.
 
     Args:
-        lane: any without a tail.
-        keys: the key names.
+        redis: any queue without a tail.
         lease: seconds that a node's lease lasts.
     """
 
-    def __init__(self, lane: Lane, keys: Keys, lease: float) -> None:
-        self._lane = lane
-        self._keys = keys
+    def __init__(self, redis: Redis, lease: float) -> None:
+        self._redis = redis
         self._keep_ms = round(1000 * max(KEPT, 3 * lease))
 
     def tell(self, summary: Summary) -> None:
         """Write a node's summary; it may get lost, as the next one follows soon."""
-        key = self._keys.summary(summary.node)
-        self._lane.forget([("SET", key, _encode(summary), "PX", self._keep_ms)])
+        key = self._redis.keys.summary(summary.node)
+        self._redis.forget([("SET", key, _encode(summary), "PX", self._keep_ms)])
 
     async def of(self, nodes: list[str]) -> list[Summary]:
         """The summaries of nodes, in the same order, of ``MOST_NODES`` at most.
@@ -112,7 +109,9 @@ class Summaries:
         if not nodes:
             return []
         # One by one: on a Cluster the keys are in different slots.
-        texts = await self._lane.submit([("GET", self._keys.summary(node)) for node in nodes])
+        texts = await self._redis.submit(
+            [("GET", self._redis.keys.summary(node)) for node in nodes]
+        )
         return [_read(node, text) for node, text in zip(nodes, texts, strict=True)]
 
 

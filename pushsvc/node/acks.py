@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Callable, Iterable
 from itertools import islice
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from pushsvc.errors import PushError, Unavailable
-from pushsvc.feeds.feed import Acknowledged, Acknowledgement, Feeds
-from pushsvc.feeds.nodes import Notice, Outbox, node_of
-from pushsvc.protocol.feeds import BROADCAST
+from pushsvc.errors import PushError, Unavailable, checked
+from pushsvc.feeds.feed import AckKind, Acknowledged, Acknowledgement, Feeds
+from pushsvc.feeds.nodes import ControlMessage, Outbox, node_of
+from pushsvc.protocol import feeds as names
 from pushsvc.protocol.ids import render
 
 SLICE: Final = 512
@@ -20,12 +20,12 @@ Answer = Callable[[int], None]
 """Told the device's position, once it is written down."""
 
 
-class _Place(NamedTuple):
+class _PositionOf(NamedTuple):
     """A position of a device: in its mailbox, or in the broadcast."""
 
     feed: str
     device: str
-    kind: str
+    kind: AckKind
 
 
 class _Position(NamedTuple):
@@ -33,7 +33,7 @@ class _Position(NamedTuple):
     connection: str
 
 
-def _merge(waiting: dict[_Place, _Position], place: _Place, position: _Position) -> None:
+def _merge(waiting: dict[_PositionOf, _Position], place: _PositionOf, position: _Position) -> None:
     held = waiting.get(place)
     if held is None or held.id < position.id:
         waiting[place] = position
@@ -52,10 +52,10 @@ class Acks:
         self._feeds = feeds
         self._outbox = outbox
         self._receipts_due = receipts_due
-        self._dirty: dict[_Place, _Position] = {}
+        self._dirty: dict[_PositionOf, _Position] = {}
         # Those that Redis refused: they must not hold up the others.
-        self._refused: dict[_Place, _Position] = {}
-        self._asked: list[tuple[_Place, int, Answer]] = []
+        self._refused: dict[_PositionOf, _Position] = {}
+        self._asked: list[tuple[_PositionOf, int, Answer]] = []
         self._task: asyncio.Task[None] | None = None
         self._failing = False
 
@@ -64,7 +64,7 @@ class Acks:
         feed: str,
         device: str,
         entry_id: int,
-        kind: str,
+        kind: AckKind,
         connection: str,
         answer: Answer | None,
     ) -> None:
@@ -74,11 +74,11 @@ class Acks:
             feed: the mailbox.
             device: whose position it is.
             entry_id: the position.
-            kind: as in ``Acknowledgement``.
+            kind: what of.
             connection: the connection that acknowledges; empty where it is none.
             answer: whom to tell.
         """
-        place = _Place(feed, device, kind)
+        place = _PositionOf(feed, device, kind)
         # What Redis refused waits for the next call of ``flush``, and what comes later with it.
         waiting = self._refused if place in self._refused else self._dirty
         _merge(waiting, place, _Position(entry_id, connection))
@@ -96,12 +96,13 @@ class Acks:
         Raises:
             PushError: Redis cannot be reached or refuses.
         """
-        kind = "broadcast" if broadcast else "stored"
-        if broadcast and not await self._feeds.holds(BROADCAST, entry_id):
+        kind = AckKind.BROADCAST if broadcast else AckKind.STORED
+        everyone = names.broadcast(names.namespace_of(feed))
+        if broadcast and not await self._feeds.holds(everyone, entry_id):
             entry_id = 0  # changes nothing, and is answered with the position
         (result,) = await self._feeds.ack([Acknowledgement(feed, device, entry_id, kind)])
-        acknowledged = Feeds.acknowledged(result)
-        self._tell(_Place(feed, device, kind), "", acknowledged)
+        acknowledged = checked(result)
+        self._tell(_PositionOf(feed, device, kind), "", acknowledged)
         return acknowledged.position
 
     def flush(self) -> None:
@@ -142,17 +143,17 @@ class Acks:
         finally:
             self._task = None
 
-    def _settle(self, written: dict[_Place, _Position], results: Iterable[Any]) -> None:
-        positions: dict[_Place, int] = {}
+    def _settle(
+        self, written: dict[_PositionOf, _Position], results: Iterable[Acknowledged | PushError]
+    ) -> None:
+        positions: dict[_PositionOf, int] = {}
         for (place, position), result in zip(written.items(), results, strict=True):
-            try:
-                acknowledged = Feeds.acknowledged(result)
-            except PushError:
+            if isinstance(result, PushError):
                 self._refused[place] = position
                 continue
-            positions[place] = acknowledged.position
-            if acknowledged.others or acknowledged.receipts:
-                self._tell(place, position.connection, acknowledged)
+            positions[place] = result.position
+            if result.others or result.receipts:
+                self._tell(place, position.connection, result)
         if not self._asked:
             return
         waiting = []
@@ -167,16 +168,18 @@ class Acks:
                 waiting.append(asked)
         self._asked = waiting
 
-    def _tell(self, place: _Place, connection: str, acknowledged: Acknowledged) -> None:
+    def _tell(self, place: _PositionOf, connection: str, acknowledged: Acknowledged) -> None:
         """Tell the other connections of the user what concerns them."""
         feed, device, kind = place
         others = acknowledged.others
         same = {node_of(c) for c, d in others.items() if d == device and c != connection}
         for node in same:
             values = [device, render(acknowledged.position), kind]
-            self._outbox.notify(node, Notice("acked", feed, values))
+            self._outbox.notify(node, ControlMessage("acked", feed, values))
         for entry_id in acknowledged.settled:
             for node in {node_of(c) for c, d in others.items() if d != device}:
-                self._outbox.notify(node, Notice("withdrawn", feed, [render(entry_id), "acked"]))
+                self._outbox.notify(
+                    node, ControlMessage("withdrawn", feed, [render(entry_id), "acked"])
+                )
         if acknowledged.receipts:
             self._receipts_due(feed)

@@ -3,23 +3,27 @@
 Each node writes down its own people, under its own id, so that they leave when its lease does. A
 change is only a hint to the other nodes: those that have someone who wants to know read the whole
 truth again, a moment later, and tell the difference. A lost hint is healed by the next reading.
+
+Where very many listen to a topic, that truth is a number, and so is what is told.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from itertools import chain, islice
-from typing import Any, Final
-
-import structlog
+from collections.abc import Callable, Collection, Iterable, Iterator
+from itertools import chain
+from typing import Final
 
 from pushsvc.errors import PushError, Unavailable
 from pushsvc.feeds.feed import Feeds
-from pushsvc.feeds.nodes import Leases, Notice, Outbox
-from pushsvc.node.feeder import Listener
+from pushsvc.feeds.nodes import ControlMessage, Leases, Outbox
+from pushsvc.node.identity import NodeIdentity
+from pushsvc.node.listener import Listener
+from pushsvc.node.readings import FRESH_COUNT, MOST_NAMED, Readings, Seen
+from pushsvc.node.tasks import Tasks
 from pushsvc.protocol import messages
 from pushsvc.protocol.feeds import name_of, topic
 from pushsvc.protocol.messages import Ref
+from pushsvc.protocol.session import Policy
 
 LINGER: Final = 2.0
 """Seconds after which one who left has left: who comes back sooner was never away."""
@@ -29,10 +33,8 @@ REASSERT: Final = 30.0
 """Seconds between two full writings, and readings, of what this node knows."""
 SPREAD: Final = 10.0
 """Seconds over which such a writing is spread where it is a large one."""
-MOST_NAMED: Final = 500
-"""Most users that one message names."""
 BATCH: Final = 256
-"""Most changes of one submission."""
+"""Users from which on a submission is full; the last part may go over it."""
 MOST_PAUSE: Final = 0.5
 """Most seconds between two of them."""
 CHECKED: Final = 8
@@ -41,42 +43,45 @@ CHECKED: Final = 8
 Changes = dict[str, tuple[list[str], list[str]]]
 """For each topic who came and who left."""
 Part = tuple[str, list[str], list[str]]
-Submitted = tuple[list[Part], asyncio.Future[list[Any]]]
-
-log = structlog.get_logger("pushsvc.presence")
+Answers = asyncio.Future[list[list[str] | PushError]]
+Submitted = tuple[list[Part], Answers]
 
 
 class Presence:
     """Who is here.
 
     Args:
-        node: the id under which the node's people are written down.
+        identity: the node, under whose id its people are written down.
         feeds: where.
         outbox: for hints to other nodes.
         leases: who is live.
+        policy: the rules of every session.
         clock: seconds on a monotonic clock.
     """
 
     def __init__(
         self,
-        node: str,
+        identity: NodeIdentity,
         feeds: Feeds,
         outbox: Outbox,
         leases: Leases,
+        policy: Policy,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.node = node
+        self._identity = identity
         self._feeds = feeds
         self._outbox = outbox
         self._leases = leases
+        self._policy = policy
         self._clock = clock
         self._here: dict[str, dict[str, int]] = {}
         self._came: dict[str, set[str]] = {}
         self._leaving: dict[tuple[str, str], float] = {}
-        self._followers: dict[str, dict[Listener, None]] = {}
-        # What they were told last, and which reading said so.
-        self._known: dict[str, tuple[int, frozenset[str]]] = {}
-        self._readings = 0
+        # Whether each is told who came and went, or only how many there are.
+        self._followers: dict[str, dict[Listener, bool]] = {}
+        # What they were told last.
+        self._known: dict[str, Seen] = {}
+        self._readings = Readings(feeds, leases, self._write_now, self._listening, clock)
         self._unread: set[str] = set()
         self._hinted: set[str] = set()
         self._live: frozenset[str] = frozenset()
@@ -84,7 +89,7 @@ class Presence:
         self._reasserting: asyncio.Task[None] | None = None
         # Topics that are still to be looked at for people of dead nodes.
         self._unchecked: list[str] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("presence")
         self._writing: asyncio.Handle | None = None
 
     # --- this node's people --------------------------------------------------------------------
@@ -93,6 +98,7 @@ class Presence:
         """A connection of a user listens to a topic from now on."""
         people = self._here.setdefault(feed, {})
         people[user] = people.get(user, 0) + 1
+        self._readings.came(feed, user)
         if people[user] > 1 or self._leaving.pop((feed, user), None) is not None:
             return
         self._came.setdefault(feed, set()).add(user)
@@ -108,6 +114,14 @@ class Presence:
         people.pop(user, None)
         self._leaving[feed, user] = self._clock() + LINGER
 
+    def _listening(self, feed: str) -> Collection[str]:
+        return self._here.get(feed, ())
+
+    def _write_now(self) -> None:
+        if self._writing is not None:
+            self._writing.cancel()
+            self._write_came()
+
     def _write_came(self) -> None:
         self._writing = None
         came, self._came = self._came, {}
@@ -117,22 +131,23 @@ class Presence:
         if changes:
             parts = _parts(changes)
             # At once: a question that is asked next is answered with them.
-            self._spawn(self._written(self._submit(parts), parts))
+            self._tasks.spawn(self._written(self._submit(parts), parts))
 
     def _submit(self, changes: Iterator[Part]) -> Submitted:
         """Hand the next changes over, as far as they are still true."""
-        true = map(self._still, islice(changes, BATCH))
+        true = map(self._still, _some(changes))
         parts = [(feed, came, gone) for feed, came, gone in true if came or gone]
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        future: Answers = asyncio.get_running_loop().create_future()
         if not parts:
             future.set_result([])
             return parts, future
         try:
             future = self._feeds.present(
-                (feed, self.node, came, gone) for feed, came, gone in parts
+                (feed, self._identity.id, came, gone) for feed, came, gone in parts
             )
         except Unavailable as error:
             future.set_exception(error)
+            future.exception()  # a task that is cancelled before it begins would not look
         return parts, future
 
     def _still(self, part: Part) -> Part:
@@ -148,7 +163,7 @@ class Presence:
             await asyncio.sleep(pause)
             await self._was_written(*self._submit(chain([part], rest)))
 
-    async def _was_written(self, parts: list[Part], future: asyncio.Future[list[Any]]) -> None:
+    async def _was_written(self, parts: list[Part], future: Answers) -> None:
         try:
             answers = await future
         except Unavailable as error:
@@ -160,17 +175,17 @@ class Presence:
                 self._reassert_at = min(self._reassert_at, later)
                 self._leaving.update({(feed, user): later for user in gone})
             else:
-                nodes.setdefault(feed, set()).update(node.decode() for node in answer)
+                nodes.setdefault(feed, set()).update(answer)
         for feed, listening in nodes.items():
-            for node in listening - {self.node}:
-                self._outbox.notify(node, Notice("presence", feed, []))
+            for node in listening - {self._identity.id}:
+                self._outbox.notify(node, ControlMessage("presence", feed, []))
             self.changed(feed)
 
     # --- those who want to know ----------------------------------------------------------------
 
-    def follow(self, listener: Listener, feed: str) -> None:
-        """Tell a listener from now on who comes and goes."""
-        self._followers.setdefault(feed, {})[listener] = None
+    def follow(self, listener: Listener, feed: str, *, by_name: bool) -> None:
+        """Tell a listener from now on who comes and goes, or how many there are."""
+        self._followers.setdefault(feed, {})[listener] = by_name
 
     def unfollow(self, listener: Listener, feed: str) -> None:
         """Stop telling a listener."""
@@ -183,83 +198,87 @@ class Presence:
 
     def ask(self, listener: Listener, name: str, ref: Ref, *, follows: bool) -> None:
         """Answer with who listens to a topic, and tell changes from now on."""
-        self._spawn(self._answer(listener, name, ref, follows=follows))
+        self._tasks.spawn(self._answer(listener, name, ref, follows=follows))
 
     async def _answer(self, listener: Listener, name: str, ref: Ref, *, follows: bool) -> None:
-        feed = topic(name)
+        feed = topic(name, listener.session.namespace)
         try:
-            turn, users = await self._read(feed)
+            seen = await self._readings.seen(feed)
         except PushError as error:
             listener.send(messages.error(error, ref))
             return
         # Whoever follows from now on begins where the others are: the next difference is for all.
-        users = self._learn(feed, turn, users)
-        named = sorted(users)[:MOST_NAMED]
-        listener.send(messages.reply(ref, topic=name, users=named, count=len(users)))
+        seen = self._learn(feed, seen)
+        payload = messages.reply(ref, topic=name, **seen.to_json())
+        listener.send(payload)
+        listener.session.answered(len(payload), self._policy, self._clock())
         # Who has unsubscribed meanwhile would not be forgotten any more.
         if follows and listener.open and name in (listener.session.topics or ()):
             first = feed not in self._followers
-            self._known.setdefault(feed, (turn, users))
-            self.follow(listener, feed)
+            self._known.setdefault(feed, seen)
+            self.follow(listener, feed, by_name=seen.users is not None)
             if first:
                 self.changed(feed)  # hints that came since the reading were for nobody
 
-    async def _read(self, feed: str) -> tuple[int, frozenset[str]]:
-        """Who is here, and a number that is higher for a later reading."""
-        self._readings += 1
-        turn = self._readings
-        return turn, await self.who(feed)
-
-    async def who(self, feed: str) -> frozenset[str]:
+    async def who(self, feed: str) -> Seen:
         """The users that listen to a topic on any live node.
 
         Raises:
             PushError: Redis cannot be reached or refuses.
         """
-        if self._writing is not None:
-            self._writing.cancel()
-            self._write_came()
-        people = await self._feeds.who(feed)
-        dead = set(await self._leases.dead(f"{node}." for node, _ in people))
-        gone = [each for each in people if f"{each[0]}." in dead]
-        if gone:
-            self._feeds.gone(feed, gone)
-        return frozenset(user for node, user in people if f"{node}." not in dead)
+        return await self._readings.seen(feed)
 
     def changed(self, feed: str) -> None:
         """Someone came or went: look, in a moment, if anyone wants to know."""
         if feed in self._followers and feed not in self._hinted:
             self._hinted.add(feed)
-            asyncio.get_running_loop().call_later(PAUSE, self._look, feed)
+            known = self._known.get(feed)
+            pause = FRESH_COUNT if known is not None and known.users is None else PAUSE
+            asyncio.get_running_loop().call_later(pause, self._look, feed)
 
     def _look(self, feed: str) -> None:
         self._hinted.discard(feed)
-        self._spawn(self._tell(feed))
+        self._tasks.spawn(self._tell(feed))
 
     async def _tell(self, feed: str) -> None:
         try:
-            turn, users = await self._read(feed)
+            seen = await self._readings.seen(feed, anew=True)
         except PushError:
             self._unread.add(feed)  # for the next tick
             return
-        self._learn(feed, turn, users)
+        self._learn(feed, seen)
 
-    def _learn(self, feed: str, turn: int, users: frozenset[str]) -> frozenset[str]:
+    def _learn(self, feed: str, seen: Seen) -> Seen:
         """Tell the difference that a reading makes; what is known now.
 
         A reading that was overtaken by a later one says nothing.
         """
-        if feed not in self._known:
-            return users
-        at, known = self._known[feed]
-        if turn < at:
+        known = self._known.get(feed)
+        if known is None:
+            return seen
+        # Of one reading, the one that knows more is the later: who came since was added.
+        if (seen.turn, seen.count) < (known.turn, known.count):
             return known
-        self._known[feed] = turn, users
-        for payload in _changes(name_of(feed), users - known, known - users):
-            for listener in list(self._followers.get(feed, ())):
-                if listener.open:
+        self._known[feed] = seen
+        name, followers = name_of(feed), self._followers.get(feed, {})
+        changes: list[bytes] = []
+        if known.users is not None and seen.users is not None:
+            changes += _changes(name, seen.users - known.users, known.users - seen.users)
+        count = messages.present(name, seen.count)
+        for listener, by_name in list(followers.items()):
+            if not listener.open:
+                continue
+            if not by_name:
+                if seen.count != known.count:
+                    listener.send(count)
+            elif seen.users is None:
+                # Nobody is named any more, until the client asks again.
+                followers[listener] = False
+                listener.send(count)
+            else:
+                for payload in changes:
                     listener.send(payload)
-        return users
+        return seen
 
     # --- time ----------------------------------------------------------------------------------
 
@@ -275,6 +294,7 @@ class Presence:
             if not self._here.get(feed):
                 self._here.pop(feed, None)
         self._write(changes)
+        self._readings.tick()
         live = frozenset(self._leases.live)
         if self._live - live:
             self.look_again()
@@ -284,7 +304,7 @@ class Presence:
         unread, self._unread = self._unread, set()
         for feed in unread:
             self.changed(feed)
-        if now >= self._reassert_at and self._reasserting is None:
+        if now >= self._reassert_at and (self._reasserting is None or self._reasserting.done()):
             self.reassert(SPREAD)
             if not self._unchecked:
                 self._unchecked = list(self._here)
@@ -300,8 +320,10 @@ class Presence:
             self._reasserting.cancel()  # all of what it has not done yet is done again
         if self._here:
             parts = self._everyone()
-            pause = min(MOST_PAUSE, seconds * BATCH / len(self._here))
-            self._reasserting = self._spawn(self._written(self._submit(parts), parts, pause))
+            users = sum(map(len, self._here.values()))
+            pause = min(MOST_PAUSE, seconds * BATCH / max(1, users))
+            work = self._written(self._submit(parts), parts, pause)
+            self._reasserting = self._tasks.spawn(work)
         self.look_again()
 
     def _everyone(self) -> Iterator[Part]:
@@ -313,14 +335,16 @@ class Presence:
         """Remove the people of dead nodes from some topics that nobody asks about."""
         feeds, self._unchecked = self._unchecked[:CHECKED], self._unchecked[CHECKED:]
         if feeds:
-            self._spawn(self._checked(feeds))
+            self._tasks.spawn(self._checked(feeds))
 
     async def _checked(self, feeds: list[str]) -> None:
         for feed in feeds:
             try:
-                await self.who(feed)
+                found = await self._readings.search(feed)
             except PushError:
                 return  # another round follows
+            if found:
+                self.changed(feed)
 
     def look_again(self) -> None:
         """Hints may have been lost: read every topic of which someone wants to know."""
@@ -331,9 +355,8 @@ class Presence:
         """Take the node's people along."""
         if self._writing is not None:
             self._writing.cancel()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._readings.aclose()
+        await self._tasks.cancel()
         everyone: dict[str, set[str]] = {feed: set(people) for feed, people in self._here.items()}
         for feed, user in self._leaving:
             everyone.setdefault(feed, set()).add(user)
@@ -344,18 +367,15 @@ class Presence:
             parts = _parts(changes)
             await self._written(self._submit(parts), parts)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.get_running_loop().create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
 
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if task is self._reasserting:
-            self._reasserting = None
-        if not task.cancelled() and task.exception() is not None:
-            log.error("presence failed in an unforeseen way", exc_info=task.exception())
+def _some(changes: Iterator[Part]) -> Iterator[Part]:
+    """The next changes, as many as one submission takes."""
+    size = 0
+    for part in changes:
+        yield part
+        size += len(part[1]) + len(part[2])
+        if size >= BATCH:
+            return
 
 
 def _parts(changes: Changes) -> Iterator[Part]:

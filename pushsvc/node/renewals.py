@@ -1,15 +1,21 @@
 """A new token for a live connection."""
 
-import asyncio
 import time
 from collections.abc import Callable
 
+import structlog
+
 from pushsvc.auth.revocations import token_key
 from pushsvc.auth.tokens import Claims, TokenCheck
-from pushsvc.errors import PushError
+from pushsvc.errors import PushError, internal
+from pushsvc.logs import SampledLog
 from pushsvc.node.connections import Connection
+from pushsvc.node.tasks import Tasks
 from pushsvc.protocol.messages import Ref
 from pushsvc.protocol.session import Policy
+
+log = structlog.get_logger("pushsvc.renewals")
+sampled = SampledLog(log)
 
 
 class Renewals:
@@ -27,7 +33,7 @@ class Renewals:
         self._verifier = verifier
         self._policy = policy
         self._clock = clock
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks("renewals")
 
     def renew(self, connection: Connection, token: str, ref: Ref) -> None:
         """Verify a token and give its expiry to the connection's session."""
@@ -39,9 +45,7 @@ class Renewals:
         if claims is not None:
             self._accept(connection, claims, ref)
             return
-        task = asyncio.get_running_loop().create_task(self._fetch(connection, token, ref))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks.spawn(self._fetch(connection, token, ref))
 
     async def _fetch(self, connection: Connection, token: str, ref: Ref) -> None:
         """Verify a token whose key has to be fetched first."""
@@ -49,25 +53,31 @@ class Renewals:
             self._accept(connection, await self._verifier.verify(token), ref)
         except PushError as error:
             self._refuse(connection, error, ref)
+        except Exception:
+            log.exception("unexpected error", message="refresh")
+            self._tell(connection, internal(), ref)
 
     def _accept(self, connection: Connection, claims: Claims, ref: Ref) -> None:
         expires = deadline(claims.expires, self._clock())
         session = connection.session
-        if claims.user == session.user:
+        whose = claims.user, claims.namespace
+        if session.belongs_to(*whose):
             session.issued = claims.issued or 0
             session.token_key = token_key(claims.token_id)
-        effects = session.renewed(claims.user, expires, claims.expires, claims.grants, ref)
-        connection.perform(effects)
+            session.issuer = claims.issuer
+        connection.perform(session.renewed(whose, expires, claims.expires, claims.grants, ref))
         connection.watch()
 
     def _refuse(self, connection: Connection, error: PushError, ref: Ref) -> None:
+        sampled.warning("refresh refused", code=error.code, detail=error.detail)
+        self._tell(connection, error, ref)
+
+    def _tell(self, connection: Connection, error: PushError, ref: Ref) -> None:
         connection.perform(connection.session.fail(error, ref, self._policy, self._clock()))
 
     async def aclose(self) -> None:
         """Drop what is under way."""
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.cancel()
 
 
 def deadline(expires_at: int, now: float) -> float:

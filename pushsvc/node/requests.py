@@ -1,20 +1,14 @@
 """What clients ask for on their connections: topics, presence, publishing."""
 
-import asyncio
-from typing import Final
-
-import structlog
+from collections.abc import Callable
 
 from pushsvc.errors import PushError
-from pushsvc.feeds.feed import Append
-from pushsvc.feeds.publisher import Publisher, Receipt
-from pushsvc.node.feeder import Listener
+from pushsvc.feeds.publisher import Published, Publisher
+from pushsvc.node.listener import Listener
+from pushsvc.node.tasks import Tasks
 from pushsvc.node.topics import Topics
-from pushsvc.protocol import ids, messages, notifications
-from pushsvc.protocol.feeds import topic
+from pushsvc.protocol import messages, notifications
 from pushsvc.protocol.session import Present, Publish, Request, Subscribe, Unsubscribe
-
-log: Final = structlog.get_logger("pushsvc.requests")
 
 
 class Requests:
@@ -24,59 +18,52 @@ class Requests:
         topics: of the worker.
         publisher: for what they publish.
         max_message: most bytes of a message.
+        owe: accounts a user for what its connections asked for, given which and how much.
     """
 
-    def __init__(self, topics: Topics, publisher: Publisher, max_message: int) -> None:
+    def __init__(
+        self,
+        topics: Topics,
+        publisher: Publisher,
+        max_message: int,
+        owe: Callable[[str, int], None],
+    ) -> None:
         self._topics = topics
         self._publisher = publisher
         self._max_message = max_message
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._owe = owe
+        self._tasks = Tasks("requests")
 
     def serve(self, listener: Listener, request: Request) -> None:
         """Do what a client asks for, and answer its ref."""
         if isinstance(request, Subscribe):
+            if request.more:
+                # By user: a new connection would owe nothing.
+                self._owe(listener.session.caller, request.more)
             self._topics.subscribe(listener, request)
         elif isinstance(request, Unsubscribe):
             self._topics.unsubscribe(listener, request.topic, request.ref)
         elif isinstance(request, Present):
             self._topics.ask(listener, request.topic, request.ref)
         else:
-            # Tasks begin in the order in which they are made, and so do their appends.
-            task = asyncio.get_running_loop().create_task(self._publish(listener, request))
-            self._tasks.add(task)
-            task.add_done_callback(self._done)
+            # Tasks begin in the order in which they are spawned, and so do their appends.
+            self._tasks.spawn(self._publish(listener, request))
 
     async def _publish(self, listener: Listener, request: Publish) -> None:
         message, ref = request.message, request.ref
         try:
-            body = notifications.publish_from(message, self._max_message, listener.session.user)
-            feed = topic(message.topic)
-            result: Receipt | PushError
-            if message.ephemeral:
-                result = await self._publisher.pass_on(feed, body)
-            else:
-                append = Append(feed, body, message.ttl, collapse_key=message.collapse_key or "")
-                (result,) = await self._publisher.publish([append], listener.session.user)
+            user, namespace = listener.session.user, listener.session.namespace
+            append = notifications.append_from(message, self._max_message, user, namespace)
+            result: Published | PushError
+            await self._publisher.admit([append], user)
+            (result,) = await self._publisher.publish([append], user)
         except PushError as error:
             result = error
         if isinstance(result, PushError):
             listener.send(messages.error(result, ref))
         elif ref is not None:
-            fields = {"id": ids.render(result.id)} if result.id else {}
-            listener.send(
-                messages.reply(
-                    ref,
-                    **fields,
-                    durability=result.durability.value,
-                    connections=result.connections,
-                )
-            )
-
-    def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            log.error("a request failed in an unforeseen way", exc_info=task.exception())
+            listener.send(messages.reply(ref, **result.to_json()))
 
     async def aclose(self) -> None:
         """Finish what is under way."""
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._tasks.finish()

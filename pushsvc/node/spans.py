@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from typing import Final, Literal, NamedTuple, Protocol
 
 from pushsvc.protocol import ids, tracecontext
-from pushsvc.protocol.feeds import BROADCAST, MAILBOX
+from pushsvc.protocol.feeds import MAILBOX, is_broadcast
 
 MOST_WAITING: Final = 4096
 """Most deliveries of a node that wait for the span of their acknowledgement."""
@@ -239,4 +239,4 @@ def destination(feed: str) -> Literal["user", "topic", "broadcast"]:
     """What kind of feed it is."""
     if feed.startswith(MAILBOX):
         return "user"
-    return "broadcast" if feed == BROADCAST else "topic"
+    return "broadcast" if is_broadcast(feed) else "topic"

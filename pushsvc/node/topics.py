@@ -1,114 +1,72 @@
-"""Topics: from the feed of a topic to those of its subscribers that are in step, and to the rest.
+"""Topics: who here listens to which, what they begin with, and what their channels have missed.
 
-Redis knows the node as one listener; the node knows the subscribers. A **channel** has one place in
-the feed that all subscribers share which are in step with it, so that an entry costs each of them
-one system call and nothing else. One whose socket is full falls behind: it gets a place of its own,
-reads on from the feed when there is room again, and is in step once its place is the channel's.
+Redis knows the node as one listener of a topic; the node knows the subscribers, by a channel each.
 """
 
-import asyncio
 import functools
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Sequence
 
-from pushsvc import metrics
-from pushsvc.errors import PushError, Unavailable
+from pushsvc.errors import PushError, Unavailable, checked
 from pushsvc.feeds.feed import Feeds, Rest
-from pushsvc.feeds.nodes import Copy
-from pushsvc.node.feeder import Feeder, Listener, Reader, own, told
+from pushsvc.feeds.nodes import Entry
+from pushsvc.node.catch_up import CatchUp, Reader, message_of, own
+from pushsvc.node.channel import Channel, FanOut
+from pushsvc.node.identity import NodeIdentity
+from pushsvc.node.listener import Listener
+from pushsvc.node.observer import Observer
 from pushsvc.node.presence import Presence
-from pushsvc.node.rota import Rota
+from pushsvc.node.registrations import Backlogs, Counts, Registrations, results_of
 from pushsvc.protocol import ids, messages
-from pushsvc.protocol.delivery import Backlog, Cursor, Deliver
-from pushsvc.protocol.feeds import name_of, topic
+from pushsvc.protocol.delivery import Backlog, Cursor, Deliver, Gap, StateCursor
+from pushsvc.protocol.feeds import topic
 from pushsvc.protocol.messages import Ref
 from pushsvc.protocol.session import Subscribe
-from pushsvc.protocol.wire import Wire
-
-BATCH: Final = 256
-"""Most channels that are registered or checked in one submission."""
-SWEEP_NOW: Final = 5
-"""Seconds over which an urgent sweep is spread."""
-
-FanOut = Callable[[Iterable[Any], bytes], list[Any]]
-"""Writes a frame to connections; those that could not take it."""
-
-
-class Channel:
-    """A topic that someone here listens to.
-
-    Attributes:
-        cursor: the place that those in step share.
-        in_step: the subscribers that are in step, by how they are written to; those that share no
-            frame are together under None.
-        behind: those that have a place of their own.
-        counted: how many Redis was told; less than none where it may not have heard.
-    """
-
-    __slots__ = ("behind", "counted", "cursor", "in_step", "registered")
-
-    def __init__(self, feed: str) -> None:
-        self.cursor = Cursor(feed, acks=False)
-        self.in_step: dict[Wire | None, dict[Listener, None]] = {}
-        self.behind: dict[Listener, Cursor] = {}
-        self.registered = False
-        self.counted = 0
-
-    def __len__(self) -> int:
-        return len(self.behind) + sum(map(len, self.in_step.values()))
-
-    def put_in_step(self, listener: Listener) -> None:
-        """From now on the listener shares the channel's place."""
-        self.behind.pop(listener, None)
-        wire = listener.wire if listener.wire.shared else None
-        self.in_step.setdefault(wire, {})[listener] = None
-
-    def remove(self, listener: Listener) -> None:
-        """Forget a subscriber."""
-        if self.behind.pop(listener, None) is None:
-            wire = listener.wire if listener.wire.shared else None
-            self.in_step.get(wire, {}).pop(listener, None)
 
 
 class Topics:
-    """The topics of a worker.
+    """The topics of a node.
 
     Args:
-        node: the id under which the node is registered.
+        identity: the node, which is what is registered.
         feeds: where.
         reader: of the feeds, for the channels.
-        feeder: feeds those that are behind; its ``caught_up`` is taken.
+        catch_up: for the subscribers that are behind; its ``caught_up`` is taken.
         presence: who is here.
         fan_out: writes to connections.
-        sweep_seconds: the longest that a lost copy can delay an entry of a quiet topic.
+        observer: told of what channels read.
+        sweep_seconds: the longest that a lost entry can delay a quiet topic.
         clock: seconds on a monotonic clock.
     """
 
     def __init__(
         self,
-        node: str,
+        identity: NodeIdentity,
         feeds: Feeds,
         reader: Reader,
-        feeder: Feeder,
+        catch_up: CatchUp,
         presence: Presence,
         fan_out: FanOut,
+        observer: Observer,
         *,
         sweep_seconds: float,
         clock: Callable[[], float],
     ) -> None:
-        self.node = node
         self.presence = presence
+        self.registrations: Registrations[Channel] = Registrations(
+            self, feeds, identity, observer, seconds=sweep_seconds, now=clock()
+        )
+        self._identity = identity
         self._feeds = feeds
         self._reader = reader
-        self._feeder = feeder
+        self._catch_up = catch_up
         self._fan_out = fan_out
+        self._observer = observer
         self._clock = clock
         self._channels: dict[str, Channel] = {}
-        # Places whose listener has not been sent all of the state yet, which takes several reads
-        # and room in its socket, and where the state that it was promised ends.
-        self._beginning: dict[Cursor, tuple[Listener, int]] = {}
-        self._rota = Rota(sweep_seconds, SWEEP_NOW, clock())
-        feeder.caught_up = self._caught_up
+        self._counts = Counts(feeds, identity)
+        # Reads of a state that failed, for the next tick.
+        self._stalled: dict[StateCursor, Listener] = {}
+        catch_up.caught_up = self._caught_up
 
     # --- coming and going ----------------------------------------------------------------------
 
@@ -120,24 +78,24 @@ class Topics:
         ``done`` is called once it was handed what is kept, or was refused.
         """
         session = listener.session
-        if session.topics is None:
-            session.topics = {}
-        new = {name: since for name, since in request.topics.items() if name not in session.topics}
-        wanted = []
+        had, namespace = session.topics or {}, session.namespace
         asked: dict[str, tuple[Channel, Cursor]] = {}
-        for name, since in new.items():
-            feed = topic(name)
+        wanted = []
+        for name, since in request.topics.items():
+            if name in had:
+                continue
+            feed = topic(name, namespace)
             channel = self._channels.get(feed)
             if channel is None:
                 channel = self._channels[feed] = Channel(feed)
-                channel.cursor.reading = True  # until the registration is answered
-            cursor = Cursor(feed, acks=False, reading=True)
+            cursor = (StateCursor if since is None else Cursor)(feed, acks=False)
             cursor.begin(ids.START, since)
-            channel.behind[listener] = session.topics[name] = cursor
+            cursor.begin_read()
+            channel.add(listener, cursor)
             self.presence.came(feed, session.user)
-            channel.counted = len(channel)
+            self._counts.registered(feed, len(channel))
             asked[name] = channel, cursor
-            wanted.append((feed, self.node, channel.counted, since))
+            wanted.append((feed, self._identity.id, len(channel), since))
         try:
             future = self._feeds.subscribe(wanted)
         except Unavailable as error:
@@ -145,7 +103,7 @@ class Topics:
             done()
             return
         future.add_done_callback(
-            functools.partial(self._subscribed, listener, request, asked, self.node)
+            functools.partial(self._subscribed, listener, request, asked, self._identity.id)
         )
         future.add_done_callback(lambda _: done())
 
@@ -155,96 +113,50 @@ class Topics:
         request: Subscribe,
         asked: dict[str, tuple[Channel, Cursor]],
         node: str,
-        future: asyncio.Future[list[Any]],
+        future: Backlogs,
     ) -> None:
-        error = future.exception()
-        results = [error] * len(asked) if error is not None else future.result()
+        results = results_of(list(asked), future)
         backlogs: dict[str, Backlog] = {}
         for (name, (channel, _)), result in zip(asked.items(), results, strict=True):
-            try:
-                backlog = Feeds.backlog(result)
-            except PushError as refused:
-                self._refuse(listener, request.ref, asked, refused)
+            if isinstance(result, PushError):
+                self._refuse(listener, request.ref, asked, result)
                 return
-            backlogs[name] = backlog
-            self._registered(channel, backlog, node)
+            backlogs[name] = result
+            self._begin_channel(channel, result, node)
         if not listener.open:
             return
         if request.ref is not None:
-            last = {name: self._last(name, backlogs) for name in request.topics}
+            namespace = listener.session.namespace
+            last = {
+                name: self._last(topic(name, namespace), backlogs.get(name))
+                for name in request.topics
+            }
             listener.send(_reply(request, last))
         for name, backlog in backlogs.items():
             _, cursor = asked[name]
-            if request.topics[name] is None:
-                self._begin(listener, cursor, backlog, backlog.head)
+            if isinstance(cursor, StateCursor):
+                cursor.ends_at(backlog.head)
+                self._continue_state(listener, cursor, backlog)
             else:
-                self._feeder.feed(listener, cursor, own(cursor, backlog), "backlog")
+                self._catch_up.carry_out(listener, cursor, own(cursor, backlog), "backlog")
 
-    def _begin(self, listener: Listener, cursor: Cursor, state: Backlog, upto: int) -> None:
-        """Hand over the state of a topic, or what of it was read and there is room for."""
-        known = cursor.head
-        # Until all of it is sent, nothing is read from the feed, which would tell the history.
-        cursor.head = ids.START
-        self._beginning[cursor] = listener, upto
-        part = state._replace(head=state.upto)
-        self._feeder.feed(listener, cursor, own(cursor, part), "backlog")
-        cursor.head = max(known, state.head)
-        if cursor.over or cursor.sent >= upto:
-            del self._beginning[cursor]
-            self._feeder.catch_up(listener, cursor, "backlog")
-            if not cursor.reading:
-                self._caught_up(listener, cursor)
-            return
-        cursor.reading = True
-        if listener.writable():
-            self._begin_again(listener, cursor)
-
-    def _begin_again(self, listener: Listener, cursor: Cursor) -> None:
-        """Go on with the state of a topic, now that there is room."""
-        _, upto = self._beginning.pop(cursor)
-        channel = self._channels.get(cursor.feed)
-        if channel is None or cursor.over:
-            return
-        rest = Rest(cursor.sent, upto)
-        try:
-            future = self._feeds.subscribe([(cursor.feed, self.node, len(channel), rest)])
-        except Unavailable:
-            self._beginning[cursor] = listener, upto
-        else:
-            future.add_done_callback(functools.partial(self._began_again, listener, cursor, upto))
-
-    def _began_again(
-        self, listener: Listener, cursor: Cursor, upto: int, future: asyncio.Future[list[Any]]
-    ) -> None:
-        try:
-            state = Feeds.backlog(future.result()[0])
-        except PushError:
-            self._beginning[cursor] = listener, upto
-            return
-        # What came since is read from the feed, where not only the latest of each key is. If Redis
-        # lost what was promised, it is the state as it is now.
-        upto = state.head if state.gap else min(upto, state.head)
-        self._begin(listener, cursor, state, upto)
-
-    def _last(self, name: str, backlogs: dict[str, Backlog]) -> str:
-        backlog = backlogs.get(name)
+    def _last(self, feed: str, backlog: Backlog | None) -> str:
         if backlog is not None:
             return ids.render(backlog.head)
-        channel = self._channels.get(topic(name))
+        channel = self._channels.get(feed)
         return ids.render(ids.START if channel is None else channel.cursor.sent)
 
-    def _registered(self, channel: Channel, backlog: Backlog, node: str) -> None:
+    def _begin_channel(self, channel: Channel, backlog: Backlog, node: str) -> None:
         """The first answer tells where a channel begins: what comes later is routed here."""
-        if channel.registered or node != self.node:
+        if channel.registered or node != self._identity.id:
             return
         channel.registered = True
-        cursor = channel.cursor
-        cursor.reading = False
-        cursor.sent = backlog.head
+        channel.cursor.release()
+        channel.cursor.jump(backlog.head)
         for listener, own_cursor in list(channel.behind.items()):
-            own_cursor.head = max(own_cursor.head, cursor.sent)
+            own_cursor.follow(channel.cursor.sent)
             self._caught_up(listener, own_cursor)
-        self._read_on(channel, "gap")
+        self._read_on(channel)
 
     def _refuse(
         self,
@@ -275,8 +187,8 @@ class Topics:
             return
         cursor = topics.pop(name)
         if cursor is not None:
-            cursor.over = True
-        feed = topic(name)
+            cursor.close()
+        feed = topic(name, listener.session.namespace)
         self.presence.left(feed, listener.session.user)
         self.presence.unfollow(listener, feed)
         channel = self._channels.get(feed)
@@ -285,275 +197,213 @@ class Topics:
         channel.remove(listener)
         if not len(channel):
             del self._channels[feed]
-            self._feeds.clean([(feed, [self.node])])
+            self._counts.forget(feed)
+            self._feeds.clean([(feed, [self._identity.id])])
 
     def ask(self, listener: Listener, name: str, ref: Ref) -> None:
-        """Say who listens to a topic, and to who listens itself, who comes and goes."""
+        """Answer with who listens to a topic; a subscriber is then told who comes and goes."""
         self.presence.ask(listener, name, ref, follows=name in (listener.session.topics or ()))
 
-    def presence_changed(self, feed: str) -> None:
-        """Another node says that someone came or went."""
-        self.presence.changed(feed)
+    # --- the state of a topic ------------------------------------------------------------------
 
-    # --- from the courier ----------------------------------------------------------------------
+    def _continue_state(self, listener: Listener, cursor: StateCursor, part: Backlog) -> None:
+        """Hand over a part of the state, as far as there is room, and read the next."""
+        self._catch_up.carry_out(listener, cursor, own(cursor, part), "backlog")
+        if not cursor.complete and not cursor.over and listener.writable():
+            self._read_state(listener, cursor)
+
+    def _read_state(self, listener: Listener, cursor: StateCursor) -> None:
+        channel = self._channels.get(cursor.feed)
+        if channel is None or cursor.over:
+            return
+        cursor.hold()
+        rest = Rest(cursor.sent, cursor.upto)
+        try:
+            future = self._feeds.subscribe([(cursor.feed, self._identity.id, len(channel), rest)])
+        except Unavailable:
+            self._stalled[cursor] = listener
+        else:
+            future.add_done_callback(functools.partial(self._was_state_read, listener, cursor))
+
+    def _was_state_read(self, listener: Listener, cursor: StateCursor, future: Backlogs) -> None:
+        try:
+            state = checked(results_of([cursor], future)[0])
+        except PushError:
+            self._stalled[cursor] = listener
+            return
+        # What came since is read from the feed, where not only the latest of each key is. If Redis
+        # lost what was promised, it is the state as it is now.
+        cursor.ends_at(state.head if state.gap else min(cursor.upto, state.head))
+        self._continue_state(listener, cursor, state)
+
+    # --- from the inbox ------------------------------------------------------------------------
 
     def in_step(self, feed: str) -> Sequence[Listener]:
-        """Those that are in step with a topic."""
+        """The subscribers that are in step with a topic."""
         channel = self._channels.get(feed)
-        if channel is None:
-            return ()
-        return [listener for members in channel.in_step.values() for listener in members]
+        return () if channel is None else channel.listeners_in_step()
 
-    def deliver(self, copy: Copy) -> tuple[int, int]:
-        """Hand an entry to its subscribers; how many got it, and how many read it later."""
-        channel = self._channels.get(copy.feed)
+    def deliver(self, entry: Entry) -> tuple[int, int]:
+        """Dispatch an entry to its subscribers; how many got it, and how many read it later."""
+        channel = self._channels.get(entry.feed)
         if channel is None:
             # The farewell was lost.
-            self._feeds.clean([(copy.feed, [self.node])])
+            self._feeds.clean([(entry.feed, [self._identity.id])])
             return 0, 0
-        cursor = channel.cursor
-        if not cursor.offer(copy.id, copy.previous, 1):
-            if cursor.sent >= copy.id:
+        cursor, entry_id, previous = channel.cursor, entry.id, entry.previous
+        if not cursor.offer(entry_id, previous, 1):
+            if cursor.sent >= entry_id:
                 return 0, 0
-            self._read_on(channel, "gap")
+            self._read_on(channel)
             return 0, 1
-        payload = messages.notification(copy.id, copy.body, 1)
-        return self._hand_on(channel, copy.id, copy.previous, payload)
-
-    def _hand_on(
-        self, channel: Channel, entry_id: int, previous: int, payload: bytes
-    ) -> tuple[int, int]:
-        """Hand the channel's next entry on."""
-        cursor = channel.cursor
-        feed = cursor.feed
-        delivered = 0
-        blocked: list[Listener] = []
-        for wire, members in channel.in_step.items():
-            if wire is not None:
-                delivered += len(members)
-                blocked += self._fan_out(list(members), wire.entry(feed, entry_id, payload))
-            else:
-                for listener in list(members):
-                    if listener.writable():
-                        listener.write(listener.wire.entry(feed, entry_id, payload))
-                        delivered += 1
-                    elif listener.open:
-                        blocked.append(listener)
-                        delivered += 1
-        was_behind = list(channel.behind.items())
-        cursor.sent = entry_id
-        for listener in blocked:
-            self._fall_behind(channel, listener, previous)
-        late = len(blocked)
-        for listener, own_cursor in was_behind:
-            own_cursor.head = max(own_cursor.head, entry_id)
-            if own_cursor.sent == previous and not own_cursor.reading and listener.writable():
-                listener.write(listener.wire.entry(feed, entry_id, payload))
-                own_cursor.sent = entry_id
-                delivered += 1
-            if own_cursor.sent >= entry_id:
-                self._caught_up(listener, own_cursor)
-            else:
-                late += 1
-                self._feeder.catch_up(listener, own_cursor, "gap")
-        return delivered - len(blocked), late
-
-    def _fall_behind(self, channel: Channel, listener: Listener, position: int) -> None:
-        topics = listener.session.topics
-        if not topics or not listener.open:
-            return
-        channel.remove(listener)
-        cursor = Cursor(channel.cursor.feed, acks=False)
-        cursor.sent = position
-        # It was to be told of something, be it that all entries are gone.
-        cursor.head = max(channel.cursor.sent, position + 1)
-        channel.behind[listener] = topics[name_of(cursor.feed)] = cursor
+        payload = messages.notification(entry_id, entry.body, 1)
+        return channel.dispatch(entry_id, previous, payload, self._fan_out, self._catch_up)
 
     def _caught_up(self, listener: Listener, cursor: Cursor) -> None:
-        """A subscriber's own place may be the channel's now."""
+        """A subscriber's own cursor may stand where the channel's does."""
         channel = self._channels.get(cursor.feed)
         if channel is None or channel.behind.get(listener) is not cursor:
             return
-        if cursor in self._beginning:
+        if not cursor.complete:
             return
-        place = channel.cursor
-        if cursor.sent == place.sent and not place.reading and not cursor.reading:
-            channel.put_in_step(listener)
-            (listener.session.topics or {})[name_of(cursor.feed)] = None
-        elif cursor.sent < place.sent:
-            if cursor.sent < cursor.head or place.reading:
-                self._feeder.catch_up(listener, cursor, "gap")
+        if channel.caught_up(listener, cursor):
+            return
+        shared = channel.cursor
+        if cursor.sent < shared.sent:
+            if cursor.sent < cursor.head or shared.reading:
+                self._catch_up.read_on(listener, cursor, "gap")
             else:
-                # To this one the feed ends before the channel's place. If Redis lost entries, then
-                # it is the channel that has to find out.
+                # To this one the feed ends before the channel's position. If Redis lost entries,
+                # then it is the channel that has to find out.
                 self._read(channel, "gap")
 
     def drained(self, listener: Listener) -> None:
         """The listener has room again."""
         for cursor in list((listener.session.topics or {}).values()):
-            if cursor in self._beginning:
-                self._begin_again(listener, cursor)
-            elif cursor is not None:
-                self._feeder.catch_up(listener, cursor, "slow")
+            if cursor is None:
+                continue
+            if isinstance(cursor, StateCursor) and not cursor.complete:
+                if not cursor.reading:
+                    self._read_state(listener, cursor)
+            else:
+                self._catch_up.read_on(listener, cursor, "slow")
 
     # --- a channel that missed something -------------------------------------------------------
 
-    def _read_on(self, channel: Channel, cause: str) -> None:
+    def _read_on(self, channel: Channel, cause: str = "gap") -> None:
         if channel.cursor.wants(1):
             self._read(channel, cause)
 
     def _read(self, channel: Channel, cause: str) -> None:
-        then = functools.partial(self._was_read, channel, cause)
-        self._reader.read(channel.cursor, cause, then)
+        self._reader.read(channel.cursor, cause, functools.partial(self._was_read, channel, cause))
 
     def _was_read(self, channel: Channel, cause: str, backlog: Backlog) -> None:
-        """Hand on what the copies did not bring."""
+        """Send what did not come by the inbox."""
         cursor = channel.cursor
-        cursor.reading = False
+        cursor.release()
         if self._channels.get(cursor.feed) is not channel:
             return
         held = cursor.sent
         for step in cursor.plan(backlog, 1, self._clock()):
-            entry_id, payload = told(cursor.feed, step)
+            entry_id, payload = message_of(cursor.feed, step)
             if isinstance(step, Deliver):
-                delivered, _ = self._hand_on(channel, entry_id, cursor.sent, payload)
-                metrics.delivered.inc(delivered)
+                sent, _ = channel.dispatch(
+                    entry_id, cursor.sent, payload, self._fan_out, self._catch_up
+                )
+                self._observer.delivered_to_many(sent)
                 continue
             # Those in step missed it with the channel; the others find it out by themselves.
-            for listener in self.in_step(cursor.feed):
+            for listener in channel.listeners_in_step():
                 if listener.writable():
                     listener.write(listener.wire.entry(cursor.feed, entry_id, payload))
+                    if isinstance(step, Gap):
+                        self._observer.gap(step, listener)
                 else:
-                    self._fall_behind(channel, listener, held)
+                    channel.fall_behind(listener, held)
+        self._observer.flush()
         for listener, own_cursor in list(channel.behind.items()):
-            own_cursor.head = max(own_cursor.head, cursor.sent)
+            own_cursor.follow(cursor.sent)
             if backlog.gap == "reset" or own_cursor.sent > backlog.head:
                 # Redis lost entries, which this one is told of when it reads.
-                own_cursor.head = max(own_cursor.head, own_cursor.sent + 1)
-                self._feeder.catch_up(listener, own_cursor, "gap")
+                own_cursor.must_read()
+                self._catch_up.read_on(listener, own_cursor, "gap")
             self._caught_up(listener, own_cursor)
         self._read_on(channel, cause)
 
-    async def register(self) -> None:
-        """Register every channel under the node's present id, and read what was missed.
+    # --- time ----------------------------------------------------------------------------------
 
-        Raises:
-            Unavailable: Redis cannot be reached.
-        """
-        self.presence.node = self.node
-        self.presence.reassert()
-        channels = list(self._channels.values())
-        for first in range(0, len(channels), BATCH):
-            future = self._register(channels[first : first + BATCH])
-            await asyncio.wait([future])
-            if future.exception() is not None:
-                raise Unavailable("the topics could not be registered again")
+    def tick(self) -> None:
+        """Say how many listen, and try again what failed; to be called once a second."""
+        self._counts.tell(
+            [(each.cursor.feed, len(each)) for each in self._channels.values() if each.registered]
+        )
+        stalled, self._stalled = self._stalled, {}
+        for cursor, listener in stalled.items():
+            self._read_state(listener, cursor)
+        self.presence.tick()
 
-    def _register(self, channels: list[Channel]) -> asyncio.Future[list[Any]]:
+    # --- as registrations see them -------------------------------------------------------------
+
+    def feeds(self) -> Sequence[str]:
+        """The topics that someone here listens to."""
+        return list(self._channels)
+
+    def members(self, feed: str) -> Sequence[Channel]:
+        """The channel of one."""
+        channel = self._channels.get(feed)
+        return () if channel is None else (channel,)
+
+    def here(self, channel: Channel) -> bool:
+        """Whether someone still listens."""
+        return self._channels.get(channel.cursor.feed) is channel
+
+    def cursor(self, channel: Channel) -> Cursor:
+        """The shared cursor."""
+        return channel.cursor
+
+    def registered_as(self, channel: Channel, node: str) -> str:  # noqa: ARG002
+        """The id of the node."""
+        return node
+
+    def is_registered(self, channel: Channel) -> bool:
+        """Whether its first registration was answered."""
+        return channel.registered
+
+    def register(self, channels: Sequence[Channel]) -> Backlogs:
+        """Register channels, and read what they missed."""
         future = self._feeds.subscribe(
             (
                 each.cursor.feed,
-                self.node,
+                self._identity.id,
                 len(each),
                 each.cursor.sent if each.registered else None,
             )
             for each in channels
         )
-        future.add_done_callback(functools.partial(self._registered_again, channels, self.node))
+        for each in channels:
+            each.cursor.begin_read()
         return future
 
-    def _registered_again(
-        self, channels: list[Channel], node: str, future: asyncio.Future[list[Any]]
-    ) -> None:
-        if future.cancelled() or future.exception() is not None:
-            return
-        for channel, result in zip(channels, future.result(), strict=True):
-            if isinstance(result, PushError):
-                continue
-            backlog = Feeds.backlog(result)
-            if not channel.registered:
-                self._registered(channel, backlog, node)
-            elif not channel.cursor.reading:
-                self._was_read(channel, "rejoin", own(channel.cursor, backlog))
+    def registered(self, channel: Channel, backlog: Backlog, node: str) -> None:
+        """Go on with what came meanwhile."""
+        if not channel.registered:
+            self._begin_channel(channel, backlog, node)
+        elif backlog.start or backlog.gap:
+            self._was_read(channel, "rejoin", own(channel.cursor, backlog))
+        else:
+            # A state, asked for before another answer told where the channel begins: it lacks what
+            # has no collapse key.
+            self._read(channel, "rejoin")
 
-    # --- time ----------------------------------------------------------------------------------
+    def not_registered(self, channel: Channel) -> None:
+        """Read on all the same."""
+        if channel.registered:
+            self._read(channel, "retry")
 
-    def tick(self) -> None:
-        """Say how many listen, and sweep; to be called once a second."""
-        self._recount()
-        for cursor, (listener, _) in list(self._beginning.items()):
-            if listener.writable() or cursor.over:
-                self._begin_again(listener, cursor)
-        self.presence.tick()
-        self._sweep(self._rota.turn(lambda: list(self._channels), self._clock()))
-
-    def _recount(self) -> None:
-        channels = [
-            each
-            for each in self._channels.values()
-            if each.registered and each.counted != len(each)
-        ]
-        for first in range(0, len(channels), BATCH):
-            some = channels[first : first + BATCH]
-            counts = [(each.cursor.feed, self.node, len(each)) for each in some]
-            try:
-                future = self._feeds.recount(counts)
-            except Unavailable:
-                return  # for the next tick
-            for each in some:
-                each.counted = len(each)
-            future.add_done_callback(functools.partial(self._were_counted, some))
-
-    def _were_counted(self, channels: list[Channel], future: asyncio.Future[list[Any]]) -> None:
-        error = future.exception()
-        results = [error] * len(channels) if error is not None else future.result()
-        for channel, result in zip(channels, results, strict=True):
-            if isinstance(result, PushError):
-                channel.counted = -1
-
-    def sweep_soon(self) -> None:
-        """Copies may have been lost: look at every topic within seconds."""
-        self._rota.hurry()
-        self.presence.look_again()
-
-    def _sweep(self, feeds: list[str]) -> None:
-        channels = [self._channels[feed] for feed in feeds if feed in self._channels]
-        for first in range(0, len(channels), BATCH):
-            some = channels[first : first + BATCH]
-            try:
-                future = self._feeds.check((each.cursor.feed, self.node) for each in some)
-            except Unavailable:
-                self._rota.put_back([each.cursor.feed for each in some])
-            else:
-                future.add_done_callback(functools.partial(self._checked, some, self.node))
-
-    def _checked(
-        self, channels: list[Channel], node: str, future: asyncio.Future[list[Any]]
-    ) -> None:
-        if future.exception() is not None:
-            self._rota.put_back([each.cursor.feed for each in channels])
-            return
-        again, failed = [], []
-        for channel, head in zip(channels, future.result(), strict=True):
-            if len(channel) == 0 or node != self.node:
-                continue
-            if isinstance(head, PushError):
-                failed.append(channel.cursor.feed)
-                continue
-            cursor = channel.cursor
-            if head is None or not channel.registered:
-                again.append(channel)
-            elif not cursor.reading and ids.parse(head) != cursor.sent:
-                metrics.sweeps.labels("late").inc()
-                self._read(channel, "sweep")
-        if failed:
-            self._rota.put_back(failed)
-        if again:
-            metrics.sweeps.labels("unregistered").inc(len(again))
-            try:
-                self._register(again)
-            except Unavailable:
-                self._rota.put_back([each.cursor.feed for each in again])
+    def late(self, channel: Channel, head: int) -> bool:  # noqa: ARG002 - the answer tells it
+        """Read what did not come."""
+        self._read(channel, "sweep")
+        return True
 
 
 def _reply(request: Subscribe, last: dict[str, str]) -> bytes:

@@ -19,10 +19,11 @@ from tornado.iostream import StreamClosedError
 
 from pushsvc import metrics
 from pushsvc.errors import PushError
-from pushsvc.feeds.agenda import Agenda, Claim
 from pushsvc.feeds.receipt_log import Page, Position, ReceiptLog, Stored
+from pushsvc.feeds.work_queue import Lease, WorkQueue
 from pushsvc.protocol import ids, receipts, webhooks
-from pushsvc.protocol.feeds import name_of
+from pushsvc.protocol.feeds import name_of, namespace_of
+from pushsvc.protocol.timestamps import rfc3339
 from pushsvc.protocol.webhooks import Verdict
 
 POLL: Final = 1.0
@@ -60,8 +61,9 @@ class Webhooks:
     Args:
         url: where to.
         secret: what signs them, as in the settings.
-        agenda: of feeds that hold receipts to be sent.
+        work: the feeds that hold receipts to be sent.
         receipt_log: the receipts.
+        redis_time: now by Redis time, as the receipts' ids are, in Unix seconds.
         clock: Unix seconds.
         chance: a random number from 0 to 1.
     """
@@ -70,16 +72,18 @@ class Webhooks:
         self,
         url: str,
         secret: str,
-        agenda: Agenda,
+        work: WorkQueue,
         receipt_log: ReceiptLog,
+        redis_time: Callable[[], float],
         clock: Callable[[], float] = time.time,
         chance: Callable[[], float] = random.random,
     ) -> None:
         self._url = url
         self._address = hashlib.sha256(url.encode()).hexdigest()[:32]
         self._secret = webhooks.secret_bytes(secret)
-        self._agenda = agenda
+        self._work = work
         self._log = receipt_log
+        self._redis_time = redis_time
         self._clock = clock
         self._chance = chance
         self._client = AsyncHTTPClient(
@@ -136,27 +140,27 @@ class Webhooks:
         room = AT_ONCE - len(self._sending)
         if gone or not room:
             return
-        for claim in await self._agenda.claim(room):
-            task = self._tasks.create_task(self._send(claim), name="webhook")
+        for lease in await self._work.lease(room):
+            task = self._tasks.create_task(self._send(lease), name="webhook")
             self._sending.add(task)
             task.add_done_callback(self._sending.discard)
 
-    async def _send(self, claim: Claim) -> None:
+    async def _send(self, lease: Lease) -> None:
         following = Next(0.0)
         try:
-            following = await self._send_on(claim.feed)
+            following = await self._send_on(lease.feed)
         except PushError as error:
             # What was sent and could not be written down is sent again: at least once.
             self._told.warning("webhooks are interrupted", error=error.detail)
         finally:
             with contextlib.suppress(PushError):
-                await self._give_back(claim, following)
+                await self._give_back(lease, following)
 
-    async def _give_back(self, claim: Claim, following: Next) -> None:
+    async def _give_back(self, lease: Lease, following: Next) -> None:
         if following.rest and following.wait is not None:
-            await self._agenda.rest(claim, following.wait)
+            await self._work.rest(lease, following.wait)
         else:
-            await self._agenda.release([(claim, following.wait)])
+            await self._work.release([(lease, following.wait)])
 
     async def _send_on(self, feed: str) -> Next:
         """Send the receipts of one feed, in order, until one cannot be delivered or time is up."""
@@ -185,7 +189,7 @@ class Webhooks:
 
     async def _failed(self, feed: str, position: Position, page: Page, asked: float) -> Next:
         """Give up what is too old, and say when to try again."""
-        oldest = (self._clock() - webhooks.GIVE_UP_AFTER) * 1000
+        oldest = (self._redis_time() - webhooks.GIVE_UP_AFTER) * 1000
         too_old = [each.id for each in page.receipts if ids.milliseconds(each.id) < oldest]
         if too_old:
             metrics.webhooks.labels("given_up").inc(len(too_old))
@@ -200,8 +204,11 @@ class Webhooks:
 
     async def _attempt(self, feed: str, receipt: Stored) -> tuple[Verdict, float]:
         """Post one receipt; the outcome, and the seconds that the receiver asks to wait."""
-        data = receipts.receipt(receipt.id, receipt.body, publisher=name_of(feed))
-        stamp = receipts.rfc3339(ids.milliseconds(receipt.id))
+        whose = {"publisher": name_of(feed)}
+        if namespace := namespace_of(feed):
+            whose["namespace"] = namespace
+        data = receipts.receipt(receipt.id, receipt.body, **whose)
+        stamp = rfc3339(ids.milliseconds(receipt.id))
         payload = webhooks.payload("receipt", stamp, data)
         message = webhooks.message_id(feed, receipt.id)
         headers = webhooks.headers(self._secret, message, int(self._clock()), payload)

@@ -21,7 +21,8 @@ from urllib.parse import unquote_to_bytes
 
 from pushsvc.errors import InvalidJSON, InvalidRequest, PushError, UnsupportedMediaType
 from pushsvc.protocol import encoding, tracecontext
-from pushsvc.protocol.names import require_name
+from pushsvc.protocol.names import find_stray_percent, require_label
+from pushsvc.protocol.notifications import MAX_BATCH
 
 STRUCTURED: Final = "application/cloudevents+json"
 BATCHED: Final = "application/cloudevents-batch+json"
@@ -34,7 +35,7 @@ MAX_INTEGER: Final = 2**31 - 1
 _REQUIRED: Final = ("id", "source", "specversion", "type")
 _NOT_ATTRIBUTES: Final = ("data", "data_base64")
 _TARGETS: Final = ("pushuser", "pushtopic", "pushbroadcast")
-_STRINGS: Final = {"pushcollapsekey": "collapse_key", "pushdeliver": "deliver"}
+_STRINGS: Final = {"pushcollapsekey": "collapse_key", "pushdeliver": "deliver", "pushat": "at"}
 _FLAGS: Final = {"pushephemeral": "ephemeral", "pushreceipt": "receipt"}
 EXTENSIONS: Final = (*_TARGETS, "pushttl", *_STRINGS, *_FLAGS)
 """The extension attributes that say what to do with an event."""
@@ -52,7 +53,6 @@ _forbidden = re.compile(
     + "]"
 ).search
 _quoted = re.compile(r'"((?:[^"\\]|\\.)*)"').fullmatch
-_stray_percent = re.compile(r"%(?![0-9A-Fa-f]{2})").search
 _is_integer = re.compile(r"0|-?[1-9]\d{0,9}", re.ASCII).fullmatch
 _charset = re.compile(r';\s*charset\s*=\s*"?([^";\s]*)"?', re.IGNORECASE).search
 _is_json = re.compile(r"(?:application|text)/json|[^/]+/[^/]+\+json").fullmatch
@@ -120,13 +120,15 @@ def read(mode: Mode, headers: Mapping[str, str], body: bytes) -> list[Publish]:
     if mode is Mode.BINARY:
         return [_publish(_attributes_of_headers(headers), _from_bytes(content_type, body))]
     _require_utf8(content_type)
-    value = encoding.decode(body)
     if mode is Mode.STRUCTURED:
-        return [_structured(value)]
-    if not isinstance(value, list):
+        return [_structured(encoding.decode(body))]
+    events = encoding.decode_items(body, None, MAX_BATCH)
+    if events is None:
         raise InvalidRequest("a batch of CloudEvents is a JSON array of events")
+    if len(events) > MAX_BATCH:
+        raise InvalidRequest(f"a batch has at most {MAX_BATCH} events: split it")
     publishes = []
-    for index, event in enumerate(value):
+    for index, event in enumerate(events):
         try:
             publishes.append(_structured(event))
         except PushError as error:
@@ -159,7 +161,7 @@ def _header_value(name: str, value: str) -> str:
     quoted = _quoted(value)
     if quoted:
         value = re.sub(r"\\(.)", r"\1", quoted[1])
-    if not value.isascii() or _stray_percent(value):
+    if not value.isascii() or find_stray_percent(value):
         raise InvalidRequest(
             f"the header ce-{name[:40]} is not percent-encoded: write a percent sign as %25, and "
             "characters beyond ASCII as their UTF-8 bytes"
@@ -324,7 +326,7 @@ def _require_utf8(content_type: str) -> None:
 
 def _publish(attributes: Attributes, data: dict[str, Any]) -> Publish:
     _require(attributes)
-    event = require_name(
+    event = require_label(
         attributes["type"], 'the type of a CloudEvent, which becomes the "event" for clients,'
     )
     value: dict[str, Any] = {"to": _target(attributes), "event": event, **data}

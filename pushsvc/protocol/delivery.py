@@ -1,4 +1,4 @@
-"""A connection's place in one feed: what it was sent, what it acknowledged, what comes next.
+"""Positions in one feed: what was sent, what was acknowledged, what comes next.
 
 Three positions in the feed say it all. ``acked <= sent <= head``: entries up to ``acked`` are done,
 those up to ``sent`` were handed to the socket, those up to ``head`` are known to exist. Entries
@@ -18,7 +18,7 @@ UNKNOWN = -1
 """The ``prev`` of an entry whose predecessor is not known: never equal to a position."""
 
 
-class Entry(NamedTuple):
+class LogEntry(NamedTuple):
     """One entry of a feed, as read from it; ``body`` is None once its time to live has passed."""
 
     id: int
@@ -40,7 +40,7 @@ class Backlog(NamedTuple):
     """Everything in ``(start, upto]`` is in ``entries`` or is gone."""
     gap: str
     """Why entries after ``start`` are missing: ``trimmed``, ``reset`` or empty."""
-    entries: Sequence[Entry]
+    entries: Sequence[LogEntry]
     broadcast: int = ids.START
     """The device's position in the broadcast, in the answer to a join."""
 
@@ -48,7 +48,7 @@ class Backlog(NamedTuple):
 class Deliver(NamedTuple):
     """Hand this entry to the socket; ``attempt`` counts from 1."""
 
-    entry: Entry
+    entry: LogEntry
     attempt: int
 
 
@@ -57,6 +57,8 @@ class Gap(NamedTuple):
 
     after: int
     reason: str
+    claimed: bool = False
+    """That ``after`` was ever a position in the feed is what the client says, and nobody else."""
 
 
 class Withdrawn(NamedTuple):
@@ -70,7 +72,7 @@ Step = Deliver | Gap | Withdrawn
 
 
 class Cursor(msgspec.Struct, gc=False, eq=False):
-    """One connection's cursor in one feed.
+    """The cursor of a connection, a channel or a node in one feed.
 
     Args:
         feed: the feed.
@@ -97,14 +99,21 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
     progress: float = 0.0
     """When the oldest unacknowledged entry was sent, or an acknowledgement last moved on."""
     reading: bool = False
-    """A read of the feed is under way: what the courier brings meanwhile only moves the head."""
+    """A read of the feed is under way: what comes meanwhile only moves the head."""
     over: bool = False
-    """Nobody wants the feed here any more; a read may still be under way."""
+    """The listener has left; a read may still be under way."""
+    claimed: bool = False
+    """``sent`` is what the client says that it holds, of which the feed has not been asked yet."""
 
     @property
     def outstanding(self) -> int:
         """How many entries up to ``sent`` are not acknowledged."""
         return bisect_right(self.unacked, self.sent) if self.unacked else 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether all was sent that must come before anything else."""
+        return True
 
     def offer(self, entry_id: int, previous: int, window: int) -> bool:
         """Learn of a new entry; whether it follows what was sent and may go out now."""
@@ -118,6 +127,64 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
     def _room(self, window: int) -> bool:
         """Whether one more entry may be sent for the first time."""
         return self.unacked is None or len(self.unacked) < window
+
+    def begin_read(self) -> None:
+        """A read from ``sent`` on begins; its answer goes to ``plan`` or ``put_off``.
+
+        The answer tells the newest id. One that was known before may be of an entry that Redis has
+        lost since, and would be read for again and again, so it is forgotten here.
+        """
+        self.reading = True
+        self.head = self.sent
+
+    def hold(self) -> None:
+        """Something must be known before anything more is sent; ``release`` says that it is."""
+        self.reading = True
+
+    def release(self) -> None:
+        """Go on after ``hold``."""
+        self.reading = False
+
+    def put_off(self, backlog: Backlog) -> None:
+        """There is no room for an answer of the feed: it is to be read again later."""
+        self.reading = False
+        self.follow(backlog.head)
+        if backlog.gap:
+            self.must_read()  # to be told once there is room, even if nothing comes after it
+
+    def follow(self, head: int) -> None:
+        """Learn that entries up to ``head`` exist."""
+        self.head = max(self.head, head)
+
+    def must_read(self) -> None:
+        """There is something to be told that is no newer entry: that entries are gone."""
+        self.follow(self.sent + 1)
+
+    def lost_after(self, head: int) -> None:
+        """Learn that Redis lost the entries after ``head``: one that was sent some must read."""
+        self.head = head
+        if self.sent > head:
+            self.must_read()
+
+    def jump(self, position: int) -> None:
+        """Stand at a position: nothing up to it is owed."""
+        self.acked = self.sent = position
+        self.follow(position)
+
+    def fall_behind(self, position: int) -> "Cursor":
+        """The cursor of a subscriber that shared this one and was sent entries up to a position.
+
+        Something after the position was to be told to it, be it that entries are gone.
+        """
+        own = Cursor(self.feed, self.device, acks=self.acks)
+        own.jump(position)
+        own.follow(self.sent)
+        own.must_read()
+        return own
+
+    def close(self) -> None:
+        """The listener has left."""
+        self.over = True
 
     def take(self, entry_id: int, now: float) -> None:
         """The entry was handed to the socket."""
@@ -171,14 +238,20 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
         return True
 
     def begin(self, position: int, held: int | None = None) -> None:
-        """Take a place in the feed, before the first plan of a connection.
+        """Stand where a client begins, before the first plan.
 
         Args:
             position: what was acknowledged.
             held: what the client says that it holds beyond that.
         """
-        self.acked = position
-        self.sent = position if held is None else max(position, held)
+        self.acked = self.sent = position
+        if held is not None and held > position:
+            self.sent = held
+            self.claimed = True
+
+    def confirm(self) -> None:
+        """Learn that the position is one of the feed, whoever says so."""
+        self.claimed = False
 
     def plan(self, backlog: Backlog, window: int, now: float) -> Iterator[Step]:
         """What to do with an answer of the feed, step by step.
@@ -188,7 +261,8 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
         taken, and a later read goes on from there.
         """
         self.reading = False
-        held = self.sent
+        held, claimed = self.sent, self.claimed
+        self.confirm()  # or it is given up: the next position is one of the feed
         self._learn(backlog, now)
         if backlog.start > self.sent:
             return  # the cursor was rewound while the read was under way
@@ -204,13 +278,13 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
                 self.sent = max(self.sent, *(self.unacked or ()))
                 return
             if entry.body is None and not entry.withdrawn:
-                # Who was sent an entry before its time to live passed does not miss it, and nobody
-                # is owed one that needs no acknowledgement.
+                # A client that was sent an entry before its time to live passed does not miss it,
+                # and one that needs no acknowledgement is owed to none.
                 if not again and self.acks:
                     missing = missing or "trimmed"
                 continue
             if missing:
-                yield Gap(held if missing == "reset" else self.sent, missing)
+                yield self._gap(missing, held, claimed)
                 missing = ""
             if entry.withdrawn:
                 yield from self._withdrawn(entry)
@@ -218,10 +292,13 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
                 # An acknowledgement since the rewind has set the count back, not the history.
                 yield Deliver(entry, max(2, self.attempt) if again else 1)
         if missing:
-            yield Gap(held if missing == "reset" else self.sent, missing)
+            yield self._gap(missing, held, claimed)
         self.sent = max(self.sent, backlog.upto)
 
-    def _withdrawn(self, entry: Entry) -> Iterator[Withdrawn]:
+    def _gap(self, reason: str, held: int, claimed: bool) -> Gap:  # noqa: FBT001 - as `plan` had it
+        return Gap(held, reason, claimed) if reason == "reset" else Gap(self.sent, reason)
+
+    def _withdrawn(self, entry: LogEntry) -> Iterator[Withdrawn]:
         if entry.id > self.acked:
             yield Withdrawn(entry.id, entry.withdrawn)
         self.skip(entry.id)
@@ -272,3 +349,35 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
                     return
             self.unacked = None
             self.attempt = 1
+
+
+class StateCursor(Cursor, gc=False, eq=False):
+    """The cursor of a subscriber that begins with the state of a topic, which takes several reads.
+
+    The state is the newest entry of each collapse key. Until all of it is sent, up to ``upto``,
+    nothing else is: the feed would tell the history.
+    """
+
+    upto: int = ids.START
+
+    def ends_at(self, upto: int) -> None:
+        """Learn where the state ends."""
+        self.upto = upto
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of the state was sent."""
+        return self.sent >= self.upto
+
+    def offer(self, entry_id: int, previous: int, window: int) -> bool:
+        """As of any cursor, once the state is complete."""
+        return Cursor.offer(self, entry_id, previous, window) and self.complete
+
+    def wants(self, window: int) -> bool:
+        """As of any cursor, once the state is complete."""
+        return self.complete and Cursor.wants(self, window)
+
+    def _learn(self, backlog: Backlog, now: float) -> None:
+        if backlog.gap == "reset" and self.complete:
+            self.upto = ids.START  # what Redis lost since is no part of the state
+        super()._learn(backlog, now)

@@ -33,3 +33,12 @@ def spend(full_at: float, now: float, cost: float, rate: Rate) -> tuple[float, f
     if wait > 1e-9:
         return full_at, wait
     return taken, 0.0
+
+
+def owe(full_at: float, now: float, cost: float, rate: Rate) -> float:
+    """Take ``cost`` units out of a bucket, even if it holds less: it was used already.
+
+    Returns:
+        The bucket afterwards; who has overdrawn it waits the longer.
+    """
+    return max(full_at, now) + cost / rate.per_second

@@ -1,17 +1,16 @@
 """The messages on a connection: what clients send, and what they are sent."""
 
-import functools
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 import msgspec
 
 from pushsvc.errors import InvalidRequest, PushError
 from pushsvc.protocol import ids
-from pushsvc.protocol.encoding import Read, decode, encode, shape
-from pushsvc.protocol.names import require_name
+from pushsvc.protocol.encoding import encode, shape
+from pushsvc.protocol.names import require_topic
+from pushsvc.protocol.timestamps import rfc3339
 
 SUBPROTOCOL: Final = "pushsvc.v1.json"
 MSGPACK_SUBPROTOCOL: Final = "pushsvc.v1.msgpack"
@@ -57,7 +56,7 @@ class Subscribe(msgspec.Struct, tag="subscribe", forbid_unknown_fields=True):
         if not 1 <= len(topics) <= MAX_SUBSCRIPTIONS:
             raise InvalidRequest(f'"topics" needs 1 to {MAX_SUBSCRIPTIONS} topics: split them')
         return {
-            require_name(topic, "topic"): None if since is None else ids.parse_untrusted(since)
+            require_topic(topic): None if since is None else ids.parse_untrusted(since)
             for topic, since in topics.items()
         }
 
@@ -83,7 +82,7 @@ class Publish(msgspec.Struct, tag="publish", forbid_unknown_fields=True):
 
 
 class Presence(msgspec.Struct, tag="presence", forbid_unknown_fields=True):
-    """Who listens to a topic? Changes are told from then on."""
+    """Asks who listens to a topic, and to be told of changes from then on."""
 
     topic: str
     ref: Ref = None
@@ -110,27 +109,25 @@ ClientMessage = Ack | Subscribe | Unsubscribe | Publish | Presence | Refresh | P
 _usual_ack = re.compile(rb'\{"type": ?"ack", ?"id": ?"([0-9-]{1,40})"\}').fullmatch
 
 
-def client_message(payload: bytes, read: Read = decode) -> ClientMessage:
-    """Read one message of a client.
+def usual_ack(payload: bytes) -> Ack | None:
+    """An ack as encoders write it; None for all else, which must be parsed."""
+    ack = _usual_ack(payload)
+    return None if ack is None else Ack(ack[1].decode())
+
+
+def client_message(value: Any) -> ClientMessage:
+    """One message of a client, of which ``value`` is what was parsed.
 
     Raises:
-        InvalidRequest: it cannot be parsed, is of no known type, or not of that type's shape.
+        InvalidRequest: it is of no known type, or not of that type's shape.
     """
-    ack = _usual_ack(payload) if read is decode else None
-    if ack is not None:
-        return Ack(ack[1].decode())
-    value = read(payload)
     if not isinstance(value, dict):
         raise InvalidRequest('a message is a JSON object with a "type"')
     return shape(value, ClientMessage)  # type: ignore[arg-type]  # a union is no `type`
 
 
-def ref_of(payload: bytes, read: Read = decode) -> Ref:
+def ref_of(value: Any) -> Ref:
     """The ``ref`` of a message that could not be used, so that its error can carry it."""
-    try:
-        value = read(payload)
-    except InvalidRequest:
-        return None
     ref = value.get("ref") if isinstance(value, dict) else None
     return ref if isinstance(ref, int | str) and not isinstance(ref, bool) else None
 
@@ -156,30 +153,20 @@ def welcome(
     )
 
 
-@functools.lru_cache(maxsize=64)
-def _second(since_epoch: int) -> str:
-    """A time without its fraction (RFC 3339), which most notifications of a moment share."""
-    return datetime.fromtimestamp(since_epoch, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-
-
 def notification(entry_id: int, body: bytes, attempt: int) -> bytes:
     """One notification; ``body`` is what ``body_of`` made of it when it was published."""
     published = ids.milliseconds(entry_id)
-    stamp = _second(published // 1000)
     again = f'"attempt":{attempt},' if attempt > 1 else ""
     return (
         f'{{"type":"notification","id":"{ids.render(entry_id)}",'
-        f'"time":"{stamp}.{published % 1000:03d}Z",{again}'
+        f'"time":"{rfc3339(published)}",{again}'
     ).encode() + body
 
 
 def ephemeral(now: float, body: bytes) -> bytes:
     """A message that is no entry of a feed, and has no id; ``now`` in seconds since the epoch."""
-    stamp = _second(int(now))
-    fraction = int(now * 1000) % 1000
-    return (
-        f'{{"type":"notification","time":"{stamp}.{fraction:03d}Z","ephemeral":true,'
-    ).encode() + body
+    stamp = rfc3339(int(now * 1000))
+    return f'{{"type":"notification","time":"{stamp}","ephemeral":true,'.encode() + body
 
 
 def gap(after: int, reason: str, **feed: Any) -> bytes:
@@ -195,6 +182,11 @@ def withdrawn(entry_id: int, reason: str) -> bytes:
 def presence(topic: str, joined: Sequence[str], left: Sequence[str]) -> bytes:
     """Who came to a topic and who left it."""
     return encode({"type": "presence", "topic": topic, "joined": list(joined), "left": list(left)})
+
+
+def present(topic: str, count: int) -> bytes:
+    """How many are at a topic, where these are too many to name who came and who left."""
+    return encode({"type": "presence", "topic": topic, "joined": [], "left": [], "count": count})
 
 
 def closed(code: int, reason: str) -> bytes:

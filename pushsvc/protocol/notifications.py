@@ -1,15 +1,19 @@
-"""What is published: the shapes that publishers send, and what of them is stored."""
+"""What is published: the shape that publishers send, and the appends that it asks for."""
 
 import base64
 from typing import Any, Final, Literal
 
 import msgspec
 
-from pushsvc.errors import InvalidRequest, PayloadTooLarge
+from pushsvc.errors import Forbidden, InvalidRequest, PayloadTooLarge
+from pushsvc.protocol import feeds
 from pushsvc.protocol.encoding import check_depth, encode, shape
 from pushsvc.protocol.messages import Publish
-from pushsvc.protocol.names import require_name
+from pushsvc.protocol.names import require_label, require_name, require_topic
+from pushsvc.protocol.timestamps import from_rfc3339
 
+MAX_BATCH: Final = 1000
+"""Most notifications in one batch, each user of a list counted."""
 MAX_USERS: Final = 1000
 """Most users that one notification may name."""
 MAX_TTL: Final = 10 * 365 * 86400
@@ -39,64 +43,145 @@ class Notification(msgspec.Struct, forbid_unknown_fields=True):
     deliver: Literal["all", "any-device"] = "all"
     receipt: bool = False
     encoding: Literal["base64"] | None = None
-
-    def users(self) -> list[str]:
-        """The users it is for; none where it is for a topic or for everyone.
-
-        Raises:
-            InvalidRequest: there is no target, or more than one kind of target.
-            InvalidName: a user id is not one.
-        """
-        to = self.to
-        if [to.user, to.users, to.topic, to.broadcast].count(None) != 3:
-            raise InvalidRequest(
-                '"to" needs exactly one of "user", "users", "topic" and "broadcast"'
-            )
-        if to.topic is not None or to.broadcast:
-            return []
-        users = [to.user] if to.users is None else to.users
-        if not 1 <= len(users) <= MAX_USERS:
-            raise InvalidRequest(f'"users" needs 1 to {MAX_USERS} user ids: split the list')
-        if len(set(users)) < len(users):
-            raise InvalidRequest('"users" names a user twice: name each once')
-        return [require_name(user, "user id") for user in users]
+    at: str | None = None
 
 
-def notification_from(
-    value: Any, max_message: int, sender: str = "", traceparent: str = ""
-) -> tuple[Notification, bytes]:
-    """Check a parsed notification and encode what of it is stored.
+class Append(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """One message for one feed.
+
+    Args:
+        feed: where it is appended.
+        body: the end of the JSON object that clients are sent.
+        ttl: seconds that it is worth delivering; None for the feed's retention, 0 for live only.
+        once: the digest of an idempotency key: a second append with the same one is answered with
+            the first one's id.
+        collapse_key: it takes the place of an older message with the same key.
+        any_device: it is settled for all devices of the user once one has acknowledged it.
+        receipt: the publisher that is told what became of it, as its feed of receipts is called
+            after ``r:``; empty for none.
+        ephemeral: it is no entry of the feed, and reaches only who is connected and keeps up.
+        client: a client publishes it, which may not store without bound.
+        at: when it is to be published, in milliseconds since the epoch by Redis time; 0 for now.
+        scheduled: the id under which it waited until now; empty for what did not.
+        by: who had that published.
+    """
+
+    feed: str
+    body: bytes
+    ttl: float | None = None
+    once: str | None = None
+    collapse_key: str = ""
+    any_device: bool = False
+    receipt: str = ""
+    ephemeral: bool = False
+    client: bool = False
+    at: int = 0
+    scheduled: str = ""
+    by: str = ""
+
+
+def appends_from(
+    value: Any,
+    max_message: int,
+    *,
+    by: str = "",
+    namespace: str = "",
+    client: bool = False,
+    once: str | None = None,
+    traceparent: str = "",
+) -> list[Append]:
+    """Check a parsed notification and make of it what is appended: one message for each feed.
 
     Args:
         value: the parsed JSON.
         max_message: most bytes of the message that clients will be sent.
-        sender: the user that sends it, empty for a backend.
+        by: who publishes it.
+        namespace: where, and to whom.
+        client: whether that is a client, which clients are told.
+        once: the digest of its idempotency key.
         traceparent: the trace context that it carries on, empty without one.
-
-    Returns:
-        The notification and its body, the end of the JSON object that clients are sent.
 
     Raises:
         InvalidRequest: it has not the documented shape.
+        InvalidName: a name in it is none.
+        Forbidden: a client schedules it.
         PayloadTooLarge: the message for the clients would be over the limit.
     """
     note = shape(value, Notification)
-    users = note.users()
+    targets = _targets(note.to, namespace)
     _check_options(note)
-    if not users and (note.deliver != "all" or note.receipt):
+    addressed = note.to.topic is None and not note.to.broadcast
+    if not addressed and (note.deliver != "all" or note.receipt):
         raise InvalidRequest('"deliver" and "receipt" are for "user" and "users" only')
     if (note.ephemeral or note.ttl == 0) and (note.deliver != "all" or note.receipt):
         raise InvalidRequest('what is not stored can have neither "deliver" nor "receipt"')
-    if note.to.topic is not None:
-        require_name(note.to.topic, "topic")
-    return note, body_of(
+    at = 0 if note.at is None else _time_of(note, note.at, client=client)
+    body = body_of(
         note,
         max_message,
         topic=note.to.topic,
-        sender=sender,
+        sender=by if client else "",
         broadcast=bool(note.to.broadcast),
         traceparent=traceparent,
     )
+    collapse_key, any_device = note.collapse_key or "", note.deliver == "any-device"
+    receipt = feeds.receipts(by, namespace).removeprefix(feeds.RECEIPTS) if note.receipt else ""
+    return [
+        Append(
+            feed,
+            body,
+            note.ttl,
+            once,
+            collapse_key,
+            any_device,
+            receipt,
+            note.ephemeral,
+            client,
+            at,
+        )
+        for feed in targets
+    ]
+
+
+def _time_of(note: Notification, at: str, *, client: bool) -> int:
+    """When a notification is to be published, in milliseconds since the epoch.
+
+    Raises:
+        Forbidden: it is a client's.
+        InvalidRequest: it is not a time, or not for what is worthless a moment later.
+    """
+    if client:
+        raise Forbidden('"at" is for backends: it needs a token with the scope push.publish')
+    if note.ephemeral:
+        raise InvalidRequest('"ephemeral" is never stored, not for later either: leave "at" out')
+    try:
+        return max(1, from_rfc3339(at))
+    except ValueError:
+        raise InvalidRequest(
+            '"at" is a time with its offset from UTC (RFC 3339), such as "2026-01-31T09:00:00Z" or '
+            '"2026-01-31T10:00:00+01:00"'
+        ) from None
+
+
+def _targets(to: To, namespace: str) -> list[str]:
+    """The feeds that a notification is for.
+
+    Raises:
+        InvalidRequest: there is no target, or more than one kind of target.
+        InvalidName: a user id or the topic is not one.
+    """
+    if [to.user, to.users, to.topic, to.broadcast].count(None) != 3:
+        raise InvalidRequest('"to" needs exactly one of "user", "users", "topic" and "broadcast"')
+    if to.topic is not None:
+        return [feeds.topic(require_topic(to.topic), namespace)]
+    if to.broadcast:
+        return [feeds.broadcast(namespace)]
+    users = [to.user] if to.users is None else to.users
+    if not 1 <= len(users) <= MAX_USERS:
+        raise InvalidRequest(f'"users" needs 1 to {MAX_USERS} user ids: split the list')
+    if len(set(users)) < len(users):
+        raise InvalidRequest('"users" names a user twice: name each once')
+    return [feeds.mailbox(require_name(user, "user id"), namespace) for user in users]
 
 
 def _check_options(note: Notification | Publish) -> None:
@@ -107,9 +192,9 @@ def _check_options(note: Notification | Publish) -> None:
         InvalidName: the event or the collapse key is no name.
     """
     if note.event is not None:
-        require_name(note.event, "event")
+        require_label(note.event, "event")
     if note.collapse_key is not None:
-        require_name(note.collapse_key, "collapse_key")
+        require_label(note.collapse_key, "collapse_key")
     if note.ttl is not None and not 0 <= note.ttl <= MAX_TTL:
         raise InvalidRequest(f'"ttl" is a number of seconds from 0 to {MAX_TTL}')
     if note.ephemeral and not (note.ttl is None and note.collapse_key is None):
@@ -124,16 +209,29 @@ def _check_options(note: Notification | Publish) -> None:
     check_depth(note.data)
 
 
-def publish_from(message: Publish, max_message: int, sender: str) -> bytes:
-    """Check what a client publishes and encode what of it is stored.
+def append_from(message: Publish, max_message: int, sender: str, namespace: str = "") -> Append:
+    """Check what a client publishes on its connection and make of it what is appended.
+
+    Args:
+        message: of the client.
+        max_message: most bytes of the message that clients will be sent.
+        sender: its user.
+        namespace: the user's.
 
     Raises:
         InvalidRequest: it has not the documented shape.
         PayloadTooLarge: the message for the clients would be over the limit.
     """
-    require_name(message.topic, "topic")
+    require_topic(message.topic)
     _check_options(message)
-    return body_of(message, max_message, topic=message.topic, sender=sender)
+    return Append(
+        feeds.topic(message.topic, namespace),
+        body_of(message, max_message, topic=message.topic, sender=sender),
+        message.ttl,
+        collapse_key=message.collapse_key or "",
+        ephemeral=message.ephemeral,
+        client=True,
+    )
 
 
 def body_of(

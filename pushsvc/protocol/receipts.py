@@ -1,12 +1,12 @@
 """Receipts: what became of a notification, as its publisher reads it."""
 
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Final
 
 import msgspec
 
 from pushsvc.protocol import ids
+from pushsvc.protocol.timestamps import rfc3339
 
 SHORTEST_LOOK: Final = 60.0
 LONGEST_LOOK: Final = 3600.0
@@ -55,12 +55,6 @@ def receipt(receipt_id: int, stored: bytes, **fields: str) -> bytes:
         **fields,
     }
     return _encode(head)[:-1] + b"," + stored
-
-
-def rfc3339(milliseconds: int) -> str:
-    """A time, given in milliseconds since the epoch."""
-    stamp = datetime.fromtimestamp(milliseconds // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%S")
-    return f"{stamp}.{milliseconds % 1000:03d}Z"
 
 
 def next_look(now: int, earliest_expiry: int, newest: int) -> float:

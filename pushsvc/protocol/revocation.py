@@ -1,6 +1,5 @@
 """Which tokens are good no longer: one user's, a single one, or all up to a time."""
 
-import math
 from typing import Any, Final
 
 import msgspec
@@ -15,8 +14,11 @@ DEFAULT_TTL: Final = 30 * 86400
 MAX_TTL: Final = 365 * 86400
 MAX_TOKEN_ID: Final = 256
 """Characters of a ``jti`` that can be revoked."""
-MAX_AHEAD: Final = 10
-"""Seconds by which ``issued_before`` may be ahead: the clock skew that tokens are granted."""
+TOLERANCE: Final = 10
+"""Seconds by which the clocks of issuers, nodes and Redis may differ: what tokens are granted."""
+
+_NEVER: Final = 10**11
+"""A second that is to come, by any clock."""
 
 _FORMS: Final = (
     'send exactly one of {"user": "..."}, {"jti": "..."} and {"issued_before": seconds}; '
@@ -40,12 +42,29 @@ class Revocation(msgspec.Struct, frozen=True, gc=False):
     token_id: str | None = None
     issued_before: int = 0
 
-    def told(self) -> dict[str, Any]:
-        """As callers are told."""
+    def to_json(self) -> dict[str, Any]:
+        """As the API writes it."""
         if self.token_id is not None:
             return {"jti": self.token_id, "expires_at": self.until}
         whose = {} if self.user is None else {"user": self.user}
         return {**whose, "issued_before": self.issued_before, "expires_at": self.until}
+
+
+class Order(msgspec.Struct, frozen=True, gc=False):
+    """What is to be revoked. When that is, and so what a ``Revocation`` says, Redis tells.
+
+    Args:
+        ttl: seconds to keep it, beyond what clocks may differ.
+        user: whose tokens.
+        token_id: which token (``jti``).
+        issued_before: tokens issued up to then, in Unix seconds; None for all that may have been
+            issued by now.
+    """
+
+    ttl: float
+    user: str | None = None
+    token_id: str | None = None
+    issued_before: int | None = None
 
 
 class _Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,12 +75,11 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True):
     ttl: float | UnsetType = UNSET
 
 
-def revocation_from(value: Any, now: float) -> Revocation:
+def order_from(value: Any) -> Order:
     """What a request asks to revoke.
 
     Args:
         value: the parsed body.
-        now: Unix seconds.
 
     Raises:
         InvalidRequest: it does not have one of the documented shapes.
@@ -72,7 +90,6 @@ def revocation_from(value: Any, now: float) -> Revocation:
         raise InvalidRequest(
             f"ttl must be 1 to {MAX_TTL} seconds, and longer than the revoked tokens live"
         )
-    until = math.ceil(now + ttl)
     if request.jti is not UNSET:
         if request.user is not UNSET or request.issued_before is not UNSET:
             raise InvalidRequest(_FORMS)
@@ -80,11 +97,16 @@ def revocation_from(value: Any, now: float) -> Revocation:
             raise InvalidRequest(
                 f"jti must have 1 to {MAX_TOKEN_ID} characters: revoke other tokens by their user"
             )
-        return Revocation(until, token_id=request.jti)
+        return Order(ttl, token_id=request.jti)
     if request.user is UNSET and request.issued_before is UNSET:
         raise InvalidRequest(_FORMS)
-    issued = int(now) if request.issued_before is UNSET else request.issued_before
-    if not 0 <= issued <= now + MAX_AHEAD:
-        raise InvalidRequest("issued_before must be seconds since 1970, and not in the future")
+    issued = None if request.issued_before is UNSET else request.issued_before
+    if issued is not None and not 0 <= issued < _NEVER:
+        raise not_a_time()
     user = None if request.user is UNSET else require_name(request.user, "user")
-    return Revocation(until, user, issued_before=issued)
+    return Order(ttl, user, issued_before=issued)
+
+
+def not_a_time() -> InvalidRequest:
+    """What is wrong with an ``issued_before`` before 1970, or ahead of Redis time."""
+    return InvalidRequest("issued_before must be seconds since 1970, and not in the future")

@@ -1,6 +1,6 @@
 """The rules of one connection, whatever carries it: input and time in, effects out.
 
-A session knows nothing of sockets. Whoever holds it performs the effects that ``receive`` and
+A session knows nothing of sockets. Its holder performs the effects that ``receive`` and
 ``due`` return, in order.
 """
 
@@ -13,16 +13,21 @@ from pushsvc.codes import Close
 from pushsvc.errors import Forbidden, InvalidRequest, PushError, RateLimited
 from pushsvc.protocol import encoding, ids, messages
 from pushsvc.protocol.delivery import Cursor
+from pushsvc.protocol.feeds import namespace_of
 from pushsvc.protocol.grants import NOTHING, Grants
-from pushsvc.protocol.limits import Rate, spend
+from pushsvc.protocol.limits import Rate, owe, spend
 from pushsvc.protocol.messages import Ref
-from pushsvc.protocol.names import require_name
+from pushsvc.protocol.names import caller, require_topic
 
 EXPIRY_NOTICE: Final = 60.0
 """Seconds before a token's expiry at which its connection is told."""
 
 
 ERROR_BUDGET: Final = Rate(0.2, 20)
+ANSWER_BYTES: Final = 16 * 1024
+"""Bytes of an answer about presence that count as one more message of the client."""
+SUBSCRIBED_AT_ONCE: Final = 16
+"""New topics of a subscription that count as one more message of the client."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +97,8 @@ class Subscribe:
     topics: dict[str, int | None]
     many: bool
     ref: Ref
+    more: int = 0
+    """Messages that it counts as besides itself: the next ones wait for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,12 +145,13 @@ class Session(msgspec.Struct, gc=False, eq=False):
         device: the device, from the request.
         expires: when the token expires, seconds on the session's monotonic clock.
         seen: now, on that clock.
-        cursor: its place in the mailbox.
-        broadcast: its place in the broadcast.
+        cursor: its own in the mailbox.
+        broadcast: its own cursor in the broadcast.
         grants: the topics that the token opens.
         issued: when the token was made, seconds since the epoch; 0 where it does not say.
         token_key: stands for the token's id.
         answers: whether the peer can answer a sign of life.
+        issuer: of the token, as ``Claims.issuer`` has it.
     """
 
     user: str
@@ -157,16 +165,27 @@ class Session(msgspec.Struct, gc=False, eq=False):
     issued: int = 0
     token_key: int = 0
     answers: bool = True
+    issuer: str = ""
     asked: float = 0.0
     """When it was last asked for a sign of life."""
     warned: bool = False
     topics: dict[str, Cursor | None] | None = None
-    """The topics that it listens to: its own place in each, None while it is in step."""
+    """The topics that it listens to: its own cursor in each, None while it shares the channel's."""
     # Token buckets; 0.0 is an unused one.
     _messages: float = 0.0
     _bytes: float = 0.0
     _control: float = 0.0
     _errors: float = 0.0
+
+    @property
+    def namespace(self) -> str:
+        """The namespace of the user and of all that it asks for; its mailbox's name holds it."""
+        return namespace_of(self.cursor.feed)
+
+    @property
+    def caller(self) -> str:
+        """The user among those of all namespaces."""
+        return caller(self.user, self.namespace)
 
     # --- input ---------------------------------------------------------------------------------
 
@@ -175,6 +194,11 @@ class Session(msgspec.Struct, gc=False, eq=False):
         self.seen = now
         self._bytes, wait = spend(self._bytes, now, size, policy.bytes)
         return End(Close.RATE_LIMITED) if wait else None
+
+    def answered(self, size: int, policy: Policy, now: float) -> None:
+        """Account for an answer that the client may make as large as it likes."""
+        if (more := size // ANSWER_BYTES) > 0:
+            self._messages = owe(self._messages, now, more, policy.messages)
 
     def controlled(self, policy: Policy, now: float) -> Effect | None:
         """Account for a protocol ping or pong."""
@@ -185,10 +209,16 @@ class Session(msgspec.Struct, gc=False, eq=False):
         self, payload: bytes, policy: Policy, now: float, read: encoding.Read = encoding.decode
     ) -> list[Effect]:
         """Act on one message of the client, which ``read`` parses."""
+        value = None
+        message: messages.ClientMessage | None = None
         try:
-            message = messages.client_message(payload, read)
+            if read is encoding.decode:
+                message = messages.usual_ack(payload)
+            if message is None:
+                value = read(payload)
+                message = messages.client_message(value)
         except InvalidRequest as error:
-            return self.fail(error, messages.ref_of(payload, read), policy, now)
+            return self.fail(error, messages.ref_of(value), policy, now)
         try:
             return self._act(message, policy, now)
         except PushError as error:
@@ -206,13 +236,16 @@ class Session(msgspec.Struct, gc=False, eq=False):
         if isinstance(message, messages.Refresh):
             return [Renew(message.token, message.ref)]
         if isinstance(message, messages.Subscribe):
-            return [self._subscribe(message)]
-        topic = require_name(message.topic, "topic")
+            return [self._subscribe(message, policy, now)]
+        topic = require_topic(message.topic)
         if isinstance(message, messages.Unsubscribe):
             return [Unsubscribe(topic, message.ref)]
         if isinstance(message, messages.Publish):
             if not self.grants.may_publish(topic):
-                raise Forbidden("the token's topics.publish does not cover this topic")
+                raise Forbidden(
+                    "the token's topics.publish does not cover this topic: "
+                    f"{self.grants.why_not('publish')}"
+                )
             return [Publish(message, message.ref)]
         self._may_subscribe(topic)
         return [Present(topic, message.ref)]
@@ -228,21 +261,28 @@ class Session(msgspec.Struct, gc=False, eq=False):
             return []
         return [Acked(cursors[0], cursors[0].acked, message.ref, moved=False)]
 
-    def _subscribe(self, message: messages.Subscribe) -> Effect:
+    def _subscribe(self, message: messages.Subscribe, policy: Policy, now: float) -> Effect:
         topics = message.positions()
         for topic in topics:
             self._may_subscribe(topic)
         held = self.topics or {}
-        if len(held) + sum(topic not in held for topic in topics) > messages.MAX_SUBSCRIPTIONS:
+        new = sum(topic not in held for topic in topics)
+        if len(held) + new > messages.MAX_SUBSCRIPTIONS:
             raise InvalidRequest(
                 f"a connection listens to at most {messages.MAX_SUBSCRIPTIONS} topics: "
                 "unsubscribe from some first"
             )
-        return Subscribe(topics, message.topics is not None, message.ref)
+        # Owed, not asked for: who subscribes to all that it may as it connects must not wait.
+        if (more := new // SUBSCRIBED_AT_ONCE) > 0:
+            self._messages = owe(self._messages, now, more, policy.messages)
+        return Subscribe(topics, message.topics is not None, message.ref, more)
 
     def _may_subscribe(self, topic: str) -> None:
         if not self.grants.may_subscribe(topic):
-            raise Forbidden("the token's topics.subscribe does not cover this topic")
+            raise Forbidden(
+                "the token's topics.subscribe does not cover this topic: "
+                f"{self.grants.why_not('subscribe')}"
+            )
 
     def _spend_control(self, policy: Policy, now: float) -> None:
         self._control, wait = spend(self._control, now, 1, policy.control)
@@ -264,19 +304,32 @@ class Session(msgspec.Struct, gc=False, eq=False):
             return [told, End(error.close or Close.PROTOCOL_VIOLATION)]
         return [told]
 
+    def belongs_to(self, user: str, namespace: str) -> bool:
+        """Whether a token may go on with the connection.
+
+        In another namespace the same name is someone else. Issuers of one namespace share its
+        users: their configuration says so.
+        """
+        return (user, namespace) == (self.user, self.namespace)
+
     def renewed(
-        self, user: str, expires: float, expires_at: int, grants: Grants, ref: Ref
+        self,
+        whose: tuple[str, str],
+        expires: float,
+        expires_at: int,
+        grants: Grants,
+        ref: Ref,
     ) -> list[Effect]:
         """Take a verified token for the rest of the connection.
 
         Args:
-            user: the token's user id.
+            whose: the token's user id and its namespace.
             expires: when it expires, seconds on the session's clock.
             expires_at: the same in seconds since the epoch, for the answer.
             grants: the topics that it opens; others are left.
             ref: of the client's ``refresh``.
         """
-        if user != self.user:
+        if not self.belongs_to(*whose):
             return [End(Close.TOKEN_REFUSED)]
         self.expires = expires
         self.warned = False
@@ -284,7 +337,10 @@ class Session(msgspec.Struct, gc=False, eq=False):
         effects: list[Effect] = []
         for topic in self.topics or ():
             if not grants.may_subscribe(topic):
-                refused = Forbidden(f"the new token's topics.subscribe does not cover {topic}")
+                refused = Forbidden(
+                    f"the new token's topics.subscribe does not cover {topic}: "
+                    f"{grants.why_not('subscribe')}"
+                )
                 effects += [Unsubscribe(topic, None), Send(messages.error(refused), refused.code)]
         if ref is not None:
             effects.append(Send(messages.reply(ref, expires_at=expires_at)))
@@ -298,7 +354,7 @@ class Session(msgspec.Struct, gc=False, eq=False):
             return [End(Close.TOKEN_EXPIRED)]
         effects: list[Effect] = []
         if now >= self._silent_at(policy):
-            # Who was not asked is not silent, however late this is.
+            # A peer that was not asked is not silent, however late this is.
             if self.asked > self.seen and self.answers:
                 return [End(Close.NO_HEARTBEAT)]
             self.asked = now

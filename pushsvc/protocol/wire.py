@@ -9,8 +9,8 @@ from typing import Any, ClassVar, Final, Protocol
 from pushsvc.codes import Close
 from pushsvc.errors import InvalidRequest
 from pushsvc.protocol import encoding, frames, ids, messages
-from pushsvc.protocol.feeds import TOPIC, name_of
-from pushsvc.protocol.names import is_name
+from pushsvc.protocol.feeds import TOPIC, plain, topic
+from pushsvc.protocol.names import from_percent_encoded, is_topic
 
 
 class Wire(Protocol):
@@ -55,7 +55,7 @@ class _Frames:
 
 class _TextFrames(_Frames):
     opcode: ClassVar[int] = frames.TEXT
-    # The function itself: who is given it can tell that messages are JSON.
+    # The function itself, by which its callers see that messages are JSON.
     read = staticmethod(encoding.decode)
 
     def message(self, payload: bytes) -> bytes:
@@ -125,8 +125,8 @@ class EventStream(_Positioned):
         self.positions[feed] = entry_id
         return self.message(payload)
 
-    def place(self) -> bytes:
-        """Tell the peer where it is, without a message: no event without data is dispatched."""
+    def position_event(self) -> bytes:
+        """Tell the peer its position without a message: no event without data is dispatched."""
         return b"id: %s\n\n" % position(self.positions).encode()
 
     def close(self, code: int | None, reason: str) -> bytes:
@@ -154,19 +154,19 @@ class Lines(_Positioned):
 
 
 def position(positions: Mapping[str, int]) -> str:
-    """Places in several feeds as one string: ``u=1764000000123-0,t:scores=1764000000456-0``.
+    """Positions in several feeds as one string: ``u=1764000000123-0,t:scores=1764000000456-0``.
 
-    A feed of one user or of everyone needs no name; names hold no comma.
+    A feed of one user or of everyone needs no name; stored forms hold no comma.
     """
     return ",".join(f"{_short(feed)}={ids.render(at)}" for feed, at in positions.items())
 
 
 def _short(feed: str) -> str:
-    return feed if feed.startswith(TOPIC) else feed[:1]
+    return plain(feed) if feed.startswith(TOPIC) else feed[:1]
 
 
 def parse_position(text: str) -> dict[str, int]:
-    """Read a position that a client sent back: ``u``, ``b`` or ``t:<topic>`` to an id each.
+    """Read a position that a client sent back: ``u``, ``b`` or the feed of a topic to an id each.
 
     Raises:
         InvalidRequest: the text is no position.
@@ -174,7 +174,10 @@ def parse_position(text: str) -> dict[str, int]:
     positions: dict[str, int] = {}
     for part in filter(None, text.split(",")):
         feed, _, at = part.rpartition("=")
-        if feed not in ("u", "b") and not (feed.startswith(TOPIC) and is_name(name_of(feed))):
-            raise InvalidRequest("a position is what an earlier answer gave: send it unchanged")
+        if feed not in ("u", "b"):
+            name = from_percent_encoded(feed.removeprefix(TOPIC))
+            if not feed.startswith(TOPIC) or name is None or not is_topic(name):
+                raise InvalidRequest("a position is what an earlier answer gave: send it unchanged")
+            feed = topic(name)  # however it was encoded
         positions[feed] = ids.parse_untrusted(at)
     return positions

@@ -59,6 +59,16 @@ def with_certificate(key: Path | None, info: ValidationInfo) -> Path | None:
     return key
 
 
+def with_audience_claim(audience: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+    """To look at no audience takes more than an audience left empty."""
+    if not audience and info.data.get("jwt_audience_claim", "none") != "none":
+        raise ValueError(
+            f"is empty: name an audience, or set {PREFIX}JWT_AUDIENCE_CLAIM to none so that any"
+            " audience is accepted"
+        )
+    return audience
+
+
 def with_webhook_url(secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
     """The secret of receipts goes with the URL that they are sent to, and the other way round."""
     if "webhook_url" in info.data and (info.data["webhook_url"] is None) != (secret is None):

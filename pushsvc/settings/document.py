@@ -8,13 +8,14 @@ _INTRODUCTION: Final = """\
 # Settings
 
 Every setting is an environment variable; its command-line flag wins over the variable. An empty
-variable counts as not set. All settings are checked when a node starts: it exits with one line that
-names the variable if a value cannot be used, or if a variable starts with `PUSHSVC_` and is not in
-this table. `PUSHSVC_JWT_SECRET` and `PUSHSVC_WEBHOOK_SECRET` have no flag, because every user of a
-machine can read the arguments of its processes; prefer `PUSHSVC_REDIS_URL` to its flag when the URL
-contains a password. Files are better: `PUSHSVC_JWT_SECRET_FILE`, `PUSHSVC_WEBHOOK_SECRET_FILE`,
-`PUSHSVC_REDIS_PASSWORD_FILE`; one line end behind the secret does not count, and a file that is
-missing, empty or unfit stops the start as well. [Redis](operations/redis.md) has its own page.
+variable counts as not set, except `PUSHSVC_JWT_AUDIENCE`, which is then refused. All settings are
+checked when a node starts: it exits with one line that names the variable if a value cannot be
+used, or if a variable starts with `PUSHSVC_` and is not in this table. `PUSHSVC_JWT_SECRET` and
+`PUSHSVC_WEBHOOK_SECRET` have no flag, because every user of a machine can read the arguments of its
+processes; prefer `PUSHSVC_REDIS_URL` to its flag when the URL contains a password. Files are
+better: `PUSHSVC_JWT_SECRET_FILE`, `PUSHSVC_WEBHOOK_SECRET_FILE`, `PUSHSVC_REDIS_PASSWORD_FILE`; one
+line end behind the secret does not count, and a file that is missing, empty or unfit stops the
+start as well. [Redis](operations/redis.md) has its own page.
 
 In Kubernetes, a Service named `pushsvc` puts variables such as `PUSHSVC_PORT=tcp://10.0.0.1:8080`
 into the pods of its namespace: set `enableServiceLinks: false` on the pod.

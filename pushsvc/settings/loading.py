@@ -10,9 +10,9 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from pydantic_settings import EnvSettingsSource
 
-from pushsvc.secretfiles import SecretFileError, read_secret
-from pushsvc.settings.names import PREFIX, SECRETS, flag, variable
+from pushsvc.settings.names import NEVER_EMPTY, PREFIX, SECRETS, flag, variable
 from pushsvc.settings.rows import choices, number
+from pushsvc.settings.secret_files import SecretFileError, read_secret
 from pushsvc.settings.table import Settings
 
 # Longer values are cut in error messages: a line in a log, not the whole pasted file.
@@ -34,12 +34,14 @@ class SettingsError(Exception):
     Args:
         variable: the environment variable or the command-line flag that is wrong.
         message: what is wrong with it, and what to write instead; one line, without secrets.
+        advice: what to change, where the message does not say it.
     """
 
-    def __init__(self, variable: str, message: str) -> None:
-        super().__init__(f"{variable}: {message}")
+    def __init__(self, variable: str, message: str, advice: str = "") -> None:
+        super().__init__(f"{variable}: {message}{advice and ': '}{advice}")
         self.variable = variable
         self.message = message
+        self.advice = advice
 
 
 class _Given(EnvSettingsSource):
@@ -55,7 +57,7 @@ class _Given(EnvSettingsSource):
         return {
             name.lower(): value
             for name, value in self._environ.items()
-            if name in _VARIABLES and value
+            if name in _VARIABLES and (value or _VARIABLES[name] in NEVER_EMPTY)
         }
 
 
@@ -78,12 +80,13 @@ def load(environ: Mapping[str, str], overrides: Mapping[str, object]) -> Setting
             raise SettingsError(flag(_name(field)), "is not a setting")
     values = _Given(environ)() | given
     from_files = _read_secrets(values, given)
+    _check_one_way_of_issuers(values, given)
     try:
         return Settings(**(values | from_files))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
     field = str(first["loc"][0])
-    name = _told(f"{field}_file" if field in from_files else field, given)
+    name = _given_as(f"{field}_file" if field in from_files else field, given)
     # Raised outside the handler: a traceback must not print the cause, which knows the input.
     raise SettingsError(name, _sentence(field, first))
 
@@ -95,9 +98,9 @@ def _read_secrets(values: Mapping[str, Any], given: Mapping[str, object]) -> dic
         path = values.get(f"{field}_file")
         if path is None:
             continue
-        name = _told(f"{field}_file", given)
+        name = _given_as(f"{field}_file", given)
         if values.get(field) is not None:
-            raise SettingsError(name, f"is set and {_told(field, given)} too: take one of them")
+            raise SettingsError(name, f"is set and {_given_as(field, given)} too: take one of them")
         try:
             secrets[field] = read_secret(Path(str(path)))
         except SecretFileError as error:
@@ -108,7 +111,19 @@ def _read_secrets(values: Mapping[str, Any], given: Mapping[str, object]) -> dic
     return secrets
 
 
-def _told(field: str, given: Mapping[str, object]) -> str:
+def _check_one_way_of_issuers(values: Mapping[str, Any], given: Mapping[str, object]) -> None:
+    """The file of issuers has all that the variables of a single issuer say."""
+    if values.get("auth_file") is None:
+        return
+    for field in values:
+        if field.startswith("jwt_") and field != "jwt_ca_file":
+            raise SettingsError(
+                _given_as("auth_file", given),
+                f"is set and {_given_as(field, given)} too: move that issuer into the file",
+            )
+
+
+def _given_as(field: str, given: Mapping[str, object]) -> str:
     """What a setting was given by."""
     return flag(field) if field in given else variable(field)
 

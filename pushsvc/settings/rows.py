@@ -46,6 +46,8 @@ def _row(name: str, field: FieldInfo) -> Row:
             default = ""
         case RedisURL():
             default = field.default.get_secret_value()
+        case tuple():
+            default = ",".join(field.default)
         case _:
             default = str(field.default)
     smallest, largest = (

@@ -10,6 +10,7 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pushsvc.settings.combinations import (
+    with_audience_claim,
     with_bare_url,
     with_certificate,
     with_password_file,
@@ -22,6 +23,8 @@ from pushsvc.settings.values import (
     MIN_SECRET_BYTES,
     URL,
     Algorithms,
+    Claim,
+    ClaimNames,
     Durability,
     Origins,
     Port,
@@ -31,6 +34,7 @@ from pushsvc.settings.values import (
     Seconds,
     SharedSecret,
     Text,
+    Texts,
     WebhookSecret,
 )
 
@@ -165,18 +169,73 @@ class Settings(BaseSettings):
         description="File with that secret, in place of the variable; read at the start.",
     )
     jwt_public_key_file: Path | None = Field(
-        default=None, description="PEM file with the public key that verifies tokens."
+        default=None,
+        description=(
+            "PEM file with the public key that verifies tokens, or with its certificate;"
+            " with up to four of them while one takes the place of another."
+        ),
     )
     jwt_jwks_url: URL | None = Field(
         default=None,
         description="HTTP or HTTPS URL of the JSON Web Key Set whose keys verify tokens.",
     )
+    jwt_ca_file: Path | None = Field(
+        default=None,
+        description=(
+            "PEM file with the authorities that may certify what keys are fetched from;"
+            " empty means those of the system; read again when it changes."
+        ),
+    )
     jwt_issuer: Text | None = Field(
         default=None,
-        description="Value that a token's `iss` claim must have; empty means any issuer.",
+        description=(
+            "Value that a token's `iss` claim must have; empty means any issuer."
+            " Without any of the secrets, keys and URLs above, keys are where the issuer says"
+            " (OpenID Connect discovery at this HTTP or HTTPS URL)."
+        ),
     )
-    jwt_audience: Text = Field(
-        default="pushsvc", description="Value that a token's `aud` claim must contain."
+    jwt_audience_claim: Claim = Field(
+        default="aud",
+        description=(
+            "Claim that holds the audience, such as `client_id` or `azp`;"
+            " `none` accepts any audience, so that the issuer's tokens for other services are good"
+            " here as well."
+        ),
+    )
+    jwt_audience: Annotated[Texts, AfterValidator(with_audience_claim)] = Field(
+        default=("pushsvc",),
+        description="Comma-separated values of which that claim must be or contain one.",
+    )
+    jwt_user_claim: Claim = Field(
+        default="sub",
+        description=(
+            "Claim that names the user; here and below, dots lead through nested objects where"
+            " no claim has the whole name."
+        ),
+    )
+    jwt_scope_claims: ClaimNames = Field(
+        default=("scope",),
+        description=(
+            "Comma-separated claims with scopes, each one string of them or a list:"
+            " `scope,scp`, `roles`, `permissions`, `realm_access.roles`."
+        ),
+    )
+    jwt_scope_prefix: Texts = Field(
+        default=(),
+        description=(
+            "Comma-separated beginnings that are taken off scopes, such as `push/` or"
+            " `api://push/`; a scope that has none of them is read as it is."
+        ),
+    )
+    jwt_topics_claim: Claim = Field(
+        default="topics", description="Claim that holds the patterns of topics."
+    )
+    auth_file: Path | None = Field(
+        default=None,
+        description=(
+            "TOML file of issuers, in place of all `JWT_` variables but `JWT_CA_FILE`;"
+            " read again when it changes; [authentication.md](authentication.md) has its keys."
+        ),
     )
     allowed_origins: Origins = Field(
         default=(),
@@ -243,7 +302,11 @@ class Settings(BaseSettings):
         default=512, ge=1, le=65_536, description="WebSocket handshakes in flight in one worker."
     )
     rate_messages_per_second: float = Field(
-        default=10, ge=0.1, le=100_000, description="Messages per second from one connection."
+        default=10,
+        ge=0.1,
+        le=100_000,
+        description="Messages per second from one connection, and from one user to one "
+        "worker requests; five times as many new connections, ten times as many polls.",
     )
     rate_burst: int = Field(
         default=20,
@@ -266,6 +329,31 @@ class Settings(BaseSettings):
             " 0 means no limit."
         ),
     )
+    client_bytes_per_user: int = Field(
+        default=16_777_216,
+        ge=0,
+        le=1_099_511_627_776,
+        description=(
+            "Bytes that one user may store by publishing with `topics.publish`, over all nodes;"
+            " 0 means no limit."
+        ),
+    )
+    client_bytes_seconds: int = Field(
+        default=21_600,
+        ge=1,
+        le=31_536_000,
+        description="Seconds in which a user who has stored that many may store as many again.",
+    )
+    client_bytes_per_topic: int = Field(
+        default=67_108_864,
+        ge=0,
+        le=1_099_511_627_776,
+        description=(
+            "Bytes in a topic from which on clients may not publish to it, though backends may;"
+            " 0 means no limit. Keep it a multiple of CLIENT_BYTES_PER_USER, at least twice that:"
+            " no user alone may fill a topic for everybody."
+        ),
+    )
     lease_seconds: float = Field(
         default=10,
         ge=1,
@@ -275,7 +363,7 @@ class Settings(BaseSettings):
     sweep_seconds: Seconds = Field(
         default=60,
         description="Seconds between two checks of each connection's feed and registration; the "
-        "longest that a lost copy delays a notification.",
+        "longest that a lost entry delays a notification.",
     )
     trace_events: int = Field(
         default=20_000,

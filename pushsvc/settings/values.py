@@ -18,8 +18,11 @@ class Durability(StrEnum):
     """What must have happened to a notification before its publisher is told that it is stored."""
 
     MEMORY = "memory"
+    """It is in the memory of the Redis primary."""
     REPLICA = "replica"
+    """At least one replica has it too."""
     FSYNC = "fsync"
+    """It is on the primary's disk."""
 
 
 class RedisURL(Secret[str]):
@@ -50,6 +53,8 @@ _REDIS_URL = re.compile(
 def _check_redis_url(url: RedisURL) -> RedisURL:
     text = url.get_secret_value()
     match = _REDIS_URL.fullmatch(text)
+    if "://" not in text:
+        raise ValueError("has no scheme: put redis:// before it, or rediss:// where it is TLS")
     if match is None and "?" in text and not text.startswith("unix:"):
         raise ValueError(
             "has options behind a question mark: these are settings of their own,"
@@ -138,6 +143,31 @@ def _split(value: object) -> object:
     return value
 
 
+MAX_CLAIM: Final = 255
+"""Characters of a claim's path."""
+MAX_SEGMENTS: Final = 16
+"""Most parts of a claim's path, between dots."""
+
+
+def check_claim(claim: str) -> str:
+    """Check the path of a claim: its name, or names that lead through objects, joined by dots.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not 1 <= len(claim) <= MAX_CLAIM or not claim.isprintable() or claim != claim.strip():
+        raise ValueError(f"is not the name of a claim: 1 to {MAX_CLAIM} printable characters")
+    if claim.count(".") >= MAX_SEGMENTS:
+        raise ValueError(f"has more than {MAX_SEGMENTS} parts between dots")
+    return claim
+
+
+def _check_some(items: tuple[str, ...]) -> tuple[str, ...]:
+    if not items:
+        raise ValueError("is empty")
+    return items
+
+
 Algorithm = Literal[
     "HS256", "HS384", "HS512",
     "RS256", "RS384", "RS512",
@@ -155,6 +185,9 @@ RedisPrefix = Annotated[str, AfterValidator(_check_prefix)]
 Origins = Annotated[
     tuple[Annotated[str, AfterValidator(_check_origin)], ...], BeforeValidator(_split)
 ]
+Texts = Annotated[tuple[Text, ...], BeforeValidator(_split)]
+Claim = Annotated[str, AfterValidator(check_claim)]
+ClaimNames = Annotated[tuple[Claim, ...], BeforeValidator(_split), AfterValidator(_check_some)]
 Algorithms = Annotated[tuple[Algorithm, ...], BeforeValidator(_split)]
 SharedSecret = Annotated[SecretStr, AfterValidator(_check_secret)]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_check_webhook_secret)]

@@ -13,28 +13,20 @@ from tornado.httputil import HTTPConnection, HTTPMessageDelegate, HTTPServerRequ
 from tornado.iostream import IOStream, StreamClosedError
 
 from pushsvc import metrics
-from pushsvc.web import dev, pages, topics, users
-from pushsvc.web.base import NotFoundHandler
+from pushsvc.web import event_stream, pages, scheduled, topics, users, websocket
+from pushsvc.web.admission import Admission
+from pushsvc.web.base import MAX_HEADERS, NotFoundHandler
 from pushsvc.web.cors import Origins
 from pushsvc.web.documents import AsyncAPIHandler, DocsHandler, HomeHandler, OpenAPIHandler
+from pushsvc.web.handshake import Handshakes
 from pushsvc.web.poll import PollHandler
 from pushsvc.web.publish import BatchHandler, PublishHandler
 from pushsvc.web.receipts import ReceiptsHandler
+from pushsvc.web.request_splitter import RequestSplitter
 from pushsvc.web.revocations import DisconnectHandler, RevocationsHandler
-from pushsvc.web.socket import (
-    PATH,
-    STREAM_PATH,
-    Admission,
-    Entrance,
-    Handshakes,
-    OtherMethods,
-    StreamPreflight,
-)
 from pushsvc.web.tickets import TicketsHandler
-from pushsvc.web.tls import Tls
+from pushsvc.web.tls import PlainStream, Tls
 
-MAX_HEADERS = 16 * 1024
-"""Bytes of a request's headers."""
 KEEP_ALIVE = 75.0
 """Seconds that a connection may be idle between two requests: longer than the 60 s of common load
 balancers, so that it is them who close it."""
@@ -46,41 +38,63 @@ NO_ROOM = (
 )
 
 
+def _demo(admin_url: str) -> list[Any]:
+    """The paths of the public port that lead to the demo, in development."""
+    to = {"url": admin_url + "{0}", "permanent": False}
+    return [(r"(/demo(?:/[a-z]+)?)/?", tornado.web.RedirectHandler, to)]
+
+
 @dataclass(frozen=True, slots=True)
 class Routes:
     """What the handlers of each kind are made with."""
 
     publish: dict[str, Any]
     users: dict[str, Any]
+    recall: dict[str, Any]
     topics: dict[str, Any]
+    cancel: dict[str, Any]
     ack: dict[str, Any]
     tickets: dict[str, Any]
-    gate: dict[str, Any]
+    revocations: dict[str, Any]
     poll: dict[str, Any]
     receipts: dict[str, Any]
 
     def rules(self) -> list[Any]:
         """The paths of the public port."""
         return [
-            (PATH, OtherMethods),
-            (STREAM_PATH, StreamPreflight),
+            (websocket.PATH, websocket.WebSocketHandler),
+            (event_stream.PATH, event_stream.StreamHandler),
             (r"/v1/poll", PollHandler, self.poll),
             (users.ACK, users.AckHandler, self.ack),
             (r"/v1/notifications", PublishHandler, self.publish),
             (r"/v1/notifications/batch", BatchHandler, self.publish),
-            (users.NOTIFICATIONS, users.NotificationsHandler, self.users),
-            (users.NOTIFICATION, users.RecallHandler, self.users),
-            (users.PRESENCE, users.PresenceHandler, self.users),
-            (topics.PRESENCE, topics.TopicPresenceHandler, self.topics),
+            *(rule for of in users.NAMED for rule in self._of_user(of)),
+            *(
+                (of + topics.PRESENCE, topics.TopicPresenceHandler, self.topics)
+                for of in topics.NAMED
+            ),
+            *(
+                (of + users.NOTIFICATION, scheduled.TopicCancelHandler, self.cancel)
+                for of in topics.NAMED
+            ),
+            (scheduled.BROADCAST, scheduled.CancelHandler, self.cancel),
             (r"/v1/receipts", ReceiptsHandler, self.receipts),
             (r"/v1/tickets", TicketsHandler, self.tickets),
-            (r"/v1/revocations", RevocationsHandler, self.gate),
-            (r"/v1/users/([^/]+)/disconnect", DisconnectHandler, self.gate),
+            (r"/v1/revocations", RevocationsHandler, self.revocations),
             (r"/openapi\.json", OpenAPIHandler),
             (r"/asyncapi\.json", AsyncAPIHandler),
             (r"/docs", DocsHandler),
             *pages.client(),
             (r"/", HomeHandler),
+        ]
+
+    def _of_user(self, named: str) -> list[Any]:
+        """The paths below what names a user."""
+        return [
+            (named + users.NOTIFICATIONS, users.NotificationsHandler, self.users),
+            (named + users.NOTIFICATION, users.RecallHandler, self.recall),
+            (named + users.PRESENCE, users.PresenceHandler, self.users),
+            (named + users.DISCONNECT, DisconnectHandler, self.revocations),
         ]
 
 
@@ -101,7 +115,7 @@ class Application(tornado.web.Application):
         # A request whose client has gone is forgotten with its last reference.
         self._under_way: weakref.WeakSet[HTTPServerRequest] = weakref.WeakSet()
         super().__init__(
-            [*routes.rules(), *([] if demo is None else dev.redirect(demo))],
+            [*routes.rules(), *([] if demo is None else _demo(demo))],
             default_handler_class=NotFoundHandler,
             log_function=lambda handler: self._under_way.discard(handler.request),
             admission=admission,
@@ -113,7 +127,7 @@ class Application(tornado.web.Application):
     ) -> HTTPMessageDelegate:
         """Take a request whose headers are to come."""
         connection: Any = request_conn
-        return Entrance(
+        return RequestSplitter(
             self._handshakes,
             request_conn,
             lambda: super(Application, self).start_request(server_conn, request_conn),
@@ -155,7 +169,6 @@ class Server(HTTPServer):
         max_streams: int,
         tls: Tls | None = None,
     ) -> None:
-        """See the class."""
         self._open = 0
         self._max_streams = max_streams
         self._tls = tls
@@ -179,7 +192,9 @@ class Server(HTTPServer):
                     stream.write(NO_ROOM)
             stream.close()
             return
-        if self._tls is not None:
+        if self._tls is None:
+            PlainStream.take(stream)
+        else:
             secured = self._tls.secure(stream)
             if secured is None:
                 return

@@ -14,6 +14,8 @@ from pushsvc.auth.tokens import Claims, TokenCheck
 from pushsvc.errors import PushError
 from pushsvc.logs import SampledLog
 from pushsvc.protocol import encoding
+from pushsvc.protocol.names import find_stray_percent
+from pushsvc.web.query import Query
 
 log = SampledLog(structlog.get_logger("pushsvc.web"))
 
@@ -23,6 +25,10 @@ _BY_STATUS: dict[int, tuple[type[PushError], str]] = {
     405: (errors.MethodNotAllowed, "this path does not serve this method: see the Allow header"),
 }
 
+MAX_HEADERS: Final = 16 * 1024
+"""Bytes of a request's headers, its first line among them."""
+MAX_SMALL: Final = 4096
+"""Most bytes of a body that says little, such as an acknowledgement."""
 MAX_DROPPED: Final = 1024 * 1024
 """Most bytes of a body that are read although the request is refused."""
 
@@ -33,6 +39,15 @@ class Handler(tornado.web.RequestHandler):
     route: ClassVar[str] = "other"
     """The metric label."""
     allow: ClassVar[str] = "GET"
+    _verifier: TokenCheck
+
+    async def authorized(self) -> Claims:
+        """What the request's token says.
+
+        Raises:
+            InvalidToken: there is none, or it is refused.
+        """
+        return await authorize(self.request, self._verifier)
 
     def set_default_headers(self) -> None:
         """Headers of every answer."""
@@ -44,21 +59,53 @@ class Handler(tornado.web.RequestHandler):
         """End the answer; one that was under way when the node began to drain says so too."""
         admission = self.settings.get("admission")
         if admission is not None and admission.draining and "Connection" not in self._headers:
-            # Whoever keeps this connection alive finds another node with the next one.
+            # A client that keeps this connection alive finds another node with the next one.
             self.set_header("Connection", "close")
         return super().finish(chunk)
+
+    def decode_argument(self, value: bytes | None, name: str | None = None) -> str:  # noqa: ARG002 - Tornado's interface
+        """A part of the path, percent-decoded; empty where it is optional and not there."""
+        # Tornado hands over raw bytes encoded once more, and a stray percent sign as it stands:
+        # both would be names of others.
+        if not self.request.path.isascii():
+            raise errors.InvalidRequest(
+                "the path is not ASCII: percent-encode the bytes of its UTF-8"
+            )
+        if find_stray_percent(self.request.path):
+            raise errors.InvalidRequest("the path is not percent-encoded: send % as %25")
+        try:
+            return (value or b"").decode()
+        except UnicodeDecodeError:
+            raise errors.InvalidRequest(
+                "the path is not UTF-8: percent-encode the bytes of its UTF-8"
+            ) from None
+
+    def subject(self, part: str | None, argument: str) -> str:
+        """The name that a request is about.
+
+        Args:
+            part: the part of the path that names it, None where the query does.
+            argument: of the query.
+
+        Raises:
+            InvalidRequest: nothing names it, or it is named twice.
+        """
+        if part is not None:
+            return part
+        name = Query(self.request.query).one(argument)
+        if name is None:
+            raise errors.InvalidRequest(f'"{argument}" is missing: add ?{argument}= to the path')
+        return name
 
     def compute_etag(self) -> None:
         """No answer here is worth a digest."""
 
     def write_json(self, status: int, value: Any) -> None:
-        """Answer with JSON."""
         self.set_status(status)
         self.set_header("Content-Type", "application/json")
-        self.finish(encoding.encode(value) + b"\n")  # for who reads it in a terminal
+        self.finish(encoding.encode(value) + b"\n")  # for a reader in a terminal
 
     def refuse(self, error: PushError) -> None:
-        """Answer with a problem."""
         status, headers, body = problem(error, self.allow)
         self.set_status(status, http.HTTPStatus(status).phrase)
         for name, value in headers.items():
@@ -70,27 +117,22 @@ class Handler(tornado.web.RequestHandler):
         error = kwargs.get("exc_info", (None, None, None))[1]
         if not isinstance(error, PushError):
             known = _BY_STATUS.get(status_code)
-            error = (
-                known[0](known[1])
-                if known
-                else PushError("the server made an error: it is logged; retrying may help")
-            )
+            error = known[0](known[1]) if known else errors.internal()
         self.clear()
         self.refuse(error)
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
         """Log what is this server's fault; callers' errors are counted, and logged sampled."""
         if isinstance(value, PushError) and value.status < 500:
-            log.warning("request refused", route=self.route, code=value.code)
+            log.warning("request refused", route=self.route, code=value.code, detail=value.detail)
         elif isinstance(value, PushError):
-            log.warning("request failed", route=self.route, code=value.code)
+            log.warning("request failed", route=self.route, code=value.code, detail=value.detail)
         elif not isinstance(value, tornado.web.HTTPError):
             structlog.get_logger("pushsvc.web").error(
                 "unexpected error", route=self.route, exc_info=(typ, value, tb)
             )
 
     def on_finish(self) -> None:
-        """Count the request."""
         metrics.http_requests.labels(self.route, str(self.get_status())).inc()
         metrics.http_seconds.labels(self.route).observe(self.request.request_time())
 
@@ -121,25 +163,23 @@ class NotFoundHandler(Handler):
     """Every path that nothing is served at."""
 
     def prepare(self) -> None:
-        """Refuse whatever the method."""
         raise errors.NotFound(_BY_STATUS[404][1])
 
 
 @tornado.web.stream_request_body
 class BodyHandler(Handler):
-    """Base of handlers that read a body: bounded in size and time before it is read."""
+    """Base of handlers that read a body: bounded in size and time before it is read.
+
+    Args:
+        verifier: of tokens.
+        max_body: most bytes of a body.
+        timeout: seconds in which the body must arrive.
+    """
 
     bodiless: ClassVar[bool] = False
     """Whether a request may come without any body, as a GET may."""
 
     def initialize(self, verifier: TokenCheck, max_body: int, timeout: float) -> None:
-        """Take what the application passes.
-
-        Args:
-            verifier: of tokens.
-            max_body: most bytes of a body.
-            timeout: seconds in which the body must arrive.
-        """
         self._verifier = verifier
         self._max_body = max_body
         self._timeout = timeout
@@ -169,7 +209,7 @@ class BodyHandler(Handler):
         """Refuse, by raising an error, what the headers alone condemn."""
         if self.request.method not in self.allow:
             raise errors.MethodNotAllowed(_BY_STATUS[405][1])
-        self.claims = await authorize(self.request, self._verifier)
+        self.claims = await self.authorized()
         headers = self.request.headers
         if "Content-Encoding" in headers:
             raise errors.UnsupportedMediaType(
@@ -178,10 +218,15 @@ class BodyHandler(Handler):
         length = self._length()
         if length is None:
             raise errors.LengthRequired("send the body with a Content-Length, not chunked")
-        if length > self._max_body:
+        most = self.most()
+        if length > most:
             raise errors.PayloadTooLarge(
-                f"the body has {length} bytes, at most {self._max_body} are read: split it"
+                f"the body has {length} bytes, at most {most} are read: send less, or in parts"
             )
+
+    def most(self) -> int:
+        """Most bytes of a body; may depend on whose it is, which is known by now."""
+        return self._max_body
 
     def _length(self) -> int | None:
         """The Content-Length; None where the request has none."""
@@ -214,7 +259,6 @@ class BodyHandler(Handler):
         return b"".join(self._chunks)
 
     def on_connection_close(self) -> None:
-        """Nobody waits any more."""
         super().on_connection_close()
         self.application.log_request(self)
         if self._timer is not None:
@@ -242,6 +286,17 @@ def bearer(headers: HTTPHeaders) -> str | None:
         return None
     scheme, _, token = header.partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def lacking(needed: str, request: HTTPServerRequest, verifier: TokenCheck) -> errors.Forbidden:
+    """The refusal of a request whose token, which was verified, lacks a scope.
+
+    Args:
+        needed: what is needed.
+        request: with the token, which is read once more: only a refusal costs that.
+        verifier: of the token; knows where scopes are looked for.
+    """
+    return errors.Forbidden(f"{needed}: {verifier.looked_at(bearer(request.headers) or '')}")
 
 
 async def authorize(request: HTTPServerRequest, verifier: TokenCheck) -> Claims:

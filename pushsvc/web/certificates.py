@@ -162,10 +162,10 @@ class Certificates:
             log.warning("the certificate is not good yet", begins=_date(loaded.begins))
 
     def _look(self) -> list[tuple[int, ...] | None]:
-        return [_fingerprint(path) for path in self._files]
+        return [fingerprint(path) for path in self._files]
 
 
-def _fingerprint(path: Path) -> tuple[int, ...] | None:
+def fingerprint(path: Path) -> tuple[int, ...] | None:
     """What changes with a file; None while there is none."""
     try:
         found = path.stat()

@@ -7,6 +7,7 @@ from typing import Final
 from tornado.httputil import HTTPHeaders
 
 from pushsvc.errors import InvalidRequest, OriginRefused
+from pushsvc.printable import printable
 from pushsvc.web.base import BodyHandler, Handler
 
 ALLOWED_HEADERS: Final = (
@@ -15,6 +16,8 @@ ALLOWED_HEADERS: Final = (
 EXPOSED_HEADERS: Final = "Retry-After"
 MAX_AGE: Final = 7200
 """Seconds that a browser need not ask again; Chromium forgets after these anyway."""
+MAX_SHOWN: Final = 300
+"""Characters of a refused origin that are told: a scheme, the longest host name and a port fit."""
 _PORT: Final = re.compile(r":[0-9]{1,5}\Z")
 
 
@@ -52,19 +55,27 @@ class Origins:
         Raises:
             OriginRefused: the page may not connect.
         """
-        if not self.allow(headers):
+        if self.allow(headers):
+            return
+        origin = headers["Origin"]
+        if origin == "null":
             raise OriginRefused(
-                "pages of this origin may not connect: add it to PUSHSVC_ALLOWED_ORIGINS"
+                "the page has no origin, as files and sandboxed frames have none: serve it over "
+                "http or https, and name that origin in PUSHSVC_ALLOWED_ORIGINS"
             )
+        shown = printable(origin[:MAX_SHOWN])
+        raise OriginRefused(
+            f"pages of {shown} may not connect: add this origin to PUSHSVC_ALLOWED_ORIGINS"
+        )
 
 
 def cross_origin(origins: Origins, headers: HTTPHeaders) -> dict[str, str]:
     """The headers that tell a browser that its page may read an answer, be it an error."""
-    told = {"Vary": "Origin"}
+    answer = {"Vary": "Origin"}
     if "Origin" in headers and origins.allow(headers):
-        told["Access-Control-Allow-Origin"] = headers["Origin"]
-        told["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
-    return told
+        answer["Access-Control-Allow-Origin"] = headers["Origin"]
+        answer["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
+    return answer
 
 
 class CrossOrigin(Handler):
@@ -111,8 +122,7 @@ class CrossOriginHandler(CrossOrigin):
         """Refuse a page that may not call, whatever it asks for."""
         self.check_origin()
 
-    def options(self, *_: str) -> None:
-        """Answer a preflight."""
+    def options(self, *_: str, **__: str) -> None:
         self.preflight()
 
 
@@ -120,14 +130,13 @@ class CrossOriginBodyHandler(CrossOrigin, BodyHandler):
     """Base of handlers that pages may call, and that read a body."""
 
     async def admit(self) -> None:
-        """Refuse, by raising an error, what the headers alone condemn."""
         self.check_origin()
         if self.request.method != "OPTIONS":
             await super().admit()
         elif self._length() or "Transfer-Encoding" in self.request.headers:
             raise InvalidRequest("send OPTIONS without a body")
 
-    def options(self, *_: str) -> None:
+    def options(self, *_: str, **__: str) -> None:
         """Answer a preflight, for which no token is needed."""
         self.body()
         self.preflight()

@@ -9,7 +9,7 @@ from pushsvc.web.spec import asyncapi, openapi
 from pushsvc.web.spec.page import POLICY, page
 
 
-# Made when they are first asked for: a node that nobody reads about need not know itself.
+# Made when they are first asked for: a node without readers need not know itself.
 @functools.cache
 def _openapi() -> bytes:
     return encoding.encode(openapi.document()) + b"\n"
@@ -26,13 +26,12 @@ def _page() -> bytes:
 
 
 class HomeHandler(Handler):
-    """``/``, where someone with a browser begins."""
+    """``/``, where a reader with a browser begins."""
 
     route: ClassVar[str] = "home"
     allow: ClassVar[str] = "GET, HEAD"
 
     def get(self) -> None:
-        """Lead to the page."""
         self.redirect("/docs")
 
     head = get
@@ -45,7 +44,6 @@ class OpenAPIHandler(Handler):
     allow: ClassVar[str] = "GET, HEAD"
 
     def get(self) -> None:
-        """Answer with the document."""
         self.set_header("Content-Type", "application/json")
         self.finish(_openapi())
 
@@ -59,7 +57,6 @@ class AsyncAPIHandler(Handler):
     allow: ClassVar[str] = "GET, HEAD"
 
     def get(self) -> None:
-        """Answer with the document."""
         self.set_header("Content-Type", "application/json")
         self.finish(_asyncapi())
 
@@ -73,7 +70,6 @@ class DocsHandler(Handler):
     allow: ClassVar[str] = "GET, HEAD"
 
     def get(self) -> None:
-        """Answer with the page."""
         self.set_header("Content-Type", "text/html; charset=utf-8")
         self.set_header("Content-Security-Policy", POLICY)
         self.set_header("Referrer-Policy", "no-referrer")

@@ -19,12 +19,6 @@ TYPES: Final = {
     ".svg": "image/svg+xml",
 }
 """What is served, by the ends of the files' names; other files are not."""
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
-    "require-trusted-types-for 'script'; trusted-types 'none'"
-)
-"""What the console may do: nothing that does not come from the same origin, no text as markup."""
 
 
 class File(NamedTuple):
@@ -36,19 +30,20 @@ class File(NamedTuple):
 
 
 @functools.cache
-def folder(name: str) -> Mapping[str, File]:
-    """The files in a folder of this package, by their paths in it.
+def folder(package: str, name: str) -> Mapping[str, File]:
+    """The files in a folder of a package, by their paths in it.
 
     Args:
-        name: of a folder in ``pushsvc/web``.
+        package: its dotted name.
+        name: of a folder in it.
     """
     found: dict[str, File] = {}
-    _collect(files("pushsvc.web") / name, "", found)
+    _collect(files(package) / name, "", found)
     return MappingProxyType(found)
 
 
-def _collect(place: Traversable, prefix: str, found: dict[str, File]) -> None:
-    for each in place.iterdir():
+def _collect(directory: Traversable, prefix: str, found: dict[str, File]) -> None:
+    for each in directory.iterdir():
         path = prefix + each.name
         media_type = TYPES.get(PurePosixPath(each.name).suffix)
         if each.is_dir():
@@ -59,7 +54,14 @@ def _collect(place: Traversable, prefix: str, found: dict[str, File]) -> None:
 
 
 class FileHandler(Handler):
-    """Serves a folder; the path that is asked for is a key, never a path of the system."""
+    """Serves a folder; the path that is asked for is a key, never a path of the system.
+
+    Args:
+        folder: what there is; a page is found without its ``.html`` too.
+        headers: what each answer has besides those of all files.
+        index: what is served where the path names nothing.
+        missing: the error of a request for anything else.
+    """
 
     route: ClassVar[str] = "file"
     allow: ClassVar[str] = "GET, HEAD"
@@ -71,21 +73,13 @@ class FileHandler(Handler):
         index: str = "",
         missing: str = "there is no such file: load the page again",
     ) -> None:
-        """Take what the application passes.
-
-        Args:
-            folder: what there is; a page is found without its ``.html`` too.
-            headers: what each answer has besides those of all files.
-            index: what is served where the path names nothing.
-            missing: what to tell who asks for something else.
-        """
         self._folder = folder
         self._besides = headers
         self._index = index
         self._missing = missing
 
     def get(self, name: str | None = None) -> None:
-        """Answer with a file, or with 304 to who has it."""
+        """Answer with a file, or with 304 where the client has it."""
         name = name or self._index
         file = self._folder.get(name) or self._folder.get(f"{name}.html")
         if file is None:
@@ -105,15 +99,6 @@ class FileHandler(Handler):
     head = get
 
 
-def console() -> list[Any]:
-    """The paths of the console's page."""
-    having = {"folder": folder("console"), "headers": {"Content-Security-Policy": POLICY}}
-    return [
-        (r"/console/?", FileHandler, {**having, "index": "index.html"}),
-        (r"/console/assets/(.+)", FileHandler, having),
-    ]
-
-
 CLIENT: Final = r"/(client(?:-fallback|-tabs)?\.js)"
 
 
@@ -128,4 +113,4 @@ def client() -> list[Any]:
         # A page of another origin that isolates itself may load it too.
         "Cross-Origin-Resource-Policy": "cross-origin",
     }
-    return [(CLIENT, FileHandler, {"folder": folder("assets"), "headers": headers})]
+    return [(CLIENT, FileHandler, {"folder": folder("pushsvc.web", "assets"), "headers": headers})]

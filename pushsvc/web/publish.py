@@ -8,21 +8,30 @@ import hashlib
 import re
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from pushsvc.auth.tokens import SCOPE_PUBLISH, Claims, TokenCheck
+from pushsvc.auth.tokens import SCOPE_PUBLISH, TokenCheck
 from pushsvc.errors import Forbidden, InvalidRequest, PushError
-from pushsvc.feeds.feed import Append, Feeds
-from pushsvc.feeds.publisher import Publisher, Receipt
+from pushsvc.feeds.feed import Feeds
+from pushsvc.feeds.publisher import Published, Publisher
 from pushsvc.node.spans import Publishing, Spans
-from pushsvc.protocol import cloudevents, encoding, feeds, ids, notifications, tracecontext
+from pushsvc.protocol import cloudevents, encoding, notifications, tracecontext
+from pushsvc.protocol.feeds import TOPIC, name_of
+from pushsvc.protocol.notifications import MAX_BATCH, Append
+from pushsvc.web.base import lacking
 from pushsvc.web.cors import CrossOriginBodyHandler
 from pushsvc.web.rates import RequestRates
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
-MAX_BATCH: Final = 1000
-"""Most notifications in one batch, each user of a list counted."""
+MAX_LINES: Final = 2 * MAX_BATCH
+"""Most lines of a batch, of which some may be blank."""
+
+ESCAPED: Final = 2
+"""How many times as large as its message a client's body may be; \\u0436 is two bytes of it."""
+MAX_KEY: Final = 255
+"""Characters of an idempotency key."""
 
 _quoted = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"').fullmatch
 _bare = re.compile(r"[!#-\[\]-~]+").fullmatch
@@ -41,18 +50,19 @@ class PublishHandler(CrossOriginBodyHandler):
         store: Feeds,
         rates: RequestRates,
         client_rates: RequestRates,
+        client_bytes: RequestRates,
         max_message: int,
         verifier: TokenCheck,
         max_body: int,
         timeout: float,
         spans: Spans | None = None,
     ) -> None:
-        """Take what the application passes."""
         super().initialize(verifier, max_body, timeout)
         self._publisher = publisher
         self._feeds = store
         self._rates = rates
         self._client_rates = client_rates
+        self._client_bytes = client_bytes
         self._max_message = max_message
         self._spans = spans
         self._traceparent = ""
@@ -64,17 +74,26 @@ class PublishHandler(CrossOriginBodyHandler):
         if self.request.method == "OPTIONS":
             return
         claims = self.claims
+        now = time.monotonic()
         if SCOPE_PUBLISH in claims.scopes:
-            self._rates.spend(claims.user, time.monotonic())
+            self._rates.spend(claims.caller, now)
         elif claims.grants.publish:
-            self._client_rates.spend(claims.user, time.monotonic())
+            self._client_rates.spend(claims.caller, now)
+            self._client_bytes.spend(claims.caller, now, self._length() or 0)
         else:
-            raise Forbidden(
-                f"publishing needs a token with the scope {SCOPE_PUBLISH}, or with topics.publish"
+            needed = (
+                f"publishing needs a token with the scope {SCOPE_PUBLISH}, or with topics.publish "
+                f"({claims.grants.why_not('publish')})"
             )
+            raise lacking(needed, self.request, self._verifier)
+
+    def most(self) -> int:
+        """A client may send a message as large as on a socket, with escapes in its JSON."""
+        if SCOPE_PUBLISH in self.claims.scopes:
+            return super().most()
+        return min(super().most(), ESCAPED * self._max_message)
 
     async def post(self) -> None:
-        """Publish."""
         body = self.body()
         headers = {name.lower(): value for name, value in self.request.headers.items()}
         self._traceparent = tracecontext.read(headers.get(tracecontext.FIELD))
@@ -102,7 +121,8 @@ class PublishHandler(CrossOriginBodyHandler):
         once = self._once()
         digest = None if once is None else once.of(None)
         item = self._item(encoding.decode(body), digest, alone=True)
-        await self._claim(once, body)
+        await self._admit([item])
+        await self._claim(once, body, [item])
         (result,) = await self._publish([item])
         if isinstance(result, PushError):
             raise result
@@ -116,10 +136,11 @@ class PublishHandler(CrossOriginBodyHandler):
         An event bus looks at the status only: if one event fails, the request does, and may be
         repeated as it is.
         """
+        self._count(len(events))
         items = [
             self._item(
                 event.notification,
-                Once(self.claims.user, event.key).of(None),
+                Once(self.claims.caller, event.key).of(None),
                 event.traceparent,
                 alone=False,
             )
@@ -131,6 +152,7 @@ class PublishHandler(CrossOriginBodyHandler):
                     item.error.detail = f"event {index} of the batch: {item.error.detail}"
                 raise item.error
         _check_size(items)
+        await self._admit(items)
         results = await self._publish(items)
         for result in results:
             if isinstance(result, PushError):
@@ -150,27 +172,56 @@ class PublishHandler(CrossOriginBodyHandler):
         """One notification of a request, checked.
 
         Args:
-            value: the parsed JSON, or why it could not be parsed.
+            value: the parsed JSON, or the line that it is to be parsed from.
             digest: what stands for its idempotency key.
             traceparent: its own trace context; without one it has the request's.
             alone: whether it is the only one, whose error is that of the request.
         """
         item = _Item()
         try:
-            if isinstance(value, PushError):
-                raise value
+            if isinstance(value, bytes):
+                value = encoding.decode(value)
             traceparent = traceparent or self._traceparent
             if self._spans is not None and tracecontext.is_sampled(traceparent):
                 item.publishing = self._begun(self._spans, traceparent)
                 traceparent = item.publishing.traceparent
-            item.fill(value, self.claims, self._max_message, digest, traceparent)
+            item.appends = self._appends(value, digest, traceparent)
+            item.many = value["to"].get("users") is not None
         except PushError as error:
             if alone:
                 raise
-            item.error = error
+            item.error = error.bare()
             if item.publishing is not None:
                 item.publishing.failed(error.code)
         return item
+
+    def _appends(self, value: Any, digest: str | None, traceparent: str) -> list[Append]:
+        """What a notification asks for.
+
+        Raises:
+            InvalidRequest: it has not the documented shape.
+            Forbidden: it is for whom the token does not cover.
+            PayloadTooLarge: the message for the clients would be over the limit.
+        """
+        claims = self.claims
+        client = SCOPE_PUBLISH not in claims.scopes
+        appends = notifications.appends_from(
+            value,
+            self._max_message,
+            by=claims.user,
+            namespace=claims.namespace,
+            client=client,
+            once=digest,
+            traceparent=traceparent,
+        )
+        if client:
+            feed = appends[0].feed
+            if not (feed.startswith(TOPIC) and claims.grants.may_publish(name_of(feed))):
+                raise Forbidden(
+                    f"a token without the scope {SCOPE_PUBLISH} publishes to the topics that its "
+                    f"topics.publish covers: {claims.grants.why_not('publish')}"
+                )
+        return appends
 
     def _begun(self, spans: Spans, traceparent: str) -> Publishing:
         """The span of what the request publishes into a trace: one, however much that is."""
@@ -182,37 +233,43 @@ class PublishHandler(CrossOriginBodyHandler):
     def _once(self) -> "Once | None":
         """What stands for the request's idempotency key, if it has one."""
         header = self.request.headers.get("Idempotency-Key")
-        return None if header is None else Once(self.claims.user, idempotency_key(header))
+        return None if header is None else Once(self.claims.caller, idempotency_key(header))
 
-    async def _claim(self, once: "Once | None", body: bytes) -> None:
-        """Bind an idempotency key to a body that turned out to be a good request."""
-        if once is not None:
-            await self._feeds.claim(once.digest, hashlib.sha256(body).hexdigest())
+    async def _claim(self, once: "Once | None", body: bytes, items: Sequence["_Item"]) -> None:
+        """Bind an idempotency key to a body that turned out to be a good request.
+
+        What stores nothing can be repeated as it is.
+        """
+        appends = [append for item in items for append in item.appends]
+        if once is None or all(append.ephemeral for append in appends):
+            return
+        try:
+            await self._publisher.claim(once.digest, hashlib.sha256(body).hexdigest(), appends)
+        except PushError:
+            self._publisher.abandon(appends, self.claims.user)
+            raise
+
+    def _count(self, notifications: int) -> None:
+        """Account for what a batch of a client has: its rate is one of messages, good or bad."""
+        more = notifications - 1  # the request itself was accounted for
+        if SCOPE_PUBLISH not in self.claims.scopes and more > 0:
+            self._client_rates.spend(self.claims.caller, time.monotonic(), more)
+
+    async def _admit(self, items: Sequence["_Item"]) -> None:
+        """Account for what a client is about to publish, before anything is kept of it.
+
+        Raises:
+            QuotaExceeded: these are more bytes than it may store.
+        """
+        if SCOPE_PUBLISH not in self.claims.scopes:
+            appends = [append for item in items for append in item.appends]
+            await self._publisher.admit(appends, self.claims.user)
 
     async def _publish(self, items: list["_Item"]) -> list[dict[str, Any] | PushError]:
         """Publish the good ones of some notifications; an answer for each, in order."""
-        if SCOPE_PUBLISH not in self.claims.scopes:
-            # The request itself was accounted for; a client's rate is one of messages.
-            more = sum(len(item.appends) for item in items) - 1
-            if more > 0:
-                self._client_rates.spend(self.claims.user, time.monotonic(), more)
-        appends = [append for item in items for append in item.appends if not append.ephemeral]
-        receipts = iter(await self._publisher.publish(appends, self.claims.user) if appends else [])
-        return [
-            item.answer(
-                [
-                    await self._pass_on(append) if append.ephemeral else next(receipts)
-                    for append in item.appends
-                ]
-            )
-            for item in items
-        ]
-
-    async def _pass_on(self, append: Append) -> Receipt | PushError:
-        try:
-            return await self._publisher.pass_on(append.feed, append.body)
-        except PushError as error:
-            return error
+        appends = [append for item in items for append in item.appends]
+        outcomes = iter(await self._publisher.publish(appends, self.claims.user))
+        return [item.answer([next(outcomes) for _ in item.appends]) for item in items]
 
 
 class BatchHandler(PublishHandler):
@@ -222,21 +279,18 @@ class BatchHandler(PublishHandler):
 
     async def publish(self, body: bytes) -> None:
         """Publish what are no CloudEvents."""
-        if self.media_type(JSON, NDJSON) == JSON:
-            values = _notifications(encoding.decode(body))
-        else:
-            values = [_parsed(line) for line in body.split(b"\n") if line.strip()]
+        values = _notifications(body) if self.media_type(JSON, NDJSON) == JSON else _lines(body)
         if not 1 <= len(values) <= MAX_BATCH:
-            raise InvalidRequest(
-                f"a batch has 1 to {MAX_BATCH} notifications, not {len(values)}: split it"
-            )
+            raise InvalidRequest(f"a batch has 1 to {MAX_BATCH} notifications: split it")
+        self._count(len(values))
         once = self._once()
         items = [
             self._item(value, None if once is None else once.of(i), alone=False)
             for i, value in enumerate(values)
         ]
         _check_size(items)
-        await self._claim(once, body)
+        await self._admit(items)
+        await self._claim(once, body, items)
         self._answer_many(await self._publish(items))
 
 
@@ -250,7 +304,12 @@ def _check_size(items: Sequence["_Item"]) -> None:
 
 
 class Once:
-    """A publisher's idempotency key; publishers cannot use each other's."""
+    """A publisher's idempotency key; publishers cannot use each other's.
+
+    Args:
+        publisher: among those of all namespaces.
+        key: of a request.
+    """
 
     def __init__(self, publisher: str, key: str) -> None:
         self.digest = hashlib.sha256(f"{publisher}\0{key}".encode()).hexdigest()[:32]
@@ -260,98 +319,56 @@ class Once:
         return self.digest if index is None else f"{self.digest}.{index}"
 
 
+@dataclass(slots=True)
 class _Item:
-    """One notification of a request: what to append, or why not."""
+    """One notification of a request, until it is answered."""
 
-    def __init__(self) -> None:
-        self.appends: list[Append] = []
-        self.error: PushError | None = None
-        self.publishing: Publishing | None = None
-        self._many = False
+    appends: list[Append] = field(default_factory=list)
+    error: PushError | None = None
+    publishing: Publishing | None = None
+    many: bool = False
+    """Whether it names a list of users, each of whom has an answer."""
 
-    def fill(
-        self, value: Any, claims: Claims, max_message: int, digest: str | None, traceparent: str
-    ) -> None:
-        """Take what a notification asks for.
-
-        Raises:
-            InvalidRequest: it has not the documented shape.
-            Forbidden: it is for whom the token does not cover.
-            PayloadTooLarge: the message for the clients would be over the limit.
-        """
-        backend = SCOPE_PUBLISH in claims.scopes
-        sender = "" if backend else claims.user
-        note, body = notifications.notification_from(value, max_message, sender, traceparent)
-        if not backend and (note.to.topic is None or not claims.grants.may_publish(note.to.topic)):
-            raise Forbidden(
-                f"a token without the scope {SCOPE_PUBLISH} publishes to the topics that its "
-                "topics.publish covers"
-            )
-        self._many = note.to.users is not None
-        if note.to.topic is not None:
-            targets = [feeds.topic(note.to.topic)]
-        elif note.to.broadcast:
-            targets = [feeds.BROADCAST]
-        else:
-            targets = [feeds.mailbox(user) for user in note.users()]
-        self.appends = [
-            Append(
-                feed,
-                body,
-                note.ttl,
-                digest,
-                collapse_key=note.collapse_key or "",
-                any_device=note.deliver == "any-device",
-                receipt=claims.user if note.receipt else "",
-                ephemeral=note.ephemeral,
-            )
-            for feed in targets
-        ]
-
-    def answer(self, receipts: Sequence[Receipt | PushError]) -> dict[str, Any] | PushError:
-        """What the publisher is told of it."""
+    def answer(self, outcomes: Sequence[Published | PushError]) -> dict[str, Any] | PushError:
+        """The JSON of its answer, or the problem."""
         if self.error is not None:
             return self.error
         if self.publishing is not None:
-            self._trace(self.publishing, receipts)
-        if not self._many:
-            (receipt,) = receipts
-            return receipt if isinstance(receipt, PushError) else _told(receipt)
+            self._trace(self.publishing, outcomes)
+        if not self.many:
+            (outcome,) = outcomes
+            return outcome if isinstance(outcome, PushError) else outcome.to_json()
         return {
-            "results": [r.problem() if isinstance(r, PushError) else _told(r) for r in receipts]
+            "results": [
+                each.problem() if isinstance(each, PushError) else each.to_json()
+                for each in outcomes
+            ]
         }
 
-    def _trace(self, publishing: Publishing, receipts: Sequence[Receipt | PushError]) -> None:
-        for append, receipt in zip(self.appends, receipts, strict=True):
-            if isinstance(receipt, PushError):
-                publishing.failed(receipt.code)
+    def _trace(self, publishing: Publishing, outcomes: Sequence[Published | PushError]) -> None:
+        for append, outcome in zip(self.appends, outcomes, strict=True):
+            if isinstance(outcome, PushError):
+                publishing.failed(outcome.code)
             else:
-                publishing.accepted(append.feed, receipt.id)
+                publishing.accepted(append.feed, outcome.id)
 
 
-def _told(receipt: Receipt) -> dict[str, Any]:
-    return {
-        **({"id": ids.render(receipt.id)} if receipt.id else {}),
-        "durability": receipt.durability.value,
-        "connections": receipt.connections,
-    }
+def _notifications(body: bytes) -> list[Any]:
+    """The notifications of a batch in JSON, or the first of too many."""
+    found = encoding.decode_items(body, "notifications", MAX_BATCH)
+    if found is None:
+        raise InvalidRequest(
+            'a batch is {"notifications": [...]}, or one notification a line as NDJSON'
+        )
+    return found
 
 
-def _notifications(value: Any) -> list[Any]:
-    if isinstance(value, dict) and list(value) == ["notifications"]:
-        notes = value["notifications"]
-        if isinstance(notes, list):
-            return notes
-    raise InvalidRequest(
-        'a batch is {"notifications": [...]}, or one notification a line as NDJSON'
-    )
-
-
-def _parsed(line: bytes) -> Any:
-    try:
-        return encoding.decode(line)
-    except PushError as error:
-        return error
+def _lines(body: bytes) -> list[bytes]:
+    """The lines of a batch, not parsed yet, but for the blank ones."""
+    lines = body.split(b"\n", MAX_LINES)
+    if len(lines) > MAX_LINES:
+        raise InvalidRequest(f"a batch has at most {MAX_LINES} lines, blank or not: split it")
+    return [line for line in lines if line and not line.isspace()]
 
 
 def idempotency_key(header: str) -> str:
@@ -361,10 +378,11 @@ def idempotency_key(header: str) -> str:
         InvalidRequest: it is neither, is empty, or has more than 255 characters.
     """
     text = header.strip()
-    quoted = _quoted(text)
-    key = quoted[1] if quoted else text if _bare(text) else ""
-    if not 1 <= len(key) <= 255:
+    quoted = _quoted(text) if len(text) <= MAX_KEY + 2 else None
+    key = quoted[1] if quoted else text if len(text) <= MAX_KEY and _bare(text) else ""
+    if not 1 <= len(key) <= MAX_KEY:
         raise InvalidRequest(
-            'Idempotency-Key is a quoted string of 1 to 255 printable characters, such as "7f3a-1"'
+            f"Idempotency-Key is a quoted string of 1 to {MAX_KEY} printable characters, such as "
+            '"7f3a-1"'
         )
     return key

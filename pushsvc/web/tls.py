@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 import ssl
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import structlog
 from tornado.iostream import IOStream, SSLIOStream
@@ -15,6 +15,10 @@ from pushsvc.node.transport import Secure, farewell
 from pushsvc.web.certificates import Certificates
 
 log = SampledLog(structlog.get_logger("pushsvc.tls"))
+
+
+HANDSHAKE: Final = 22
+"""The first byte of a TLS connection (RFC 8446, section 5.1), with which no request begins."""
 
 
 class TLSSocket(ssl.SSLSocket):
@@ -31,7 +35,7 @@ class TLSSocket(ssl.SSLSocket):
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise
         except ssl.SSLEOFError:
-            raise _lost() from None  # somebody looked whether the port is open
+            raise _lost() from None  # a look whether the port is open
         except ssl.SSLError as error:
             metrics.tls_handshakes_failed.inc()
             log.warning("TLS handshake failed", reason=error.reason)
@@ -41,6 +45,33 @@ class TLSSocket(ssl.SSLSocket):
 def _lost() -> ConnectionResetError:
     """What Tornado takes for a peer that has gone."""
     return ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+
+class PlainStream(IOStream):
+    """A stream without TLS, which ends at once where its peer begins to speak TLS.
+
+    Who writes https for http would else wait for an answer until the time for a request is up.
+    """
+
+    _begun = False
+
+    @classmethod
+    def take(cls, stream: IOStream) -> None:
+        """Make a new stream one of these: Tornado makes them itself, of its own class."""
+        stream.__class__ = cls
+
+    def read_from_fd(self, buf: bytearray | memoryview) -> int | None:
+        """Read; what begins with a record of a TLS handshake is a lost connection."""
+        size = super().read_from_fd(buf)
+        if size and not self._begun:
+            self._begun = True
+            if buf[0] == HANDSHAKE:
+                log.warning(
+                    "a client speaks TLS to the port that has none: its address begins with https"
+                    " or wss, and PUSHSVC_TLS_CERT_FILE is not set"
+                )
+                raise _lost()
+        return size
 
 
 class TLSStream(SSLIOStream):

@@ -5,43 +5,50 @@ from typing import ClassVar, Final
 
 from pushsvc.auth.tokens import TokenCheck
 from pushsvc.errors import Forbidden
-from pushsvc.node.presence import MOST_NAMED, Presence
-from pushsvc.protocol.feeds import topic
-from pushsvc.protocol.names import require_name
-from pushsvc.web.base import authorize
+from pushsvc.node.presence import Presence
+from pushsvc.protocol import encoding, feeds
+from pushsvc.protocol.names import require_topic
+from pushsvc.protocol.session import ANSWER_BYTES
 from pushsvc.web.cors import CrossOriginHandler
 from pushsvc.web.rates import RequestRates
 from pushsvc.web.users import BACKEND
 
-PRESENCE: Final = r"/v1/topics/([^/]+)/presence"
+NAMED: Final = (r"/v1/topics/(?P<topic>[^/]+)", r"/v1/topic")
+"""A topic in the path or in the query, as users are."""
+PRESENCE: Final = r"/presence"
 
 
 class TopicPresenceHandler(CrossOriginHandler):
-    """Says who listens to a topic."""
+    """Says who listens to a topic.
+
+    Args:
+        presence: who is here.
+        verifier: of tokens.
+        rates: how fast each user may ask.
+    """
 
     route: ClassVar[str] = "topic_presence"
     allow: ClassVar[str] = "GET, OPTIONS"
 
     def initialize(self, *, presence: Presence, verifier: TokenCheck, rates: RequestRates) -> None:
-        """Take what the application passes.
-
-        Args:
-            presence: who is here.
-            verifier: of tokens.
-            rates: how fast each user may ask.
-        """
         self._presence = presence
         self._verifier = verifier
         self._rates = rates
 
-    async def get(self, name: str) -> None:
-        """Answer with the users."""
-        claims = await authorize(self.request, self._verifier)
-        require_name(name, "topic")
-        if not claims.scopes & BACKEND:
-            self._rates.spend(claims.user, time.monotonic())
+    async def get(self, topic: str | None = None) -> None:
+        claims = await self.authorized()
+        name = require_topic(self.subject(topic, "topic"))
+        is_user = not claims.scopes & BACKEND
+        if is_user:
+            self._rates.spend(claims.caller, time.monotonic())
             if not claims.grants.may_subscribe(name):
-                raise Forbidden("the token's topics.subscribe does not cover this topic")
-        users = await self._presence.who(topic(name))
-        named = sorted(users)[:MOST_NAMED]
-        self.write_json(200, {"topic": name, "users": named, "count": len(users)})
+                raise Forbidden(
+                    "the token's topics.subscribe does not cover this topic: "
+                    f"{claims.grants.why_not('subscribe')}"
+                )
+        seen = await self._presence.who(feeds.topic(name, claims.namespace))
+        answer = encoding.encode({"topic": name, **seen.to_json()})
+        if is_user:
+            self._rates.owe(claims.caller, time.monotonic(), len(answer) // ANSWER_BYTES)
+        self.set_header("Content-Type", "application/json")
+        self.finish(answer + b"\n")

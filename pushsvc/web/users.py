@@ -1,27 +1,32 @@
 """What a backend, or a user, asks about a mailbox: what it keeps, who is there, acknowledging."""
 
-import re
 import time
 from collections.abc import Awaitable, Callable
-from datetime import UTC, datetime
 from typing import ClassVar, Final
 
 import msgspec
 
 from pushsvc.auth.tokens import SCOPE_ADMIN, SCOPE_PUBLISH, TokenCheck
-from pushsvc.errors import Forbidden, InvalidRequest, NotFound
+from pushsvc.errors import NotFound
 from pushsvc.feeds.history import History, Retained
+from pushsvc.feeds.schedule import Schedule
 from pushsvc.protocol import encoding, ids
-from pushsvc.protocol.feeds import mailbox
+from pushsvc.protocol.feeds import mailbox, name_of
 from pushsvc.protocol.names import require_name
-from pushsvc.web.base import authorize
+from pushsvc.protocol.scheduled import is_scheduled_id
+from pushsvc.protocol.timestamps import rfc3339
+from pushsvc.web.base import lacking
 from pushsvc.web.cors import CrossOriginBodyHandler, CrossOriginHandler
 from pushsvc.web.publish import JSON
+from pushsvc.web.query import Query
 from pushsvc.web.rates import RequestRates
 
-NOTIFICATIONS: Final = r"/v1/users/([^/]+)/notifications"
-NOTIFICATION: Final = r"/v1/users/([^/]+)/notifications/([^/]+)"
-PRESENCE: Final = r"/v1/users/([^/]+)/presence"
+NAMED: Final = (r"/v1/users/(?P<user>[^/]+)", r"/v1/user")
+"""A user in the path, or in the query: proxies decode ``%2F``, and URL parsers swallow ``..``."""
+NOTIFICATIONS: Final = r"/notifications"
+NOTIFICATION: Final = r"/notifications/(?P<notification>[^/]+)"
+PRESENCE: Final = r"/presence"
+DISCONNECT: Final = r"/disconnect"
 ACK: Final = r"/v1/ack"
 
 PAGE: Final = 20
@@ -34,78 +39,67 @@ BACKEND: Final = frozenset({SCOPE_PUBLISH, SCOPE_ADMIN})
 Acknowledge = Callable[[str, str, int, bool], Awaitable[int]]
 """Move a device's position: feed, device, id, whether it is one of the broadcast; the position."""
 
-_limit = re.compile(r"[1-9][0-9]{0,2}").fullmatch
-
 
 class UserHandler(CrossOriginHandler):
-    """Base of what is asked about one user."""
+    """Base of what is asked about one user.
+
+    Args:
+        history: of the mailboxes.
+        verifier: of tokens.
+        rates: how fast each user may ask.
+    """
 
     backends: ClassVar[frozenset[str]] = BACKEND
     """With any of these scopes a token may ask about every user."""
 
     def initialize(self, *, history: History, verifier: TokenCheck, rates: RequestRates) -> None:
-        """Take what the application passes.
-
-        Args:
-            history: of the mailboxes.
-            verifier: of tokens.
-            rates: how fast each user may ask.
-        """
         self._history = history
         self._verifier = verifier
         self._rates = rates
 
-    def decode_argument(self, value: bytes, name: str | None = None) -> str:
-        """A part of the path, or a value of the query."""
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            raise InvalidRequest(f"{name or 'the path'} is not UTF-8") from None
-
-    async def backend(self, user: str) -> str:
-        """The mailbox of a user that a backend names.
+    async def backend(self, part: str | None) -> str:
+        """The mailbox of a user that a backend names, in the path or in the query.
 
         Raises:
+            InvalidRequest: nothing names one.
             InvalidToken: there is no token, or it is refused.
             Forbidden: the token is not a backend's.
             InvalidName: the user id is not one.
         """
-        claims = await authorize(self.request, self._verifier)
+        claims = await self.authorized()
         if not claims.scopes & self.backends:
-            raise Forbidden(f"use a token with the scope {self._backends()}")
-        return mailbox(require_name(user, "user id"))
+            needed = f"use a token with the scope {self._backends()}"
+            raise lacking(needed, self.request, self._verifier)
+        user = require_name(self.subject(part, "user"), "user id")
+        return mailbox(user, claims.namespace)
 
-    async def reader(self, user: str) -> str:
-        """The mailbox of a user that a backend, or the user, asks about.
+    async def reader(self, part: str | None) -> str:
+        """The mailbox of a user that a backend, or the user, asks about, by path or query.
+
+        Who may ask about themselves only need not say who they are.
 
         Raises:
+            InvalidRequest: a backend names none.
             InvalidToken: there is no token, or it is refused.
             RateLimited: the user asks too often.
             Forbidden: the token is another user's.
             InvalidName: the user id is not one.
         """
-        claims = await authorize(self.request, self._verifier)
-        if not claims.scopes & self.backends:
-            self._rates.spend(claims.user, time.monotonic())
+        claims = await self.authorized()
+        may_all = bool(claims.scopes & self.backends)
+        if may_all or part is not None or Query(self.request.query).one("user") is not None:
+            user = self.subject(part, "user")
+        else:
+            user = claims.user
+        if not may_all:
+            self._rates.spend(claims.caller, time.monotonic())
             if claims.user != user:
-                raise Forbidden(
-                    f"use the user's own token, or one with the scope {self._backends()}"
-                )
-        return mailbox(require_name(user, "user id"))
+                needed = f"use the user's own token, or one with the scope {self._backends()}"
+                raise lacking(needed, self.request, self._verifier)
+        return mailbox(require_name(user, "user id"), claims.namespace)
 
     def _backends(self) -> str:
         return " or ".join(sorted(self.backends))
-
-    def query(self, name: str) -> str | None:
-        """A value of the query, None without one.
-
-        Raises:
-            InvalidRequest: there are several.
-        """
-        values = self.get_query_arguments(name, strip=False)
-        if len(values) > 1:
-            raise InvalidRequest(f'"{name}" is there {len(values)} times: send it once')
-        return values[0] if values else None
 
 
 class NotificationsHandler(UserHandler):
@@ -114,51 +108,57 @@ class NotificationsHandler(UserHandler):
     route: ClassVar[str] = "user_notifications"
     allow: ClassVar[str] = "GET, OPTIONS"
 
-    async def get(self, user: str) -> None:
+    async def get(self, user: str | None = None) -> None:
         """Answer with a page, newest first."""
         feed = await self.reader(user)
-        page = await self._history.page(feed, self._before(), self._limit())
+        query = Query(self.request.query)
+        before = query.position("before", "an earlier page")
+        page = await self._history.page(feed, before, query.number("limit", 1, MAX_PAGE, PAGE))
         following = b"null" if page.following is None else b'"%b"' % _id(page.following)
+        entries = b",".join(map(listed, page.entries))
         self.set_header("Content-Type", JSON)
-        self.finish(
-            b'{"notifications":[%b],"next":%b}\n' % (b",".join(map(told, page.entries)), following)
-        )
-
-    def _before(self) -> int | None:
-        before = self.query("before")
-        if before is None:
-            return None
-        try:
-            return ids.parse_untrusted(before)
-        except InvalidRequest:
-            raise InvalidRequest('"before" is the "next" of an earlier page') from None
-
-    def _limit(self) -> int:
-        limit = self.query("limit")
-        if limit is None:
-            return PAGE
-        if not _limit(limit) or int(limit) > MAX_PAGE:
-            raise InvalidRequest(f'"limit" is a number from 1 to {MAX_PAGE}')
-        return int(limit)
+        self.finish(b'{"notifications":[%b],"next":%b}\n' % (entries, following))
 
 
 class RecallHandler(UserHandler):
-    """Takes one notification back."""
+    """Takes one notification back.
+
+    Args:
+        history: of the mailboxes.
+        schedule: what is scheduled.
+        verifier: of tokens.
+        rates: how fast each user may ask.
+    """
 
     route: ClassVar[str] = "recall"
     allow: ClassVar[str] = "DELETE, OPTIONS"
 
-    async def delete(self, user: str, notification: str) -> None:
+    def initialize(  # type: ignore[override]  # Tornado passes what the application names
+        self, *, history: History, schedule: Schedule, verifier: TokenCheck, rates: RequestRates
+    ) -> None:
+        super().initialize(history=history, verifier=verifier, rates=rates)
+        self._schedule = schedule
+
+    async def delete(self, notification: str, user: str | None = None) -> None:
         """Withdraw it, and say who had acknowledged it by then."""
         feed = await self.backend(user)
-        entry_id = ids.parse_untrusted(notification)
+        told: dict[str, str] = {}
+        if is_scheduled_id(notification):
+            became = await self._schedule.recall(feed, notification)
+            if became is None:
+                self.write_json(200, {"id": notification, "acked": [], "cancelled": True})
+                return
+            entry_id = became
+            told = {"notification": ids.render(became)}
+        else:
+            entry_id = ids.parse_untrusted(notification)
         acked = await self._history.recall(feed, entry_id)
         if acked is None:
             raise NotFound(
                 "this user's mailbox does not hold this notification: it was withdrawn, settled, "
                 "replaced or trimmed, or never was there"
             )
-        self.write_json(200, {"id": ids.render(entry_id), "acked": acked})
+        self.write_json(200, {"id": notification, **told, "acked": acked})
 
 
 class PresenceHandler(UserHandler):
@@ -167,14 +167,13 @@ class PresenceHandler(UserHandler):
     route: ClassVar[str] = "user_presence"
     allow: ClassVar[str] = "GET, OPTIONS"
 
-    async def get(self, user: str) -> None:
-        """Answer with the devices."""
+    async def get(self, user: str | None = None) -> None:
         feed = await self.reader(user)
         devices = [
             {"device": each.device, "connections": each.connections, "since": rfc3339(each.since)}
             for each in await self._history.present(feed)
         ]
-        self.write_json(200, {"user": user, "online": bool(devices), "devices": devices})
+        self.write_json(200, {"user": name_of(feed), "online": bool(devices), "devices": devices})
 
 
 class AckBody(msgspec.Struct, forbid_unknown_fields=True):
@@ -186,7 +185,15 @@ class AckBody(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class AckHandler(CrossOriginBodyHandler):
-    """Acknowledges, for who listens without a socket."""
+    """Acknowledges, for clients that listen without a socket.
+
+    Args:
+        ack: moves a device's position.
+        rates: how fast each user may acknowledge.
+        verifier: of tokens.
+        max_body: most bytes of a body.
+        timeout: seconds in which the body must arrive.
+    """
 
     route: ClassVar[str] = "ack"
     allow: ClassVar[str] = "POST, OPTIONS"
@@ -200,24 +207,14 @@ class AckHandler(CrossOriginBodyHandler):
         max_body: int,
         timeout: float,
     ) -> None:
-        """Take what the application passes.
-
-        Args:
-            ack: moves a device's position.
-            rates: how fast each user may acknowledge.
-            verifier: of tokens.
-            max_body: most bytes of a body.
-            timeout: seconds in which the body must arrive.
-        """
         super().initialize(verifier, max_body, timeout)
         self._ack = ack
         self._rates = rates
 
     async def admit(self) -> None:
-        """Refuse, by raising an error, what the headers alone condemn."""
         await super().admit()
         if self.request.method == "POST":
-            self._rates.spend(self.claims.user, time.monotonic())
+            self._rates.spend(self.claims.caller, time.monotonic())
 
     async def post(self) -> None:
         """Move the device's position, and answer with it."""
@@ -226,7 +223,8 @@ class AckHandler(CrossOriginBodyHandler):
         ack = encoding.shape(encoding.decode(body), AckBody)
         device = require_name(ack.device, "device")
         entry_id = ids.parse_untrusted(ack.id)
-        position = await self._ack(mailbox(self.claims.user), device, entry_id, ack.broadcast)
+        feed = mailbox(self.claims.user, self.claims.namespace)
+        position = await self._ack(feed, device, entry_id, ack.broadcast)
         self.write_json(200, {"acked": ids.render(position)})
 
 
@@ -234,27 +232,18 @@ def _id(entry_id: int) -> bytes:
     return ids.render(entry_id).encode()
 
 
-def rfc3339(milliseconds: int) -> str:
-    """A time as in RFC 3339."""
-    stamp = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return stamp.strftime("%Y-%m-%dT%H:%M:%S.") + f"{milliseconds % 1000:03d}Z"
-
-
-def told(entry: Retained) -> bytes:
-    """A notification as it is listed; its body is the end of a JSON object."""
+def listed(entry: Retained) -> bytes:
+    """A notification in a list, as JSON; its body is the end of a JSON object."""
     acked = [
         {"device": each.device, "time": None if each.time is None else rfc3339(each.time)}
         for each in entry.acked
     ]
-    return (
-        encoding.encode(
-            {
-                "id": ids.render(entry.id),
-                "time": rfc3339(ids.milliseconds(entry.id)),
-                "expires": rfc3339(entry.expires),
-                "acked": acked,
-            }
-        )[:-1]
-        + b","
-        + entry.body
+    head = encoding.encode(
+        {
+            "id": ids.render(entry.id),
+            "time": rfc3339(ids.milliseconds(entry.id)),
+            "expires": rfc3339(entry.expires),
+            "acked": acked,
+        }
     )
+    return head[:-1] + b"," + entry.body

@@ -1,7 +1,7 @@
 """The connection core as an echo server, which is what the Autobahn test suite tests.
 
 It is the node without Redis, tokens and rate limits: Tornado answers the handshake as it does in
-``pushsvc.web.socket``, the socket goes to `Connections`, and every message goes back as it came.
+``pushsvc.web.handshake``, the socket goes to `Connections`, and every message goes back as it came.
 
     python -m tests.autobahn.echo PORT
 """
@@ -27,9 +27,10 @@ from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.messages import Ref
 from pushsvc.protocol.session import Acked, Policy, Request, Session
 from pushsvc.protocol.wire import TEXT
-from pushsvc.run import until_signal
+from pushsvc.server.process import until_signal
 from pushsvc.web.base import Handler
-from pushsvc.web.socket import switching, take_socket, websocket_key
+from pushsvc.web.handshake import take_socket
+from pushsvc.web.websocket import switching, websocket_key
 
 HOST: Final = "127.0.0.1"
 LISTENING: Final = f"listening on {HOST}:"

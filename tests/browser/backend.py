@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import httpx
 
-from tests.support.nodes import Node, publisher_token
+from tests.support.nodes import Node, publisher_token, token
 
 
 class Backend:
@@ -61,3 +61,14 @@ class Backend:
             assert answer is None or answer.status_code == 503, answer.text
             self.retries += 1
             time.sleep(0.05)
+
+
+def acked(node: Node, user: str, notification: str) -> list[str]:
+    """The devices that have acknowledged a notification."""
+    answer = httpx.get(
+        f"{node.url}/v1/users/{user}/notifications",
+        headers={"Authorization": f"Bearer {token(user)}"},
+        timeout=10,
+    )
+    rows = {row["id"]: row for row in answer.json()["notifications"]}
+    return [device["device"] for device in rows[notification]["acked"]]

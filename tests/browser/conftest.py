@@ -1,46 +1,47 @@
-"""A real Chromium, and whatever it must never do."""
+"""Real browsers, and whatever they must never do."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
 
-from pushsvc.embedded import EmbeddedServer
-from tests.browser import chromium
+from pushsvc.server.embedded import EmbeddedServer
+from tests.browser import chromium, firefox, webkit
+from tests.browser.engine import Engine
+from tests.browser.gateway import Gateway
 from tests.browser.pages import PageServer
-from tests.browser.tabs import Tabs
+from tests.browser.tabs import AnyTabs, ChromiumTabs
 from tests.support.dev import Dev, dev
 from tests.support.nodes import Node
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Say once, before anything runs, that there is no browser."""
-    here = Path(__file__).parent
-    needed = any(here in item.path.parents and "browser" in _fixtures(item) for item in items)
-    if needed and chromium.find() is None:
-        raise pytest.UsageError(chromium.MISSING)
-
-
-def _fixtures(item: pytest.Item) -> list[str]:
-    return item.fixturenames if isinstance(item, pytest.Function) else []
 
 
 # Playwright's synchronous API keeps an event loop running in this thread, which the asynchronous
 # tests of other modules would stumble over: so a browser lives as long as its module.
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """One browser; each test has its own contexts."""
-    with chromium.launch() as running:
-        yield running
+def browser(request: pytest.FixtureRequest) -> Iterator[Engine[Any]]:
+    """One browser, a Chromium unless the module says so; each test has its own contexts."""
+    match getattr(request, "param", "chromium"):
+        case "firefox":
+            with firefox.launch() as running:
+                yield running
+        case "webkit":
+            with webkit.launch() as starting:
+                yield starting
+        case _:
+            if chromium.find() is None:
+                pytest.skip(chromium.MISSING)
+            with chromium.launch() as driven:
+                yield chromium.Chromium(driven)
 
 
 @pytest.fixture
-def tabs(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Tabs]:
+def tabs(browser: Engine[Any], request: pytest.FixtureRequest) -> Iterator[AnyTabs[Any]]:
     """Tabs that may write no error to their console and ask nobody but this machine."""
     for server in {"node", "pair", "gateway", "development"}.intersection(request.fixturenames):
         request.getfixturevalue(server)  # so that it ends after the tabs
-    opened = Tabs(browser)
+    in_chromium = isinstance(browser, chromium.Chromium)
+    opened = ChromiumTabs(browser) if in_chromium else AnyTabs(browser)
     yield opened
     opened.close()
     opened.check()
@@ -60,8 +61,18 @@ def node(valkey: EmbeddedServer, tmp_path: Path, prefix: str, pages: PageServer)
         yield running
 
 
+@pytest.fixture
+def gateway(node: Node) -> Iterator[Gateway]:
+    """What stands between the page and the node."""
+    with Gateway(node.port) as standing:
+        yield standing
+
+
 @pytest.fixture(scope="module")
-def development(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dev]:
+def development(
+    browser: Engine[Any],  # noqa: ARG001 - each has one, where nothing has happened yet
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Dev]:
     """What a newcomer has after ``make run``."""
     with dev(tmp_path_factory.mktemp("dev")) as running:
         yield running

@@ -27,7 +27,13 @@ class Gateway(TCPService):
         ``hang`` never answers."""
         self.buffers = False
         """Whether an answer is passed on only once it is complete."""
+        self.loses = ""
+        """What is refused the first time that a request's first line has it."""
+        self.sockets = 0
+        """How many WebSockets were asked for."""
         self.refused = 0
+        self.asked_for_it = 0
+        """How often that was asked for."""
 
     @property
     def url(self) -> str:
@@ -42,7 +48,13 @@ class Gateway(TCPService):
 
     async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await reader.readuntil(b"\r\n\r\n")
+        if self.loses and self.loses.encode() in head.partition(b"\r\n")[0]:
+            self.asked_for_it += 1
+            if self.asked_for_it == 1:
+                writer.write(REFUSAL)  # Firefox asks by itself again where nothing is answered
+                return
         upgrade = re.search(rb"(?im)^upgrade: *websocket", head) is not None
+        self.sockets += upgrade
         if upgrade and self.upgrades != "pass":
             self.refused += 1
             if self.upgrades == "refuse":

@@ -5,6 +5,9 @@ from urllib.parse import parse_qs, urlsplit
 from tests.support.nodes import token
 from tests.support.services import HTTPService, QuietHandler
 
+OPERATOR = ("push.admin", "push.publish")
+"""The scopes of one who signs in to the console."""
+
 # What a page of a test does: the client is connected by `start`, everything that it tells is kept.
 CLIENT_PAGE = """<!doctype html>
 <html lang="en"><title>an application</title>

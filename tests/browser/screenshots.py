@@ -7,7 +7,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, expect
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.browser import chromium
 from tests.browser.traffic import Device, Traffic
 from tests.support.dev import dev

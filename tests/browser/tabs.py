@@ -1,50 +1,50 @@
 """Tabs of a browser, and what is watched in each of them."""
 
-import ipaddress
 import re
-from typing import Any
-from urllib.parse import urlsplit
+from typing import Any, Generic
 
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, WebError, WebSocket
+from playwright.sync_api import BrowserContext
+from playwright.sync_api import Page as ChromiumPage
 
+from tests.browser.engine import PATIENCE, Context, Engine, P, Page, until
 from tests.browser.pages import PageServer
 from tests.support.nodes import Node
 
-LOST = (
+REFUSED = (
     r"WebSocket connection to 'ws://127\.0\.0\.1:\d+/\S+' failed",
-    r"Failed to load resource: net::ERR_(CONNECTION|EMPTY|INTERNET|INCOMPLETE|SOCKET_NOT)_",
+    r"Firefox can.t establish a connection to the server at ws://127\.0\.0\.1:\d+/",
 )
-"""What Chromium itself writes where a server cannot be reached; no page can prevent it."""
+"""What engines themselves write where a WebSocket could not be opened; no page can prevent it."""
+LOST = (
+    *REFUSED,
+    r"Failed to load resource: net::ERR_(CONNECTION|EMPTY|INTERNET|INCOMPLETE|SOCKET_NOT)_",
+    r"The connection to ws://127\.0\.0\.1:\d+/\S+ was interrupted while the page was loading",
+    r"Cross-Origin Request Blocked: .* http://127\.0\.0\.1:\S+ .*CORS request did not succeed",
+)
+"""What they write where a server cannot be reached."""
 
 
-class Tabs:
+class AnyTabs(Generic[P]):
     """The tabs of one test.
 
     Args:
-        browser: where they are opened.
+        engine: the browser where they are opened.
     """
 
-    def __init__(self, browser: Browser) -> None:
-        self._browser = browser
-        self._contexts: list[BrowserContext] = []
+    def __init__(self, engine: Engine[P]) -> None:
+        self._engine = engine
+        self._contexts: list[Context[P]] = []
         self._problems: list[str] = []
-        self.sockets = 0
-        """WebSockets that were opened in all tabs."""
         self.expected: list[str] = []
         """Patterns of console errors that are part of the scenario."""
 
-    def context(self, **options: Any) -> BrowserContext:
+    def context(self, **options: Any) -> Context[P]:
         """A profile: its tabs share storage, locks and channels; others see nothing of them."""
-        context = self._browser.new_context(**options)
-        context.set_default_timeout(15_000)
-        context.on("console", self._note_message)
-        context.on("weberror", self._note_error)
-        context.on("request", lambda request: self._note_request(request.url))
-        context.on("page", self._watch)
+        context = self._engine.context(self._problems.append, **options)
         self._contexts.append(context)
         return context
 
-    def open(self, url: str, context: BrowserContext | None = None) -> Page:
+    def open(self, url: str, context: Context[P] | None = None) -> P:
         """A tab with a page, in a profile of its own unless one is given."""
         page = (context or self.context()).new_page()
         page.goto(url)
@@ -56,7 +56,7 @@ class Tabs:
         node: Node | str,
         user: str = "u1",
         *,
-        context: BrowserContext | None = None,
+        context: Context[P] | None = None,
         **options: Any,
     ) -> "ClientTab":
         """A tab of the application whose client is connected to a node, or to an address.
@@ -70,7 +70,7 @@ class Tabs:
         """
         url = node if isinstance(node, str) else node.url
         page = self.open(f"{pages.url}/?client={url}", context)
-        page.wait_for_function("window.ready")
+        until(page, "window.ready")
         tab = ClientTab(page)
         if "token" not in options:
             options.setdefault("tokens", pages.tokens(user))
@@ -78,8 +78,8 @@ class Tabs:
         return tab
 
     def close(self) -> None:
-        for context in self._contexts:
-            context.close()
+        while self._contexts:
+            self._contexts.pop().close()
 
     def check(self) -> None:
         """Nothing unexpected was written, thrown or asked for."""
@@ -90,31 +90,18 @@ class Tabs:
         ]
         assert not unexpected, "\n".join(unexpected)
 
-    def _watch(self, page: Page) -> None:
-        page.on("websocket", self._note_socket)
 
-    def _note_socket(self, socket: WebSocket) -> None:
-        self.sockets += 1
-        self._note_request(socket.url)
+Tabs = AnyTabs[Page]
+"""In any engine."""
 
-    def _note_message(self, message: ConsoleMessage) -> None:
-        if message.type in {"error", "warning"}:
-            where = message.location.get("url", "")
-            self._problems.append(f"console {message.type}: {message.text} ({where})")
 
-    def _note_error(self, error: WebError) -> None:
-        self._problems.append(f"uncaught: {error.error}")
+class ChromiumTabs(AnyTabs[ChromiumPage]):
+    """Where a test needs more of a page than other engines have."""
 
-    def _note_request(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme in {"data", "blob", "about"}:
-            return
-        try:
-            local = ipaddress.ip_address(parts.hostname or "").is_loopback
-        except ValueError:
-            local = False
-        if not local:
-            self._problems.append(f"a request that leaves this machine: {url}")
+    def context(self, **options: Any) -> BrowserContext:
+        context = super().context(**options)
+        assert isinstance(context, BrowserContext)
+        return context
 
 
 class ClientTab:
@@ -127,13 +114,11 @@ class ClientTab:
     def __init__(self, page: Page) -> None:
         self.page = page
 
-    def wait(self, condition: str, argument: Any = None, seconds: float = 15) -> None:
+    def wait(self, condition: str, argument: Any = None, seconds: float = PATIENCE) -> None:
         """Wait until a JavaScript condition holds; ``argument`` is its ``it``."""
-        self.page.wait_for_function(
-            f"it => {condition}", arg=argument, timeout=seconds * 1000, polling=20
-        )
+        until(self.page, f"it => {condition}", argument, seconds)
 
-    def connected(self, transport: str | None = None, seconds: float = 15) -> dict[str, Any]:
+    def connected(self, transport: str | None = None, seconds: float = PATIENCE) -> dict[str, Any]:
         """Wait until it is connected; its state."""
         self.wait(
             "state().status === 'connected' && (!it || state().transport === it)",
@@ -142,7 +127,7 @@ class ClientTab:
         )
         return self.state()
 
-    def received(self, count: int, seconds: float = 15) -> list[dict[str, Any]]:
+    def received(self, count: int, seconds: float = PATIENCE) -> list[dict[str, Any]]:
         """Wait until at least so many notifications were handled; all that were."""
         self.wait("kept.notifications.length >= it", count, seconds)
         return self.notifications()
@@ -165,4 +150,4 @@ class ClientTab:
 
     def close(self) -> None:
         """As a user does who closes the tab."""
-        self.page.close(run_before_unload=False)
+        self.page.close()

@@ -4,8 +4,8 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.browser.axe import findings
-from tests.browser.tabs import Tabs
-from tests.browser.test_console import OPERATOR
+from tests.browser.pages import OPERATOR
+from tests.browser.tabs import ChromiumTabs as Tabs
 from tests.browser.traffic import Device
 from tests.support.dev import Dev
 from tests.support.nodes import Node, token

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from pushsvc.embedded import EmbeddedServer
-from tests.browser.pages import user_token
-from tests.browser.tabs import Tabs
+from pushsvc.server.embedded import EmbeddedServer
+from tests.browser.pages import OPERATOR, user_token
+from tests.browser.tabs import ChromiumTabs as Tabs
 from tests.browser.traffic import Device
 from tests.support.nodes import Node, nodes, token, wait_until
+from tests.support.tenants import ACME, OTHER, tenancy
 
-OPERATOR = ("push.admin", "push.publish")
 REFUSED = r"Failed to load resource: the server responded with a status of 40[13]"
 
 
@@ -49,6 +49,23 @@ def test_a_pasted_token_signs_in_for_as_long_as_the_tab_lives(tabs: Tabs, node: 
     page.get_by_role("button", name="Sign out").click()
     page.reload()
     expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+
+
+def test_who_has_a_namespace_sees_that_and_nothing_of_the_nodes(
+    tabs: Tabs, valkey: EmbeddedServer, tmp_path: Path
+) -> None:
+    with tenancy(valkey.url, tmp_path) as (node, _):
+        for tenant in (ACME, OTHER):
+            body = {"to": {"user": "u1"}, "data": tenant.name}
+            headers = {"Authorization": f"Bearer {tenant.backend()}"}
+            assert node.post("/v1/notifications", body, headers=headers).status_code == 202
+        page = tabs.open(f"{node.admin_url}/console#token={ACME.admin()}")
+        expect(page.get_by_text("in the namespace acme")).to_be_visible()
+        expect(page.get_by_role("heading", name="Users")).to_be_visible()
+        expect(page.get_by_role("link", name="Overview")).to_be_hidden()
+        page.evaluate("hash => { location.hash = hash }", "#/user/u1")
+        expect(page.get_by_text(ACME.name).first).to_be_visible()
+        expect(page.get_by_text(OTHER.name)).to_have_count(0)
 
 
 def test_a_token_in_the_address_is_taken_out_of_it(tabs: Tabs, node: Node) -> None:
@@ -128,8 +145,8 @@ def test_a_trace_tells_the_way_from_accepted_to_acknowledged(tabs: Tabs, pair: l
         steps = page.locator("ol.timeline > li")
         expect(steps.first).to_contain_text("accepted")
         expect(steps.filter(has_text="acked").first).to_contain_text("phone")
-        expect(page.locator(".story")).to_contain_text("acknowledged")
-        expect(page.locator(".story")).to_contain_text("Acknowledged by phone")
+        expect(page.locator(".summary")).to_contain_text("acknowledged")
+        expect(page.locator(".summary")).to_contain_text("Acknowledged by phone")
         told = steps.all_inner_texts()
         order = [next(i for i, t in enumerate(told) if what in t) for what in ("accepted", "acked")]
         assert order == sorted(order), told
@@ -144,9 +161,9 @@ def test_a_trace_of_what_waits_says_for_whom_and_follows_it(tabs: Tabs, pair: li
     page.get_by_label("Look in").select_option(label="A user's mailbox")
     page.get_by_label("Name").fill("u1")
     page.get_by_role("button", name="Trace").click()
-    expect(page.locator(".story")).to_contain_text("offline")
+    expect(page.locator(".summary")).to_contain_text("offline")
     with Device(pair[1], "u1", "phone"):
-        expect(page.locator(".story")).to_contain_text("Acknowledged by phone")
+        expect(page.locator(".summary")).to_contain_text("Acknowledged by phone")
 
 
 def test_an_id_that_several_have_is_told_for_one_and_leads_to_the_others(
@@ -168,10 +185,10 @@ def test_an_id_that_several_have_is_told_for_one_and_leads_to_the_others(
     several = max(shared, key=lambda each: len(shared[each]))
     first, second, *_ = sorted(shared[several])
     page = console(tabs, node, view=f"#/trace?id={several}")
-    expect(page.locator(".story")).to_contain_text(f"To user {first}.")
-    expect(page.locator(".story")).to_contain_text("Something else has this id too")
-    page.locator(".story").get_by_role("link", name=f"user {second}", exact=True).click()
-    expect(page.locator(".story")).to_contain_text(f"To user {second}.")
+    expect(page.locator(".summary")).to_contain_text(f"To user {first}.")
+    expect(page.locator(".summary")).to_contain_text("Something else has this id too")
+    page.locator(".summary").get_by_role("link", name=f"user {second}", exact=True).click()
+    expect(page.locator(".summary")).to_contain_text(f"To user {second}.")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +196,7 @@ def test_an_id_that_several_have_is_told_for_one_and_leads_to_the_others(
     [
         ("id=nonsense", "Id", "one looks like 1764000000123-0"),
         ("id=001-0", "Id", "an id looks like 1764000000000-0"),
-        ("id=1764000000123-0&user=no%20name", "Name", "user id"),
+        ("id=1764000000123-0&user=no%09name", "Name", "user id"),
     ],
 )
 def test_what_cannot_be_traced_is_said_at_the_field(
@@ -190,14 +207,14 @@ def test_what_cannot_be_traced_is_said_at_the_field(
     wrong = page.get_by_label(field, exact=True)
     expect(wrong).to_have_attribute("aria-invalid", "true")
     expect(wrong).to_have_accessible_description(re.compile(why))
-    expect(page.locator(".story")).to_have_count(0)
+    expect(page.locator(".summary")).to_have_count(0)
 
 
 def test_an_id_that_nobody_knows_is_said_to_be_that(tabs: Tabs, node: Node) -> None:
     page = console(tabs, node, view="#/trace?id=1764000000123-0")
-    expect(page.locator(".story")).to_contain_text("No node remembers this id")
+    expect(page.locator(".summary")).to_contain_text("No node remembers this id")
     page.evaluate("location.hash = '#/trace?id=1764000000123-0&user=nobody'")
-    expect(page.locator(".story")).to_contain_text("Nothing was published there")
+    expect(page.locator(".summary")).to_contain_text("Nothing was published there")
     page.evaluate("location.hash = '#/user/nobody'")
     expect(page.get_by_role("heading", name="nobody")).to_be_visible()
     expect(page.locator("#main").get_by_text("Nothing is known of this user")).to_be_visible()
@@ -214,7 +231,7 @@ def test_whatever_a_notification_holds_is_shown_as_text(tabs: Tabs, node: Node) 
     expect(page.locator(".card pre")).to_contain_text("<script>document.title = 1</script>")
     expect(page.locator(".card pre")).to_contain_text("x" * 300)
     page.get_by_role("link", name=f"Trace {sent}").click()
-    expect(page.locator(".story")).to_contain_text(f"To user {user}.")
+    expect(page.locator(".summary")).to_contain_text(f"To user {user}.")
     expect(page.locator("pre")).to_contain_text("onerror=")
     expect(page.locator("main :is(img, script)")).to_have_count(0)
     wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
@@ -267,7 +284,7 @@ def test_a_test_notification_reaches_the_device_and_can_be_traced(
         expect(page.locator("#main").get_by_text("Accepted as")).to_be_visible()
         phone.wait_for({"from": "the console"})
         page.get_by_role("link", name="Trace it").click()
-        expect(page.locator(".story")).to_contain_text("Acknowledged by phone")
+        expect(page.locator(".summary")).to_contain_text("Acknowledged by phone")
 
 
 def test_disconnecting_a_user_asks_first_and_closes_the_phone(tabs: Tabs, pair: list[Node]) -> None:
@@ -284,6 +301,24 @@ def test_disconnecting_a_user_asks_first_and_closes_the_phone(tabs: Tabs, pair: 
         page.get_by_role("link", name="Revocations").click()
         held = page.get_by_role("table", name=re.compile("Revocations"))
         expect(held.locator("tbody tr")).to_contain_text("u1")
+
+
+@pytest.mark.parametrize(
+    ("user", "shown"),
+    [("..", ".."), ("a/b?c#d%2F", "a/b?c#d%2F"), ("x\u202ey\u05d0", r"x\u202ey\u05d0")],
+)
+def test_a_user_of_any_name_is_found_recalled_from_and_shown_apart(
+    tabs: Tabs, node: Node, user: str, shown: str
+) -> None:
+    notification = node.publish(user, "a mistake")
+    page = console(tabs, node)
+    page.get_by_label("Find a user by id").fill(user)
+    page.keyboard.press("Enter")
+    expect(page.locator("h1 > bdi")).to_have_text(shown.replace(r"\u05d0", "\u05d0"))
+    page.get_by_role("button", name=f"Recall {notification}").click()
+    page.get_by_role("dialog").get_by_role("button", name="Recall").click()
+    expect(page.locator("#main").get_by_text(f"{notification} is recalled")).to_be_visible()
+    assert "\u202e" not in page.locator("body").inner_text()
 
 
 def test_a_notification_is_recalled_after_a_question(tabs: Tabs, node: Node) -> None:
@@ -335,7 +370,7 @@ def test_everything_on_a_page_is_there_as_json(tabs: Tabs, node: Node) -> None:
     expect(page.locator(".card")).to_have_count(1)
     page.get_by_role("button", name="JSON").click()
     dialog = page.get_by_role("dialog")
-    expect(dialog).to_contain_text("GET /console/api/users/u1")
+    expect(dialog).to_contain_text("GET /console/api/user?user=u1")
     expect(dialog).to_contain_text('"as JSON"')
     page.keyboard.press("Escape")
     expect(dialog).to_have_count(0)

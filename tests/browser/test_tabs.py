@@ -5,9 +5,13 @@ from typing import Any
 import pytest
 
 from tests.browser.backend import Backend
+from tests.browser.engine import EVERY_ENGINE
+from tests.browser.gateway import Gateway
 from tests.browser.pages import PageServer
 from tests.browser.tabs import LOST, ClientTab, Tabs
 from tests.support.nodes import Node, wait_until
+
+pytestmark = EVERY_ENGINE
 
 
 def sockets(node: Node, count: int) -> None:
@@ -16,12 +20,12 @@ def sockets(node: Node, count: int) -> None:
 
 
 def test_two_tabs_of_a_user_share_one_socket_and_both_get_everything_once(
-    tabs: Tabs, pages: PageServer, node: Node
+    tabs: Tabs, pages: PageServer, node: Node, gateway: Gateway
 ) -> None:
     browser = tabs.context()
-    first = tabs.client(pages, node, context=browser, topics=["news"])
+    first = tabs.client(pages, gateway.url, context=browser, topics=["news"])
     first.connected()
-    second = tabs.client(pages, node, context=browser, topics=["news"])
+    second = tabs.client(pages, gateway.url, context=browser, topics=["news"])
     second.connected()
     for number in range(20):
         node.publish("u1", number)
@@ -31,7 +35,7 @@ def test_two_tabs_of_a_user_share_one_socket_and_both_get_everything_once(
         tab.received(40)
         assert sorted(map(str, tab.data())) == sorted(map(str, expected))
         assert [d for d in tab.data() if isinstance(d, int)] == list(range(20))
-    assert tabs.sockets == 1
+    assert gateway.sockets == 1
     sockets(node, 1)
 
 
@@ -54,12 +58,12 @@ def test_another_user_in_a_third_tab_has_a_connection_of_its_own(
 
 @pytest.mark.parametrize("goes", ["is closed", "leaves the page", "closes its client"])
 def test_when_the_tab_with_the_socket_goes_another_takes_over(
-    tabs: Tabs, pages: PageServer, node: Node, goes: str
+    tabs: Tabs, pages: PageServer, node: Node, gateway: Gateway, goes: str
 ) -> None:
     browser = tabs.context()
-    leader = tabs.client(pages, node, context=browser, topics=["news"])
+    leader = tabs.client(pages, gateway.url, context=browser, topics=["news"])
     leader.connected()
-    others = [tabs.client(pages, node, context=browser, topics=["news"]) for _ in range(2)]
+    others = [tabs.client(pages, gateway.url, context=browser, topics=["news"]) for _ in range(2)]
     for tab in others:
         tab.connected()
     for number in range(5):
@@ -86,21 +90,21 @@ def test_when_the_tab_with_the_socket_goes_another_takes_over(
         handled = tab.notifications()
         assert [n["data"] for n in handled if not n.get("topic")] == list(range(16))
         assert [n["data"] for n in handled if n.get("topic")] == list(range(15))
-    assert tabs.sockets == 2
+    assert gateway.sockets == 2
 
 
 def test_tabs_that_come_and_go_miss_nothing_of_what_goes_on(
-    tabs: Tabs, pages: PageServer, node: Node
+    tabs: Tabs, pages: PageServer, node: Node, gateway: Gateway
 ) -> None:
     browser = tabs.context()
     rounds = 6
     backend = Backend(node, {"user": "u1"}, {"topic": "news"})
     gone: list[list[dict[str, Any]]] = []
-    leader = tabs.client(pages, node, context=browser, topics=["news"])
+    leader = tabs.client(pages, gateway.url, context=browser, topics=["news"])
     leader.connected()
     with backend.publishing():
         for _ in range(rounds):
-            follower = tabs.client(pages, node, context=browser, topics=["news"])
+            follower = tabs.client(pages, gateway.url, context=browser, topics=["news"])
             follower.connected()
             follower.received(10)
             gone.append(leader.notifications())
@@ -114,7 +118,7 @@ def test_tabs_that_come_and_go_miss_nothing_of_what_goes_on(
         for topic in (None, "news"):
             numbers = [n["data"] for n in handled if n.get("topic") == topic]
             assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
-    assert tabs.sockets == rounds + 1
+    assert gateway.sockets == rounds + 1
 
 
 def test_a_tab_without_the_socket_subscribes_publishes_and_asks_as_if_it_had_it(

@@ -23,8 +23,8 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from pushsvc.embedded import EmbeddedServer
 from pushsvc.protocol import ids
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.nodes import Node, publisher_token, token, wait_until
 
 USERS = 8

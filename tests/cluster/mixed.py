@@ -23,12 +23,13 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from pushsvc.embedded import EmbeddedServer
 from pushsvc.protocol import ids
 from pushsvc.protocol.feeds import BROADCAST, mailbox, name_of, topic
+from pushsvc.server.embedded import EmbeddedServer
 from tests.cluster.tally import Accepted, Place, Report, kind_of
 from tests.support.nodes import Node, publisher_token
 from tests.support.topics import member
+from tests.support.versions import Version
 
 USERS = 6
 DEVICES = ("phone", "laptop")
@@ -580,12 +581,18 @@ def rolling(pause: float, seconds: float) -> Disturb:
                 return
             await asyncio.sleep(pause)
             load.ending = time.monotonic() + pause >= end and node is load.nodes[-1]
-            assert await asyncio.to_thread(node.stop) == 0, "a node did not stop cleanly"
-            load.struck()
-            load.report.restarts += 1
-            await asyncio.to_thread(node.start)
+            await restart(load, node, node.version)
 
     return disturb
+
+
+async def restart(load: Mixed, node: Node, version: Version) -> None:
+    """Stop a node as a deployment does, and have this version take its place."""
+    assert await asyncio.to_thread(node.stop) == 0, "a node did not stop cleanly"
+    load.struck()
+    load.report.restarts += 1
+    node.version = version
+    await asyncio.to_thread(node.start)
 
 
 SETTINGS: Final = {"mailbox_max": 100_000, "drain_seconds": 1}

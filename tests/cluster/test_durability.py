@@ -4,7 +4,7 @@ import os
 import signal
 from pathlib import Path
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.nodes import nodes, wait_until
 
 KEY = {"Idempotency-Key": '"order-17"'}

@@ -15,9 +15,9 @@ import httpx
 import pytest
 from redis.crc import key_slot
 
-from pushsvc.feeds.keys import Keys
-from pushsvc.feeds.scripts import Scripts
 from pushsvc.protocol.feeds import mailbox
+from pushsvc.store.schema import Keys
+from pushsvc.store.scripts import Scripts
 from tests.cluster.load import Load
 from tests.support.failover import Cluster, Watched, ask, following, role
 from tests.support.nodes import Node, nodes, publisher_token, wait_until

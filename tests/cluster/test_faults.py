@@ -4,58 +4,23 @@ import asyncio
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-import httpx
 import psutil
 import pytest
 import redis
 
-from pushsvc.embedded import EmbeddedServer
-from pushsvc.feeds.connect import connector
-from pushsvc.feeds.feed import Append, Appended, Bounds, Feeds
-from pushsvc.feeds.keys import Keys
-from pushsvc.feeds.lane import Lane
-from pushsvc.feeds.nodes import Copy, pack
-from pushsvc.feeds.scripts import Scripts
+from pushsvc.feeds.nodes import Entry, pack
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import UNKNOWN
 from pushsvc.protocol.feeds import mailbox
+from pushsvc.server.embedded import EmbeddedServer
+from pushsvc.store.schema import Keys
+from tests.cluster.behind import FEED, Store, node_id
 from tests.cluster.load import Load
 from tests.support.nodes import Node, nodes, wait_until
 from tests.support.phone import Phone
 
-FEED = mailbox("u1")
 LEASE = 1
-
-
-class Store:
-    """The nodes' Redis, from behind."""
-
-    def __init__(self, url: str, prefix: str) -> None:
-        self.url = url
-        self.keys = Keys(prefix)
-        self.redis: Any = redis.Redis.from_url(url, decode_responses=False)
-
-    def inbox(self, node: Node) -> str:
-        return self.keys.inbox(node_id(node))
-
-    def listeners(self) -> set[bytes]:
-        return set(self.redis.hkeys(self.keys.listeners(FEED)))
-
-    async def append(self, count: int, body: str = '"data":"quiet"}') -> list[Appended]:
-        """Append as a publisher that dies before it has sent a copy to anyone."""
-        scripts = Scripts()
-        lane = Lane("test", connector(self.url)(5), scripts)
-        feeds = Feeds(self.keys, scripts, Bounds(1000, 3600, 32), publishing=lane, sessions=lane)
-        results, _ = await feeds.append([Append(FEED, body.encode())] * count)
-        await lane.aclose()
-        return [result for result in results if isinstance(result, Appended)]
-
-
-def node_id(node: Node) -> str:
-    name: str = httpx.get(f"{node.admin_url}/readyz").json()["node"]
-    return name
 
 
 @pytest.fixture
@@ -138,8 +103,8 @@ async def test_copies_out_of_order_twice_or_of_what_was_told_change_nothing(
     async with Phone(two[0]) as phone:
         body = '"data":1}'
         appended = await store.append(4, body)
-        copies = [Copy(FEED, each.id, each.previous, body.encode()) for each in appended]
-        orphan = Copy(FEED, appended[-1].id, UNKNOWN, body.encode())
+        copies = [Entry.of(FEED, each.id, each.previous, body.encode()) for each in appended]
+        orphan = Entry.of(FEED, appended[-1].id, UNKNOWN, body.encode())
         for packet in ([copies[2]], [copies[1], copies[1]], [orphan], copies[::-1], copies):
             store.redis.xadd(store.inbox(two[0]), {"p": pack(packet)})
         notes = await phone.notifications(4)
@@ -313,8 +278,8 @@ def test_nothing_is_left_of_connections_that_came_and_went(
     process = psutil.Process(node.process.pid)
 
     async def come_and_go(times: int) -> None:
-        for _ in range(times):
-            async with Phone(node) as phone:
+        for number in range(times):  # of several users, as one may not come so often
+            async with Phone(node, f"u{number % 10}") as phone:
                 await phone.silent()
 
     def settled() -> bool:

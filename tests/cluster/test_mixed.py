@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.cluster.mixed import SETTINGS, Mixed, killing, rolling
 from tests.cluster.tally import Report
 from tests.support.nodes import Node

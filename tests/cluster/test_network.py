@@ -10,10 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
-from pushsvc.feeds.scripts import Scripts
+from pushsvc.server.embedded import EmbeddedServer
+from pushsvc.store.scripts import Scripts
+from tests.cluster.behind import Store, node_id
 from tests.cluster.load import Load
-from tests.cluster.test_faults import Store, node_id
 from tests.support.nodes import Node, wait_until
 from tests.support.phone import Phone
 from tests.support.proxy import Proxy

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.cluster.load import Load, kill_one_by_one, roll, stop_and_continue
 from tests.support.nodes import Node
 
@@ -48,7 +48,7 @@ def three(
             node.stop()
 
 
-@pytest.mark.parametrize("lease", [LEASE, 10.0])
+@pytest.mark.parametrize("lease", [pytest.param(LEASE, marks=pytest.mark.promise), 10.0])
 async def test_nodes_killed_under_load_lose_nothing(three: list[Node]) -> None:
     load = Load(three)
     counts = await load.run(SECONDS, lambda: kill_one_by_one(load, 3, 2))

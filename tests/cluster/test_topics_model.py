@@ -1,6 +1,6 @@
 """Topics against a model: any interleaving keeps the promises.
 
-As in ``test_model``: nodes, lanes, feeds and the Valkey are real; sockets, inboxes and time are
+As in ``mailbox_model``: nodes, queues, feeds and the Valkey are real; sockets, inboxes and time are
 virtual, and Hypothesis decides when what happens, what is lost, and who is slow.
 """
 
@@ -23,24 +23,29 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from pushsvc.embedded import EmbeddedServer
 from pushsvc.feeds import feed as feed_module
-from pushsvc.feeds.feed import Append, Appended, Bounds, Feeds
-from pushsvc.feeds.journal import Journal
-from pushsvc.feeds.keys import Keys
+from pushsvc.feeds.event_log import EventLog
+from pushsvc.feeds.feed import Appended, Bounds, Feeds
 from pushsvc.feeds.nodes import Leases
-from pushsvc.feeds.publisher import Durability, Publisher, Receipt
+from pushsvc.feeds.publisher import Published, Publisher
+from pushsvc.feeds.quota import ClientQuota
 from pushsvc.feeds.receipts import Receipts
-from pushsvc.node import feeder as feeder_module
+from pushsvc.feeds.schedule import Schedule
+from pushsvc.node import catch_up as catch_up_module
 from pushsvc.node import presence as presence_module
-from pushsvc.node import topics as topics_module
-from pushsvc.node.membership import new_node_id
+from pushsvc.node import registrations as registrations_module
+from pushsvc.node.identity import new_node_id
 from pushsvc.protocol import frames, ids
 from pushsvc.protocol.feeds import BROADCAST, topic
 from pushsvc.protocol.limits import Rate
+from pushsvc.protocol.notifications import Append
 from pushsvc.protocol.session import Policy, Subscribe
 from pushsvc.protocol.wire import TEXT
-from tests.cluster.test_model import (
+from pushsvc.server.embedded import EmbeddedServer
+from pushsvc.settings import Durability
+from pushsvc.store.redis import Redis
+from pushsvc.store.schema import Keys
+from tests.cluster.mailbox_model import (
     EVER,
     LEASE,
     MOMENT,
@@ -209,8 +214,8 @@ class Socket:
             self.model.check(self.model.era > 0, "a reset without a loss")
             held.excused |= {n.id for n in self.model.notes[name] if n.era < self.model.era}
             held.last = held.position = ids.START
-        else:
-            self.model.gaps.append((name, held, ids.parse(message["after"])))
+        # A reset tells as well of what came after the loss and is gone by now.
+        self.model.gaps.append((name, held, ids.parse(message["after"])))
 
     def _notified(self, held: Subscription, entry: int) -> None:
         self.model.check(held.base is not None, "told before the answer")
@@ -243,14 +248,16 @@ class TopicsModel(RuleBasedStateMachine):
         self.nodes: list[VirtualNode] = []
         self.sockets: list[Socket] = []
         self.store.loop.set_exception_handler(self._unexpected)
-        lane, scripts = self.store.lane, self.store.scripts
-        self.feeds = Feeds(self.keys, scripts, self.bounds, publishing=lane, sessions=lane)
-        self.leases = Leases(lane, self.keys, scripts, LEASE)
+        commands = Redis(self.store.queue, self.keys, self.store.scripts)
+        self.feeds = Feeds(self.bounds, publishing=commands, sessions=commands)
+        self.leases = Leases(commands, LEASE)
         self.outbox = VirtualOutbox(lambda: self.nodes)
-        receipts = cast(Receipts, None)  # nothing asks for one
+        # Nothing asks for a receipt, and nothing is for later.
+        receipts, schedule = cast(Receipts, None), cast(Schedule, None)
         self.publisher = Publisher(
-            self.feeds, self.outbox, self.leases, Durability.MEMORY, receipts, Journal(0)
-        )
+            self.feeds, self.outbox, self.leases, Durability.MEMORY, receipts, EventLog(0),
+            ClientQuota(commands, 0, 1), schedule,
+        )  # fmt: skip
         self.run(self._start_nodes())
 
     async def _start_nodes(self) -> None:
@@ -283,11 +290,11 @@ class TopicsModel(RuleBasedStateMachine):
             quiet += 1
             for _ in range(8):
                 await asyncio.sleep(0)
-            while self.store.lane._task is not None:  # what is asked about leases, and cleaned up
+            while self.store.queue._task is not None:  # what is asked about leases, and cleaned up
                 quiet = 0
                 await asyncio.sleep(0)
             for node in self.nodes:
-                while not node.held and (await node.lane.execute() or node.lane.answer()):
+                while not node.held and (await node.queue.execute() or node.queue.answer()):
                     quiet = 0
                     rounds += 1
                     assert rounds < 1000, "it never comes to rest"
@@ -298,7 +305,7 @@ class TopicsModel(RuleBasedStateMachine):
     async def _hear_gaps(self) -> None:
         """A gap excuses what is gone after it."""
         for name, held, after in self.gaps:
-            trimmed = await self.store.lane.one("HGET", self.keys.cursors(topic(name)), "~trimmed")
+            trimmed = await self.store.queue.one("HGET", self.keys.cursors(topic(name)), "~trimmed")
             gone = max(self.gone_until[name], ids.parse(trimmed or b"0-0"))
             held.excused |= {n.id for n in self.notes[name] if after < n.id <= gone}
         self.gaps.clear()
@@ -361,7 +368,7 @@ class TopicsModel(RuleBasedStateMachine):
             entry = appended.id
         else:
             (receipt,) = await self.publisher.publish([append])
-            assert isinstance(receipt, Receipt)
+            assert isinstance(receipt, Published)
             entry = receipt.id
         key = append.collapse_key if append.ttl != 0 else ""
         self.notes[name].append(Note(entry, key, append.ttl not in (0, MOMENT), self.era))
@@ -450,7 +457,7 @@ class TopicsModel(RuleBasedStateMachine):
     @rule(name=st.sampled_from(TOPICS))
     def the_log_passes_its_retention(self, name: str) -> None:
         async def act() -> None:
-            if await self.store.lane.one("DEL", self.keys.log(topic(name))):
+            if await self.store.queue.one("DEL", self.keys.log(topic(name))):
                 self.gone_until[name] = self.notes[name][-1].id
 
         self.run(act())
@@ -458,7 +465,7 @@ class TopicsModel(RuleBasedStateMachine):
     @rule(name=st.sampled_from(TOPICS))
     def a_failover_loses_who_listens(self, name: str) -> None:
         async def act() -> None:
-            await self.store.lane.one("DEL", self.keys.listeners(topic(name)))
+            await self.store.queue.one("DEL", self.keys.listeners(topic(name)))
 
         self.run(act())
 
@@ -472,7 +479,7 @@ class TopicsModel(RuleBasedStateMachine):
                 if answered and held.position == ids.START:
                     held.excused |= {note.id for note in self.notes[name]}
             if leases:
-                await self.store.lane.one("DEL", self.keys.nodes)
+                await self.store.queue.one("DEL", self.keys.nodes)
                 for node in self.nodes:
                     node.lapsed = True
                 await self.leases.renew("publisher", take=True)
@@ -485,8 +492,8 @@ class TopicsModel(RuleBasedStateMachine):
         keys = self.keys
         for feed in (*map(topic, TOPICS), BROADCAST):
             names = [keys.log(feed), keys.listeners(feed), keys.cursors(feed)]
-            names += [keys.latest(feed), keys.present(feed)]
-            await self.store.lane.submit([("DEL", name) for name in names])
+            names += [keys.latest(feed), keys.order(feed), keys.present(feed)]
+            await self.store.queue.submit([("DEL", name) for name in names])
 
     @rule(which=small)
     def hold_or_release(self, which: int) -> None:
@@ -494,27 +501,27 @@ class TopicsModel(RuleBasedStateMachine):
         node.held = not node.held
         self.do(lambda: None)
 
-    @precondition(lambda self: any(node.lane.pending for node in self.nodes))
+    @precondition(lambda self: any(node.queue.pending for node in self.nodes))
     @rule(which=small, leave=st.integers(0, 3), arrive=st.integers(0, 3))
     def some_get_through(self, which: int, leave: int, arrive: int) -> None:
-        node: VirtualNode = anyone([each for each in self.nodes if each.lane.pending], which)
+        node: VirtualNode = anyone([each for each in self.nodes if each.queue.pending], which)
 
         async def act() -> None:
             for _ in range(leave):
-                await node.lane.execute()
+                await node.queue.execute()
             for _ in range(arrive):
-                node.lane.answer()
+                node.queue.answer()
             await self.settle()
 
         self.run(act())
 
     @rule(which=small)
     def cut_or_mend(self, which: int) -> None:
-        lane = anyone(self.nodes, which).lane
-        if lane.cut:
-            lane.cut = False
+        queue = anyone(self.nodes, which).queue
+        if queue.cut:
+            queue.cut = False
         else:
-            self.do(lane.fail)
+            self.do(queue.fail)
 
     # --- nodes -----------------------------------------------------------------------------------
 
@@ -525,12 +532,12 @@ class TopicsModel(RuleBasedStateMachine):
         async def act() -> None:
             node = self.nodes[slot]
             for _ in range(leave):
-                await node.lane.execute()
+                await node.queue.execute()
             for socket in self.open_sockets:
                 if socket.node is node:
                     socket.dead, socket.open = True, False
             node.die()
-            await self.store.lane.one("ZREM", self.keys.nodes, node.id)
+            await self.store.queue.one("ZREM", self.keys.nodes, node.id)
             self.nodes[slot] = await self._new_node()
             await self._renew()
             await self.settle()
@@ -551,7 +558,7 @@ class TopicsModel(RuleBasedStateMachine):
                 await self._come_back()
             else:
                 node.lapsed = True
-                await self.store.lane.one("ZREM", self.keys.nodes, node.id)
+                await self.store.queue.one("ZREM", self.keys.nodes, node.id)
             await self._renew()
 
         self.run(act())
@@ -576,7 +583,7 @@ class TopicsModel(RuleBasedStateMachine):
     async def _end(self) -> None:
         """Everything is repaired; the copies under way are lost."""
         for node in self.nodes:
-            node.held = node.lane.cut = False
+            node.held = node.queue.cut = False
             node.inbox.clear()
         await self._come_back()
         await self._renew()
@@ -638,14 +645,14 @@ class TopicsModel(RuleBasedStateMachine):
         for node in self.nodes:
             topics, presence = node.parts.topics, node.parts.presence
             assert not topics._channels
-            assert not topics._beginning
+            assert not topics._stalled
             assert not node.parts.reader._stalled
             assert not presence._followers
             assert not presence._known
             assert not any(presence._here.values())
         for name in TOPICS:
             for key in (self.keys.listeners(topic(name)), self.keys.present(topic(name))):
-                fields = await self.store.lane.one("HKEYS", key)
+                fields = await self.store.queue.one("HKEYS", key)
                 live = {node.id for node in self.nodes}
                 left = [f for f in fields if f.decode().split(" ")[0] in live]
                 assert not left, f"{key} holds {left}"
@@ -657,14 +664,14 @@ class TopicsModel(RuleBasedStateMachine):
             task.cancel()
         await asyncio.gather(*others, return_exceptions=True)
         await self._empty()
-        await self.store.lane.one("DEL", self.keys.nodes)
+        await self.store.queue.one("DEL", self.keys.nodes)
 
 
 @pytest.fixture
 def store(valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     # Small limits, so that few entries reach them.
-    monkeypatch.setattr(feeder_module, "CHUNK", 500)
-    monkeypatch.setattr(topics_module, "BATCH", 1)
+    monkeypatch.setattr(catch_up_module, "CHUNK", 500)
+    monkeypatch.setattr(registrations_module, "BATCH", 1)
     monkeypatch.setattr(feed_module, "READ_COUNT", 4)
     monkeypatch.setattr(feed_module, "STATE_COUNT", 1)
     monkeypatch.setattr(presence_module, "PAUSE", 0)
@@ -708,6 +715,22 @@ def test_who_comes_to_a_topic_that_redis_lost_does_not_read_it_again_and_again(
     _publish(model, "a", "")
     model.redis_is_emptied(leases=False)
     model.come(which=0, names={"a"})
+
+
+def test_who_began_with_a_state_that_redis_lost_is_told_what_comes_then(model: TopicsModel) -> None:
+    model.come(which=0, names={"a"})
+    model.a_failover_loses_who_listens(name="a")
+    _publish(model, "a", "")
+    model.come(which=0, names={"a"})
+    model.redis_is_emptied(leases=False)
+
+
+def test_a_loss_and_what_is_gone_of_what_came_after_it_are_one_gap(model: TopicsModel) -> None:
+    _publish(model, "a", "")
+    model.come(which=0, names={"a"})
+    model.redis_is_emptied(leases=False)
+    _publish(model, "a", "")
+    model.the_log_passes_its_retention(name="a")
 
 
 def test_every_interleaving_keeps_the_promises_of_topics(store: Store) -> None:

@@ -17,8 +17,8 @@ from kubernetes_validate import (  # type: ignore[import-untyped]
 )
 
 from pushsvc import __version__
+from pushsvc.server.verifier import verifier_of
 from pushsvc.settings import load, rows
-from pushsvc.verifying import verifier_of
 from tests.deploy import chart
 from tests.deploy.chart import CHART, ELSEWHERE, manifests
 from tests.deploy.resources import (
@@ -33,6 +33,9 @@ from tests.deploy.resources import (
     secret_values,
 )
 from tests.deploy.restricted import violations
+from tests.support.certificates import Authority
+
+pytestmark = pytest.mark.promise
 
 VERSIONS = ("1.31", "1.37")
 FORMS = pytest.mark.parametrize("form", CI)
@@ -155,7 +158,7 @@ def test_secrets_are_files_in_directories_that_follow_a_rotation(form: str) -> N
 
 
 def test_no_secret_is_made_where_all_are_named() -> None:
-    for form in ("sentinel", "cluster-tls-acl", "jwks", "production"):
+    for form in ("sentinel", "cluster-tls-acl", "jwks", "issuers", "production"):
         assert of_kind("Secret", rendered(form)) == []
     (own,) = of_kind("Secret", rendered("external-redis"))
     assert set(secret_values(own)) == {"jwt-secret", "webhook-secret"}
@@ -187,7 +190,12 @@ def test_a_node_starts_with_what_the_chart_sets(form: str, tmp_path: Path) -> No
     if isinstance(environ.get("PUSHSVC_REDIS_URL"), dict):
         assert environ["PUSHSVC_REDIS_URL"]["secretKeyRef"]["key"] == "redis-url"
         environ["PUSHSVC_REDIS_URL"] = "rediss://user:password@redis.data:6390/0"
-    contents = {"jwt-secret": "s" * 64, "webhook-secret": "whsec_" + "MDEy" * 12}
+    contents = {
+        "jwt-secret": "s" * 64,
+        "webhook-secret": "whsec_" + "MDEy" * 12,
+        "ca.crt": Authority(tmp_path).file.read_text(),
+        "auth.toml": f'[issuers.a]\nsecret = "{"s" * 64}"',
+    }
     for manifest in resources:
         if manifest["kind"] == "Secret":
             contents |= secret_values(manifest)

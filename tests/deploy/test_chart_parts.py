@@ -12,6 +12,8 @@ from tests.deploy import chart
 from tests.deploy.chart import CHART, Manifest, Values, manifests
 from tests.deploy.resources import CI, LEAST, merged, node_pod, of_kind, pods, rendered
 
+pytestmark = pytest.mark.promise
+
 FORMS = pytest.mark.parametrize("form", CI)
 
 
@@ -93,6 +95,10 @@ def test_the_network_policy_opens_what_the_addresses_need() -> None:
     assert egress(CI["jwks"]) == {53, 443, 6379, 6390}
     keys = {"existingSecret": "", "jwksUrl": "http://keys:8081/k"}
     assert egress(LEAST, {"auth": {"jwt": keys}}) == {53, 6379, 8081}
+    # of an issuer that says itself where its keys are; one that is only compared is not asked
+    keys = {"existingSecret": "", "issuer": "https://id:8444/realms/a"}
+    assert egress(LEAST, {"auth": {"jwt": keys}}) == {53, 6379, 8444}
+    assert egress(LEAST, {"auth": {"jwt": {"issuer": "https://id:8444"}}}) == {53, 6379}
     assert egress(CI["production"]) == {53, 443, 4318, 6379, 8443, 26379}
     for rule in of_kind("NetworkPolicy", rendered("default"))[0]["spec"]["ingress"]:
         assert ("from" in rule) == (rule["ports"][0]["port"] == "admin")

@@ -8,7 +8,7 @@ from typing import Any
 import helm_python
 import pytest
 
-from pushsvc.worker import STOP_SECONDS
+from pushsvc.server.worker import STOP_SECONDS
 from tests.deploy import chart
 from tests.deploy.chart import CHART, Values, manifests
 from tests.deploy.resources import CI, LEAST, merged, of_kind
@@ -21,8 +21,20 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "no keys": (
         {"redis": LEAST["redis"]}, "Nothing says what signs tokens: set exactly one of auth.jwt"
     ),
+    "an issuer that is no address, and no keys": (
+        {"redis": LEAST["redis"], "auth": {"jwt": {"issuer": "accounts.google.com"}}},
+        "or none and auth.jwt.issuer to an https:// address",
+    ),
+    "an authority for keys that are not fetched": (
+        merged(LEAST, {"auth": {"jwt": {"caSecret": "ca", "issuer": "https://k"}}}),
+        "auth.jwt.caSecret is for keys that are fetched",
+    ),
     "two kinds of keys": (
         merged(LEAST, {"auth": {"jwt": {"jwksUrl": "https://k"}}}), "More than one value says"
+    ),
+    "a file of issuers, and another issuer": (
+        merged(LEAST, {"auth": {"existingSecret": "issuers"}}),
+        "auth.existingSecret has the issuers, and auth.jwt another",
     ),
     "a secret twice": (
         merged(LEAST, {"auth": {"jwt": {"secret": "s" * 32}}}), "set exactly one of auth.jwt"

@@ -15,14 +15,13 @@ import pytest
 
 from pushsvc import __version__
 from pushsvc.client import Publisher, listen
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.certificates import Authority
 from tests.support.image import REPOSITORY, Container, Image, built, missing
 from tests.support.nodes import SECRET, publisher_token, token, wait_until
 from tests.support.ports import free_port
+from tests.support.programs import need
 
-REDIS = Path("/usr/bin/redis-server")
-"""Debian's: the embedded server is built without TLS."""
 MOST_MEGABYTES = 210
 """What docs/operations/image.md states, and some room for updates of Debian."""
 
@@ -192,7 +191,7 @@ async def test_a_node_in_it_takes_an_authority_that_does_not_say_what_its_key_is
         *("--tls-port", str(port), "--tls-auth-clients", "no"),
         *("--tls-cert-file", str(certificate), "--tls-key-file", str(key)),
     ]
-    with EmbeddedServer(binary=REDIS, extra=tls) as server:
+    with EmbeddedServer(binary=Path(need("redis-server")), extra=tls) as server:
         shutil.copy(authority.file, inside)
         inside.chmod(0o644)
         try:

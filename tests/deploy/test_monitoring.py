@@ -5,7 +5,6 @@ import contextlib
 import itertools
 import json
 import re
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,14 +17,15 @@ import redis
 import yaml
 from websockets.exceptions import InvalidStatus
 
-import pushsvc.run  # noqa: F401  # every handler and every error is defined
-from pushsvc.embedded import EmbeddedServer
+import pushsvc.server.process  # noqa: F401  # every handler and every error is defined
 from pushsvc.errors import PushError
 from pushsvc.protocol.webhooks import Verdict
+from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.web.base import Handler
 from tests.deploy.promql import Expression, parse
 from tests.support.nodes import Node, wait_until
 from tests.support.phone import Phone
+from tests.support.programs import need
 
 ROOT: Final = Path(__file__).parents[2]
 ALERTS: Final = ROOT / "helm" / "pushsvc" / "files" / "alerts.yaml"
@@ -249,9 +249,7 @@ def test_the_objectives_in_the_documents_are_those_that_alert() -> None:
 
 
 def test_the_rules_are_good_and_fire_when_they_should() -> None:
-    promtool = shutil.which("promtool")
-    if promtool is None:
-        pytest.skip("promtool is not installed: Debian has it in the package prometheus")
+    promtool = need("promtool")
     for command in (("check", "rules", ALERTS), ("test", "rules", RULE_TESTS)):
         done = subprocess.run([promtool, *command], capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 from redis import Redis
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import publish, publish_all
 from tests.support.nodes import Node, nodes, publisher_token, wait_until
 from tests.support.phone import Phone
+
+pytestmark = pytest.mark.promise
 
 WINDOW = 4
 MAILBOX = 20

@@ -20,19 +20,13 @@ from prometheus_client.parser import text_string_to_metric_families
 from redis import Redis
 
 from pushsvc import metrics
-from pushsvc.embedded import EmbeddedServer
-from pushsvc.run import SAME_SIGNAL
-from pushsvc.web.admin import MAX_CONNECTIONS
+from pushsvc.admin.port import MAX_CONNECTIONS
+from pushsvc.server.embedded import EmbeddedServer
+from pushsvc.server.process import SAME_SIGNAL
 from tests.support.backend import problem, publish
 from tests.support.nodes import Node, nodes, wait_until, workers
 from tests.support.phone import Phone
 from tests.support.raw import Ended, Raw, RawSocket, request
-
-
-@pytest.fixture(scope="module")
-def node(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with Node(valkey.url, tmp_path_factory.mktemp("admin"), prefix="admin") as running:
-        yield running
 
 
 def admin(node: Node, path: str, **kwargs: Any) -> httpx.Response:
@@ -74,6 +68,30 @@ def test_the_console_is_a_page_that_loads_nothing_from_elsewhere(node: Node) -> 
     assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
     assert not re.search(r"(src|href)\s*=\s*[\"']?(https?:)?//", answer.text)
     assert admin(node, "/").headers["Location"] == "/console"
+
+
+@pytest.mark.parametrize("path", ["/v1/ws?device=d", "/v1/stream", "/v1/notifications"])
+def test_a_page_of_this_machine_that_took_it_for_the_public_port_is_told_so(
+    node: Node, path: str
+) -> None:
+    origin = {"Origin": "http://localhost:5173"}
+    asked = {**origin, "Access-Control-Request-Headers": "authorization"}
+    preflight = httpx.options(node.admin_url + path, headers=asked, timeout=10)
+    assert preflight.status_code == 204
+    assert "Authorization" in preflight.headers["Access-Control-Allow-Headers"]
+    for method in ("GET", "POST"):
+        answer = httpx.request(method, node.admin_url + path, headers=origin, timeout=10)
+        assert answer.headers["Access-Control-Allow-Origin"] == origin["Origin"]
+        assert "PUSHSVC_PORT" in problem(answer, 404, "not_found")["detail"]
+
+
+@pytest.mark.parametrize("origin", ["https://app.example", "http://localhost.example", "null", "["])
+def test_no_other_page_learns_that_an_admin_port_is_there(node: Node, origin: str) -> None:
+    for method in ("OPTIONS", "GET", "POST"):
+        url = f"{node.admin_url}/v1/notifications"
+        answer = httpx.request(method, url, headers={"Origin": origin}, timeout=10)
+        problem(answer, 404, "not_found")
+        assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
 def test_a_health_check_may_ask_for_the_head_alone(node: Node) -> None:
@@ -280,7 +298,7 @@ async def test_what_a_node_cannot_read_in_its_inbox_does_not_end_it(
             sent = await publish(node, user, 1)
             assert (await phone.notification())["id"] == sent
             assert node.metric("pushsvc_courier_entries_total", fate="direct") > before
-        lines = [line for line in node.log_lines() if "courier" in str(line["event"])]
+        lines = [line for line in node.log_lines() if "cannot be read" in str(line["event"])]
         assert 0 < len(lines) < len(notices)
 
 
@@ -511,8 +529,11 @@ async def test_workers_do_not_outlive_a_killed_parent_and_drain_with_one_that_st
     port = node.port
     pids = workers(node)
     assert len(pids) == 2
+    metrics = Path(psutil.Process(pids[0]).environ()["PROMETHEUS_MULTIPROC_DIR"])
+    assert await asyncio.to_thread(metrics.is_dir)
     node.kill()
     await asyncio.to_thread(wait_until, ended, "the workers to end")
+    assert not await asyncio.to_thread(metrics.exists)
 
     await asyncio.to_thread(node.start)
     assert node.port == port

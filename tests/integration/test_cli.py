@@ -21,19 +21,15 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from pushsvc.cli import DEV_DEFAULTS
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.cli.server import DEV_DEFAULTS
+from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.settings import rows
 from tests.support.nodes import SECRET, Node, publisher_token, token, wait_until
+from tests.support.ports import free_port
+from tests.support.programs import need
 
 ENTRY = [str(Path(sys.executable).with_name("pushsvc"))]
 MODULE = [sys.executable, "-m", "pushsvc"]
-
-
-@pytest.fixture(scope="module")
-def node(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with Node(valkey.url, tmp_path_factory.mktemp("cli"), prefix="cli") as running:
-        yield running
 
 
 def environ(**variables: str) -> dict[str, str]:
@@ -133,7 +129,7 @@ def test_token_mints_what_a_node_accepts(node: Node) -> None:
 
 def test_token_says_what_it_lacks() -> None:
     assert "PUSHSVC_JWT_SECRET" in refused(run("token", "--user", "u1"))
-    assert "user" in refused(run("token", "--user", "a b", PUSHSVC_JWT_SECRET=SECRET))
+    assert "user" in refused(run("token", "--user", "a\tb", PUSHSVC_JWT_SECRET=SECRET))
     assert run("token", PUSHSVC_JWT_SECRET=SECRET).returncode == 2
     done = run("token", "--user", "u1", "--ttl", "soon", PUSHSVC_JWT_SECRET=SECRET)
     assert done.returncode == 2
@@ -226,7 +222,7 @@ def test_listen_comes_back_when_its_node_does(
 def test_listen_gives_up_where_coming_back_is_useless(node: Node) -> None:
     done = run("listen", "--url", node.url, "--token", "not.a.token")
     assert "401" in refused(done)
-    done = run("listen", "--url", node.url, "--token", token("u1"), "--device", "a b")
+    done = run("listen", "--url", node.url, "--token", token("u1"), "--device", "a\tb")
     assert "400" in refused(done)
 
 
@@ -239,9 +235,47 @@ def test_listen_says_why_it_may_not_listen_to_a_topic(node: Node, user: str) -> 
     assert "topics.subscribe" in line
 
 
+def test_a_token_that_is_missing_is_told_with_its_variable_and_where_one_comes_from(
+    tmp_path: Path,
+) -> None:
+    for command in (["listen"], ["publish", "--user", "u1", "1"]):
+        line = refused(run(*command, XDG_STATE_HOME=str(tmp_path)))
+        variable = "USER_TOKEN" if command == ["listen"] else "PUBLISHER_TOKEN"
+        for part in (variable, "--token", "make run", "pushsvc dev"):
+            assert part in line
+
+
+def test_a_token_that_is_refused_is_told_with_where_it_is_from(node: Node) -> None:
+    old = token("u1", ttl=-100)
+    line = refused(run("listen", "--url", node.url, USER_TOKEN=old))
+    assert "expired" in line
+    assert "USER_TOKEN" in line
+    line = refused(run("publish", "--url", node.url, "--token", old, "--user", "u1", "1"))
+    assert "expired" in line
+    assert "--token" in line
+
+
+def test_what_is_written_wrong_is_told_with_what_to_write() -> None:
+    done = run("publish", "--url", "localhost:8080", "--token", "x", "--user", "u1", "1")
+    assert "write 'http://localhost:8080'" in done.stderr
+    for option in ("--user", "--topic"):
+        done = run("publish", "--url", "http://localhost:1", "--token", "x", option, "", "1")
+        assert done.returncode == 2
+        assert "take a name" in done.stderr
+
+
+def test_listen_names_an_address_where_nothing_listens_once() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    with running(*MODULE, "listen", "--url", url, "--token", "x") as it:
+        assert it.stderr is not None
+        line = it.stderr.readline()
+    assert line.count(url) == 1
+    assert line.endswith("trying again\n")
+
+
 def test_publish_says_why_it_was_refused(node: Node) -> None:
     assert "401" in refused(run("publish", "--url", node.url, "--token", "x", "--user", "u1", "1"))
-    line = refused(publish(node, "--user", "a b", "1"))
+    line = refused(publish(node, "--user", "a\tb", "1"))
     assert "400" in line
     assert "user id" in line
     done = run("publish", "--url", "http://127.0.0.1:1", "--token", "x", "--user", "u1", "1")
@@ -249,6 +283,14 @@ def test_publish_says_why_it_was_refused(node: Node) -> None:
     done = run("publish", "--url", "file:///etc/passwd", "--token", "x", "--user", "u1", "1")
     assert done.returncode == 2
     assert "http://" in done.stderr
+
+
+def test_the_admin_port_says_that_it_is_no_place_for_clients(node: Node) -> None:
+    for command in (["listen"], ["publish", "--user", "u1", "1"]):
+        line = refused(run(*command, "--url", node.admin_url, "--token", publisher_token()))
+        assert node.admin_url in line
+        assert "this is the admin port" in line
+        assert "8080" in line
 
 
 # --- bad settings --------------------------------------------------------------------------------
@@ -334,6 +376,25 @@ def test_a_port_in_use_stops_the_start_with_one_line(valkey: EmbeddedServer, wor
             assert line.endswith(f"{variable}: 127.0.0.1:{port} is in use: {way_out}")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_node_without_redis_says_once_where_it_looked_and_what_to_start(
+    tmp_path: Path, prefix: str, workers: int
+) -> None:
+    node = Node("redis://127.0.0.1:1/0", tmp_path, prefix=prefix, workers=workers)
+
+    def lines() -> list[dict[str, Any]]:
+        return [each for each in node.log_lines() if "--redis-url" in str(each["event"])]
+
+    try:
+        node.start(ready=False)
+        (line,) = wait_until(lines, "the line")
+        assert "127.0.0.1:1/0" in line["redis_url"]
+        for part in ("start one", "PUSHSVC_REDIS_URL", "pushsvc dev"):
+            assert part in line["event"]
+    finally:
+        node.stop()
+
+
 def test_several_workers_say_once_what_stops_them(valkey: EmbeddedServer) -> None:
     line = serve(valkey, PUSHSVC_WORKERS="2", PUSHSVC_DURABILITY="fsync")
     assert "PUSHSVC_DURABILITY" in line
@@ -414,30 +475,29 @@ def dev(command: list[str]) -> Iterator[Terminal]:
         assert "Traceback" not in shown.text
 
 
-def printed(text: str, first: str) -> str:
-    """The command that begins with this word and may go over several lines."""
-    match = re.search(rf"^ *({re.escape(first)} (?:[^\n]*\\\r?\n)*[^\n]*)", text, re.MULTILINE)
-    assert match, text
-    return match[1].replace("\r", "")
+def to_paste(text: str) -> str:
+    """The lines that publish."""
+    return text.partition("Publish to")[2].partition("\n")[2].replace("\r", "")
 
 
 @pytest.mark.parametrize("command", [ENTRY, MODULE], ids=["entry point", "module"])
 def test_dev_prints_commands_that_work_when_pasted_and_ctrl_c_ends_all_of_it(
     command: list[str],
 ) -> None:
+    need("curl")
     with dev(command) as shown:
         text = shown.read()
-        console = re.search(r"(http://127.0.0.1:\d+/console)", text)
+        console = re.search(r"(http://127.0.0.1:\d+/dev/console)", text)
         assert console
-        assert subprocess.run(["curl", "-sSf", console[1]], capture_output=True, check=True).stdout
+        curl = ["curl", "-sSfL", console[1]]
+        assert b"<html" in subprocess.run(curl, capture_output=True, check=True).stdout
 
-        listening = re.search(r"^ *(\S.* listen --url .*)$", text, re.MULTILINE)
+        listening = re.search(r"^ *listen +(\S.*)$", text, re.MULTILINE)
         assert listening
-        pasted = listening[1].strip()
-        with running("bash", "-c", f"exec {pasted}") as listener:
-            assert line_of(listener)["type"] == "welcome"
+        with running("bash", "-c", f"exec {listening[1].strip()}") as listener:
+            assert line_of(listener)["user"] == "demo"
             done = subprocess.run(
-                ["bash", "-c", printed(text, "curl")], env=environ(),
+                ["bash", "-c", to_paste(text)], env=environ(),
                 capture_output=True, text=True, timeout=20, check=True,
             )  # fmt: skip
             answer = json.loads(done.stdout)
@@ -445,11 +505,13 @@ def test_dev_prints_commands_that_work_when_pasted_and_ctrl_c_ends_all_of_it(
             note = line_of(listener)
             assert note["id"] == answer["id"]
             assert note["data"] == {"text": "hello"}
-            user_token = re.search(r"user token\s+(\S+)", text)
-            assert user_token
-            assert user_token[1] in pasted
             shown.press(b"\x03")
             assert shown.exit_code() == 0
+
+
+def kept_in(directory: Path) -> list[str]:
+    """The names of the files with tokens."""
+    return sorted(each.name for each in (directory / "pushsvc").glob("*"))
 
 
 def test_dev_ends_all_of_it_when_its_window_is_closed() -> None:
@@ -458,18 +520,84 @@ def test_dev_ends_all_of_it_when_its_window_is_closed() -> None:
         assert shown.exit_code() == 0
 
 
+def introduced(process: subprocess.Popen[str]) -> str:
+    """What ``pushsvc dev`` printed, once that is all."""
+    assert process.stdout is not None
+    text = ""
+    while "hello" not in text:
+        assert process.poll() is None
+        text += process.stdout.readline()
+    return text
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_dev_in_a_pipe_is_ended_by_a_signal(number: signal.Signals) -> None:
+def test_dev_in_a_pipe_is_ended_by_a_signal_and_takes_its_tokens_with_it(
+    tmp_path: Path, number: signal.Signals
+) -> None:
     command = [*MODULE, "dev", "--port", "0", "--admin-port", "0"]
-    with running(*command) as process:
-        assert process.stdout is not None
-        while "curl" not in process.stdout.readline():
-            assert process.poll() is None
+    with running(*command, XDG_STATE_HOME=str(tmp_path)) as process:
+        introduced(process)
+        assert len(kept_in(tmp_path)) == 1
         family = psutil.Process(process.pid).children(recursive=True)
         assert family
         process.send_signal(number)
         assert process.wait(15) == 0
         wait_until(lambda: not any(child.is_running() for child in family), "the server to end")
+    assert kept_in(tmp_path) == []
+
+
+def test_listen_finds_the_dev_that_runs_and_says_that_one_was_killed(tmp_path: Path) -> None:
+    state = {"XDG_STATE_HOME": str(tmp_path)}
+    command = [*MODULE, "dev", "--port", "0", "--admin-port", "0"]
+    with running(*command, **state) as process:
+        found = re.search(r"node +(\S+)", introduced(process))
+        assert found
+        done = run("publish", "--user", "demo", '"found"', **state)
+        assert done.returncode == 0, done.stderr
+        for where in ({}, {"PUSH_URL": found[1]}):
+            with running(*listen("--no-ack", "--count", "1"), **state, **where) as listener:
+                assert line_of(listener)["user"] == "demo"
+                assert line_of(listener)["data"] == "found"
+        # Who sources its file mints tokens of one's own for it.
+        (file,) = kept_in(tmp_path)
+        sourced = f'. {tmp_path}/pushsvc/{file}; exec "$@"'
+        made = subprocess.run(
+            ["sh", "-c", sourced, "-", *MODULE, "token", "--user", "ann"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        with running(*listen("--count", "1"), **state, USER_TOKEN=made.stdout.strip()) as listener:
+            assert line_of(listener)["user"] == "ann"
+        # What is given wins.
+        assert "401" in refused(run("listen", USER_TOKEN="x", **state))
+        nowhere = run("publish", "--url", "http://127.0.0.1:1", "--user", "u", "1", **state)
+        assert "PUBLISHER_TOKEN" in refused(nowhere)
+        process.kill()
+        process.wait()
+        line = refused(run("listen", **state))
+        assert f"no development node answers at {found[1]}" in line
+        assert "make run" in line
+        assert kept_in(tmp_path) != []
+    with running(*command, **state) as process:
+        introduced(process)
+        assert len(kept_in(tmp_path)) == 1  # what the killed one left is gone
+
+
+def test_dev_runs_where_it_cannot_keep_its_tokens_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    state = str(tmp_path / "file" / "state")
+    command = [*MODULE, "dev", "--port", "0", "--admin-port", "0"]
+    with running(*command, XDG_STATE_HOME=state) as process:
+        assert process.stdout is not None
+        lines: list[str] = []
+        while not lines or "tokens" not in lines[-1]:
+            assert process.poll() is None
+            lines.append(process.stdout.readline())
+        assert f"{state}/pushsvc: Not a directory" in lines[-1]
+        process.terminate()
+        assert process.wait(15) == 0
+        assert process.stdout.read() == ""
+        assert process.stderr is not None
+        assert process.stderr.read() == ""
 
 
 OTHER_SERVER = {
@@ -486,15 +614,11 @@ def test_dev_refuses_a_flag_about_another_server(field: str) -> None:
 
 
 def test_dev_uses_its_own_valkey_whatever_the_variables_of_another_node_say() -> None:
+    need("curl")
     command = [*MODULE, "dev", "--port", "0", "--admin-port", "0"]
     others = {f"PUSHSVC_{field.upper()}": value for field, value in OTHER_SERVER.items()}
     with running(*command, **others) as process:
-        assert process.stdout is not None
-        shown = ""
-        while '"hello"' not in shown:
-            shown += process.stdout.readline()
-            assert process.poll() is None
-        curl = ["bash", "-c", printed(shown, "curl")]
+        curl = ["bash", "-c", to_paste(introduced(process))]
         done = subprocess.run(curl, capture_output=True, text=True, timeout=20, check=True)
         assert "id" in json.loads(done.stdout)
         process.terminate()
@@ -504,7 +628,7 @@ def test_dev_uses_its_own_valkey_whatever_the_variables_of_another_node_say() ->
 def test_the_help_of_dev_tells_the_defaults_of_dev() -> None:
     text = " ".join(run("dev", "--help").stdout.split())
     for flag, value in DEV_DEFAULTS.items():
-        told = re.search(rf" --{flag.replace('_', '-')} .*?\[default: ([^]]*)\]", text)
+        told = re.search(rf" --{flag.replace('_', '-')} .*?\[default: (.*?)\]( -|$)", text)
         assert told is not None
         assert told[1] == value
     assert "[default: the embedded Valkey, no other]" in text
@@ -515,4 +639,7 @@ def test_dev_says_in_one_line_that_its_port_is_taken() -> None:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = str(taken.getsockname()[1])
-        assert "PUSHSVC_PORT" in refused(run("dev", "--port", port, "--admin-port", "0"))
+        line = refused(run("dev", "--port", port, "--admin-port", "0"))
+        assert line.endswith(
+            f"127.0.0.1:{port} is in use: choose another with --port or PUSHSVC_PORT"
+        )

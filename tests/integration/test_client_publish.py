@@ -8,8 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import problem
 from tests.support.nodes import Node, nodes, publisher_token, token
 from tests.support.topics import Member, member, order, tell
@@ -255,6 +256,34 @@ async def test_a_backend_may_name_every_target_but_one_at_a_time(node: Node, top
         problem(await request(node, auth, {"broadcast": True}, **fields), 400, "invalid")
 
 
+@pytest.mark.parametrize(
+    ("path", "media"),
+    [
+        ("/v1/notifications", "application/json"),
+        ("/v1/notifications/batch", "application/json"),
+        ("/v1/notifications/batch", "application/x-ndjson"),
+    ],
+)
+async def test_a_clients_text_may_be_escaped(
+    node: Node, user: str, topic: str, path: str, media: str
+) -> None:
+    text = "ж" * (MOST // 5)
+    note: dict[str, Any] = {"to": {"topic": topic}, "data": text}
+    if media == "application/json" and path.endswith("batch"):
+        note = {"notifications": [note]}
+    headers = {"Authorization": f"Bearer {member(user)}", "Content-Type": media}
+    body = json.dumps(note)
+    assert len(body) > MOST > len(text.encode())
+    async with Member(node, "other") as other, httpx.AsyncClient(headers=headers) as client:
+        await other.subscribe(topic)
+        answer = await client.post(node.url + path, content=body)
+        assert answer.status_code == 202, answer.text
+        assert (await other.notification())["data"] == text
+    # The message itself is bounded as ever.
+    told = await request(node, member(user), {"topic": topic}, data="x" * MOST)
+    assert str(MOST) in problem(told, 413, "too_large")["detail"]
+
+
 async def test_a_repeated_request_is_one_message(pair: list[Node], user: str, topic: str) -> None:
     headers = {
         "Authorization": f"Bearer {member(user)}", "Idempotency-Key": '"k1"',
@@ -283,3 +312,160 @@ def test_a_batch_counts_as_many_messages_as_it_has(
         told = slow.post("/v1/notifications/batch", body, headers=auth)
         problem(told, 429, "rate_limited")
         assert slow.post("/v1/notifications/batch", body).status_code == 202  # a backend
+
+
+# --- how much a client may store -----------------------------------------------------------------
+
+BUDGET = 200_000
+WINDOW = 4
+
+
+@pytest.fixture(scope="module")
+def thrifty(
+    valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Node]]:
+    """Two nodes with small budgets."""
+    with nodes(
+        2, valkey.url, tmp_path_factory.mktemp("quota"), prefix="quota",
+        rate_messages_per_second=1000, rate_burst=2000, rate_bytes_per_second=100_000_000,
+        client_bytes_per_user=BUDGET, client_bytes_seconds=WINDOW,
+        client_bytes_per_topic=10 * BUDGET, max_message_bytes=BUDGET,
+    ) as both:  # fmt: skip
+        yield both
+
+
+BLOCK = "x" * 20_000
+
+
+async def test_who_stores_too_much_is_told_when_to_go_on_on_every_node_and_loses_nothing(
+    thrifty: list[Node], user: str, topic: str
+) -> None:
+    auth = member(user)
+    async with (
+        Member(thrifty[0], user) as phone,
+        Member(thrifty[1], user) as laptop,
+        Member(thrifty[1], "other") as other,
+    ):
+        await other.subscribe(topic)
+        accepted: list[str] = []
+        refused: dict[str, Any] = {}
+        while not refused:
+            for device in (phone, laptop):
+                answer = await device.ask(type="publish", topic=topic, data=BLOCK)
+                if answer["type"] == "error":
+                    refused = answer
+                else:
+                    accepted.append(answer["id"])
+        assert len(accepted) * len(BLOCK) < 2 * BUDGET
+        assert (refused["code"], refused["temporary"]) == ("quota_exceeded", True)
+        assert 0 < refused["retry_after"] <= WINDOW
+        answers = [
+            await request(node, auth, {"topic": topic}, data=BLOCK, collapse_key="k" * n)
+            for n, node in enumerate(thrifty, 1)
+        ]
+        for told in answers:
+            problem(told, 429, "quota_exceeded")
+            assert 0 < int(told.headers["Retry-After"]) <= WINDOW
+        # What is not stored is free, and others have budgets of their own.
+        live = await phone.ask(type="publish", topic="elsewhere", data=BLOCK, ephemeral=True)
+        assert live["durability"] == "none"
+        assert (await other.notifications(len(accepted)))[-1]["id"] == accepted[-1]
+        assert (await other.ask(type="publish", topic="x", data=BLOCK))["type"] == "reply"
+        await asyncio.sleep(refused["retry_after"])
+        async with asyncio.timeout(2 * WINDOW):
+            while (await phone.ask(type="publish", topic=topic, data=BLOCK))["type"] == "error":
+                await asyncio.sleep(0.1)
+
+
+async def test_a_batch_that_stores_too_much_stores_nothing_and_its_key_can_be_used_again(
+    thrifty: list[Node], user: str, topic: str
+) -> None:
+    headers = {"Authorization": f"Bearer {member(user)}", "Idempotency-Key": '"batch"'}
+    batch = {"notifications": [{"to": {"topic": topic}, "data": BLOCK} for _ in range(5)]}
+
+    async def post(node: Node) -> httpx.Response:
+        return await asyncio.to_thread(node.post, "/v1/notifications/batch", batch, headers=headers)
+
+    async with Member(thrifty[1], "other") as other:
+        await other.subscribe(topic)
+        for _ in range(3):
+            await request(thrifty[0], member(user), {"topic": "x"}, data=BLOCK * 3)
+        told = await post(thrifty[1])
+        problem(told, 429, "quota_exceeded")
+        async with asyncio.timeout(2 * WINDOW):
+            while (answer := await post(thrifty[0])).status_code == 429:
+                await asyncio.sleep(int(answer.headers["Retry-After"]))
+        results = [result["id"] for result in answer.json()["results"]]
+        assert [note["id"] for note in await other.notifications(5)] == results
+        await other.silent()
+
+
+async def test_what_stores_nothing_leaves_no_idempotency_key_behind(
+    thrifty: list[Node], valkey: EmbeddedServer, user: str, topic: str
+) -> None:
+    kept = redis.Redis.from_url(valkey.url)
+
+    def keys() -> int:
+        return len(list(kept.scan_iter("quota:once:*")))
+
+    before = keys()
+    headers = {"Authorization": f"Bearer {member(user)}", "Idempotency-Key": '"nothing"'}
+    note = {"to": {"topic": topic}, "data": 1, "ephemeral": True}
+    for path, body in (
+        ("/v1/notifications", note),
+        ("/v1/notifications/batch", {"notifications": [note, {"to": {"user": user}, "data": 1}]}),
+    ):
+        answer = await asyncio.to_thread(thrifty[0].post, path, body, headers=headers)
+        assert answer.status_code == 202
+    assert keys() == before
+    note = {"to": {"topic": topic}, "data": 1}
+    answer = await asyncio.to_thread(thrifty[0].post, "/v1/notifications", note, headers=headers)
+    assert answer.status_code == 202
+    assert keys() == before + 1
+    kept.close()
+
+
+async def test_a_conflict_of_idempotency_keys_costs_nothing(
+    thrifty: list[Node], user: str, topic: str
+) -> None:
+    headers = {"Authorization": f"Bearer {member(user)}", "Idempotency-Key": '"conflict"'}
+
+    async def post(data: str) -> httpx.Response:
+        note = {"to": {"topic": topic}, "data": data}
+        return await asyncio.to_thread(thrifty[0].post, "/v1/notifications", note, headers=headers)
+
+    assert (await post("first")).status_code == 202
+    for n in range(3 * BUDGET // len(BLOCK)):
+        problem(await post(f"{n} {BLOCK}"), 422, "idempotency_conflict")
+
+
+async def test_a_backend_has_no_budget(thrifty: list[Node], topic: str) -> None:
+    for _ in range(3 * BUDGET // len(BLOCK)):
+        await tell(thrifty[0], topic, BLOCK)
+
+
+async def test_a_full_topic_takes_nothing_of_any_client_and_what_backends_send(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    with nodes(
+        2, valkey.url, tmp_path, prefix=prefix,
+        client_bytes_per_user=BUDGET // 2, client_bytes_per_topic=BUDGET,
+        rate_messages_per_second=1000, rate_burst=2000, rate_bytes_per_second=100_000_000,
+    ) as (a, b):  # fmt: skip
+        async with Member(a, "u1") as one, Member(b, "u2") as two, Member(b, "u3") as three:
+            answer: dict[str, Any] = {"type": "reply"}
+            accepted = 0
+            while answer["type"] == "reply":
+                device = (one, two, three)[accepted % 3]
+                answer = await device.ask(type="publish", topic="t", data=BLOCK)
+                accepted += answer["type"] == "reply"
+            assert accepted * len(BLOCK) <= BUDGET
+            for device in (one, two):
+                answer = await device.ask(type="publish", topic="t", data=1)
+                assert (answer["code"], answer["temporary"]) == ("topic_full", False)
+                assert (await device.ask(type="publish", topic="t2", data=1))["type"] == "reply"
+            told = await request(a, member("u1"), {"topic": "t"})
+            assert "the topic is full" in problem(told, 413, "topic_full")["detail"]
+            await tell(b, "t", BLOCK)
+            assert a.metric("pushsvc_published_total", outcome="topic_full") >= 2
+            assert a.metric("pushsvc_client_bytes_total") > accepted // 2 * len(BLOCK)

@@ -1,12 +1,12 @@
 """The publishers of ``pushsvc.client`` against real nodes: one call, one notification."""
 
 import asyncio
-import json
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,10 @@ from pushsvc.client import (
     Refused,
     Unavailable,
 )
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.nodes import Node, publisher_token, token, wait_until
 from tests.support.proxy import Proxy
-from tests.support.services import HTTPService, QuietHandler
+from tests.support.services import service
 
 
 def kept(node: Node, user: str) -> list[Any]:
@@ -42,26 +42,6 @@ def kept(node: Node, user: str) -> list[Any]:
         found += page["notifications"]
         before = page["next"]
     return [note["data"] for note in reversed(found)]
-
-
-@contextmanager
-def service(answer: Callable[[dict[str, Any]], tuple[int, Any]]) -> Iterator[str]:
-    """The address of a service that answers what a node would not."""
-
-    class Handler(QuietHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            status, value = answer(request)
-            body = json.dumps(value).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-    with HTTPService(Handler) as served:
-        yield served.url
 
 
 def receipts(request: dict[str, Any]) -> tuple[int, Any]:
@@ -82,36 +62,36 @@ def silence() -> Iterator[str]:
 # --- one by one ----------------------------------------------------------------------------------
 
 
-def test_what_is_published_has_a_receipt_and_all_its_fields(node: Node) -> None:
+def test_what_is_published_has_a_receipt_and_all_its_fields(node: Node, user: str) -> None:
     with Publisher(node.url, token=publisher_token()) as publisher:
-        receipt = publisher.publish(user="u1", data={"order": 17}, event="order.shipped", ttl=60)
+        receipt = publisher.publish(user=user, data={"order": 17}, event="order.shipped", ttl=60)
         assert receipt.id is not None
         assert (receipt.durability, receipt.connections) == ("memory", 0)
         assert publisher.publish(topic="t", data=b"\x00", collapse_key="k").id
         assert publisher.publish(broadcast=True, data=None).id
-        assert publisher.publish(user="u1", data=1, ephemeral=True).id is None
-        once = [publisher.publish(user="u1", data=2, idempotency_key="k1") for _ in range(2)]
+        assert publisher.publish(user=user, data=1, ephemeral=True).id is None
+        once = [publisher.publish(user=user, data=2, idempotency_key="k1") for _ in range(2)]
         assert once[0].id == once[1].id
-    assert kept(node, "u1") == [{"order": 17}, 2]
+    assert kept(node, user) == [{"order": 17}, 2]
 
 
-def test_a_refusal_says_what_to_change(node: Node) -> None:
+def test_a_refusal_says_what_to_change(node: Node, user: str) -> None:
     with Publisher(node.url, token=publisher_token()) as publisher:
         with pytest.raises(Refused, match="user id") as refused:
-            publisher.publish(user="a b", data=1)
+            publisher.publish(user="a\tb", data=1)
         assert (refused.value.status, refused.value.code) == (400, "invalid_name")
-        publisher.publish(user="u1", data=1, idempotency_key="k")
+        publisher.publish(user=user, data=1, idempotency_key=user)
         with pytest.raises(Refused) as refused:
-            publisher.publish(user="u1", data=2, idempotency_key="k")
+            publisher.publish(user=user, data=2, idempotency_key=user)
         assert refused.value.code == "idempotency_conflict"
     with (
         Publisher(node.url, token=lambda _: "no.t.oken") as publisher,
         pytest.raises(Refused, match="401"),
     ):
-        publisher.publish(user="u1", data=1)
+        publisher.publish(user=user, data=1)
 
 
-def test_a_refused_token_is_replaced(node: Node) -> None:
+def test_a_refused_token_is_replaced(node: Node, user: str) -> None:
     asked: list[bool] = []
 
     def provider(refused: bool) -> str:  # noqa: FBT001 - the shape of a provider
@@ -119,8 +99,8 @@ def test_a_refused_token_is_replaced(node: Node) -> None:
         return publisher_token() if refused else token("backend", ttl=-100)
 
     with Publisher(node.url, token=provider) as publisher:
-        assert publisher.publish(user="u1", data=1).id
-        assert publisher.publish(user="u1", data=2).id
+        assert publisher.publish(user=user, data=1).id
+        assert publisher.publish(user=user, data=2).id
     assert asked == [False, True]
 
 
@@ -137,123 +117,148 @@ def test_without_a_node_the_deadline_tells_the_key_with_which_to_try_again() -> 
         Publisher("file:///etc/passwd", token="t")
 
 
-def test_a_publish_whose_answer_is_lost_is_one_notification(node: Node) -> None:
+def test_a_publish_whose_answer_is_lost_is_one_notification(node: Node, user: str) -> None:
     with (
         Proxy(node.port) as network,
         Publisher(f"http://127.0.0.1:{network.port}", token=publisher_token()) as publisher,
         ThreadPoolExecutor() as threads,
     ):
         network.cut_after = b"the-answer-is-lost"
-        publishing = threads.submit(publisher.publish, user="u1", data="the-answer-is-lost")
+        publishing = threads.submit(publisher.publish, user=user, data="the-answer-is-lost")
         while not network.cuts:
             time.sleep(0.01)
         network.cut_after = b""
         assert publishing.result(20).id is not None
-    assert kept(node, "u1") == ["the-answer-is-lost"]
+    assert kept(node, user) == ["the-answer-is-lost"]
 
 
 def test_publishing_survives_the_death_of_the_node_without_a_loss_or_a_repetition(
-    node: Node,
+    mortal: Node,
 ) -> None:
     count = 400
-    with Publisher(node.url, token=publisher_token()) as publisher, ThreadPoolExecutor() as threads:
+    with (
+        Publisher(mortal.url, token=publisher_token()) as publisher,
+        ThreadPoolExecutor() as threads,
+    ):
 
         def publish_all() -> list[Receipt]:
             return [publisher.publish(user="u1", data=number) for number in range(count)]
 
         publishing = threads.submit(publish_all)
         for _ in range(3):
-            while not publishing.done() and not kept(node, "u1"):
+            while not publishing.done() and not kept(mortal, "u1"):
                 time.sleep(0.01)
-            node.kill()
-            node.start()
+            mortal.kill()
+            mortal.start()
         receipts = publishing.result(60)
-    assert kept(node, "u1") == list(range(count))
+    assert kept(mortal, "u1") == list(range(count))
     assert len({receipt.id for receipt in receipts}) == count
 
 
 # --- several at once -----------------------------------------------------------------------------
 
 
-def test_many_are_published_in_order_each_with_its_own_result(node: Node) -> None:
-    notes: list[Note] = [{"user": "u1", "data": number} for number in range(900)]
-    notes[3] = {"user": "a b", "data": 3}
+def test_many_are_published_in_order_each_with_its_own_result(node: Node, user: str) -> None:
+    notes: list[Note] = [{"user": user, "data": number} for number in range(900)]
+    notes[3] = {"user": "a\tb", "data": 3}
     with Publisher(node.url, token=publisher_token(), max_body=20_000) as publisher:
         results = publisher.publish_many(notes)
         assert isinstance(results[3], Refused)
         assert all(isinstance(result, Receipt) for result in results[:3] + results[4:])
-        again = publisher.publish_many(notes[:3], idempotency_key="k")
-        assert publisher.publish_many(notes[:3], idempotency_key="k") == again
+        again = publisher.publish_many(notes[:3], idempotency_key=user)
+        assert publisher.publish_many(notes[:3], idempotency_key=user) == again
         users = [f"many-{number}" for number in range(1200)]
         to = publisher.publish_to_users(users, data="hi")
         assert all(isinstance(result, Receipt) for result in to)
         assert len(to) == 1200
         assert publisher.publish_many([]) == []
-    assert kept(node, "u1") == [n for n in range(900) if n != 3] + [0, 1, 2]
+    assert kept(node, user) == [n for n in range(900) if n != 3] + [0, 1, 2]
     assert kept(node, "many-1199") == ["hi"]
 
 
-async def test_what_is_published_in_one_moment_goes_as_one_batch(node: Node) -> None:
+async def test_what_is_published_in_one_moment_goes_as_one_batch(node: Node, user: str) -> None:
+    before = await asyncio.to_thread(node.metric, "pushsvc_http_requests_total")
     async with AsyncPublisher(node.url, token=publisher_token()) as publisher:
         results = await asyncio.gather(
-            *(publisher.publish(user="u1", data=number) for number in range(300)),
-            publisher.publish(user="a b", data=1),
+            *(publisher.publish(user=user, data=number) for number in range(300)),
+            publisher.publish(user="a\tb", data=1),
             return_exceptions=True,
         )
         assert isinstance(results[-1], Refused)
         assert all(isinstance(result, Receipt) for result in results[:-1])
         requests = await asyncio.to_thread(node.metric, "pushsvc_http_requests_total")
-        assert requests < 20
-        receipt = await publisher.publish(user="u1", data="own", idempotency_key="k")
-        assert (await publisher.publish(user="u1", data="own", idempotency_key="k")) == receipt
-    assert await asyncio.to_thread(kept, node, "u1") == [*range(300), "own"]
+        assert requests - before < 20
+        receipt = await publisher.publish(user=user, data="own", idempotency_key=user)
+        assert (await publisher.publish(user=user, data="own", idempotency_key=user)) == receipt
+    assert await asyncio.to_thread(kept, node, user) == [*range(300), "own"]
     with pytest.raises(Closed):
-        await publisher.publish(user="u1", data=1)
+        await publisher.publish(user=user, data=1)
+
+
+async def test_where_too_much_is_scheduled_nobody_else_waits_for_room(
+    node: Node, user: str
+) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=30)
+    full = [Note(user=user, data=number, at=soon) for number in range(1000)]
+    async with AsyncPublisher(node.url, token=publisher_token(), deadline=60) as publisher:
+        assert all(isinstance(each, Receipt) for each in await publisher.publish_many(full))
+        async with asyncio.timeout(10):
+            refused, other = await asyncio.gather(
+                publisher.publish(user=user, data=1, at=soon),
+                publisher.publish(user=f"{user}-other", data=1),
+                return_exceptions=True,
+            )
+        assert isinstance(other, Receipt)
+        assert isinstance(refused, Refused)
+        assert refused.code == "too_many_requests"
+        assert refused.retry_after is not None
 
 
 async def test_the_async_publisher_survives_the_death_of_the_node_and_keeps_the_order(
-    node: Node,
+    mortal: Node,
 ) -> None:
-    async with AsyncPublisher(node.url, token=publisher_token(), queue=50) as publisher:
+    async with AsyncPublisher(mortal.url, token=publisher_token(), queue=50) as publisher:
         publishing = [
             asyncio.create_task(publisher.publish(user="u1", data=number)) for number in range(600)
         ]
         for _ in range(3):
-            await asyncio.to_thread(node.kill)
-            await asyncio.to_thread(node.start)
+            await asyncio.to_thread(mortal.kill)
+            await asyncio.to_thread(mortal.start)
         receipts = await asyncio.gather(*publishing)
     assert len({receipt.id for receipt in receipts}) == 600
-    assert await asyncio.to_thread(kept, node, "u1") == list(range(600))
+    assert await asyncio.to_thread(kept, mortal, "u1") == list(range(600))
 
 
-async def test_a_batch_whose_answer_is_lost_is_published_once(node: Node) -> None:
+async def test_a_batch_whose_answer_is_lost_is_published_once(node: Node, user: str) -> None:
     with Proxy(node.port) as network:
         url = f"http://127.0.0.1:{network.port}"
         async with AsyncPublisher(url, token=publisher_token()) as publisher:
             network.cut_after = b"lost"
             publishing = [
-                asyncio.create_task(publisher.publish(user="u1", data=f"lost {number}"))
+                asyncio.create_task(publisher.publish(user=user, data=f"lost {number}"))
                 for number in range(10)
             ]
             while not network.cuts:
                 await asyncio.sleep(0.01)
             network.cut_after = b""
             await asyncio.gather(*publishing)
-    assert await asyncio.to_thread(kept, node, "u1") == [f"lost {number}" for number in range(10)]
+    assert await asyncio.to_thread(kept, node, user) == [f"lost {number}" for number in range(10)]
 
 
-async def test_the_end_of_the_block_sends_what_was_published_and_leaves_no_task(node: Node) -> None:
+async def test_the_end_of_the_block_sends_what_was_published_and_leaves_no_task(
+    node: Node, user: str
+) -> None:
     before = asyncio.all_tasks()
     async with AsyncPublisher(node.url, token=publisher_token()) as publisher:
-        left = asyncio.create_task(publisher.publish(user="u1", data=1))
-        cancelled = asyncio.create_task(publisher.publish(user="u1", data=2))
+        left = asyncio.create_task(publisher.publish(user=user, data=1))
+        cancelled = asyncio.create_task(publisher.publish(user=user, data=2))
         await asyncio.sleep(0)
         cancelled.cancel()
     assert (await left).id is not None
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     assert asyncio.all_tasks() == before
-    assert await asyncio.to_thread(kept, node, "u1") == [1]
+    assert await asyncio.to_thread(kept, node, user) == [1]
 
 
 def test_a_node_without_its_store_is_waited_for(

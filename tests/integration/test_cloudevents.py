@@ -2,26 +2,17 @@
 
 import asyncio
 import base64
-from collections.abc import Iterator
 from typing import Any
 
 import httpx
-import pytest
 from cloudevents.core.bindings import http
 from cloudevents.core.bindings.http import HTTPMessage
 from cloudevents.core.v1.event import CloudEvent
 
-from pushsvc.embedded import EmbeddedServer
 from pushsvc.protocol import cloudevents
 from tests.support.backend import problem
 from tests.support.nodes import Node, publisher_token, token
 from tests.support.phone import Phone
-
-
-@pytest.fixture(scope="module")
-def node(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with Node(valkey.url, tmp_path_factory.mktemp("events"), prefix="events") as running:
-        yield running
 
 
 def event(user: str, data: Any = None, id_: str = "1", **attributes: Any) -> CloudEvent:

@@ -18,6 +18,8 @@ from conformance.run import Outcome, run_all, run_one
 from conformance.table import VERBS, Scenario, TableWrong, load
 from pushsvc.codes import Close
 
+pytestmark = pytest.mark.promise
+
 DRIVERS = ours()
 HAS = {
     "python": frozenset({"status", "random"}),

@@ -16,10 +16,11 @@ import tornado.web
 from prometheus_client import CollectorRegistry
 from tornado.routing import PathMatches
 
-from pushsvc.console import desk
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.admin import port as admin
+from pushsvc.server.console import console_api
+from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.settings import Settings, load
-from pushsvc.web import admin, pages
+from pushsvc.web import pages
 from tests.support.backend import problem, publish, publish_all
 from tests.support.nodes import SECRET, Node, nodes, token, wait_until
 from tests.support.phone import Phone
@@ -92,6 +93,7 @@ BODIES: dict[str, Any] = {
     "/console/api/revocations": {"user": "nobody"},
 }
 QUERIES = {"/console/api/trace": {"id": "1764000000123-0"}}
+SOMEONE = {"user": "someone"}
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 ALLOWED: dict[str, dict[str, tuple[int, ...]]] = {
     # what is answered to who may only look, to who may act, and to who may send
@@ -108,6 +110,7 @@ ALLOWED: dict[str, dict[str, tuple[int, ...]]] = {
         "publish": (403,),
     },
 }
+ALLOWED |= {each.replace("/users/someone", "/user"): codes for each, codes in ALLOWED.items()}
 SCOPES = {
     "observe": ("push.observe",),
     "admin": ("push.admin",),
@@ -121,7 +124,7 @@ def settings_of(url: str) -> Settings:
 
 async def served(url: str) -> list[tuple[str, str]]:
     """Each method and path that the admin port serves to who has a token."""
-    async with desk(settings_of(url)) as console:
+    async with console_api(settings_of(url)) as console:
         application = admin.application(dict, CollectorRegistry(), console)
         rules = [
             (cast(PathMatches, rule.matcher).regex.pattern.removesuffix("$"), rule.target)
@@ -131,8 +134,8 @@ async def served(url: str) -> list[tuple[str, str]]:
     for pattern, handler in rules:
         if pattern in OPEN or issubclass(handler, tornado.web.RedirectHandler):
             continue
-        path = re.sub(r"notifications/\(\[\^/\]\+\)", "notifications/1764000000123-0", pattern)
-        path = path.replace("([^/]+)", "someone")
+        path = pattern.replace("(?P<notification>[^/]+)", "1764000000123-0")
+        path = path.replace("(?P<user>[^/]+)", "someone")
         missing = tornado.web.RequestHandler._unimplemented_method
         found += [
             (method, path) for method in METHODS if getattr(handler, method.lower()) is not missing
@@ -165,7 +168,7 @@ async def test_every_route_refuses_who_may_not_see_the_console(
     for method, path in await served(valkey.url):
         answer = await asyncio.to_thread(
             httpx.request, method, node.admin_url + path, json=BODIES.get(path, {}),
-            params=QUERIES.get(path, {}),
+            params=QUERIES.get(path, SOMEONE),
             headers={} if auth is None else {"Authorization": f"Bearer {auth}"},
         )  # fmt: skip
         assert answer.status_code == status, (method, path, answer.text)
@@ -180,7 +183,7 @@ async def test_every_route_lets_look_and_act_as_the_scopes_say(
     for method, path in await served(valkey.url):
         kwargs = {} if method in ("GET", "DELETE") else {"json": BODIES.get(path, {})}
         answer = await asyncio.to_thread(
-            httpx.request, method, node.admin_url + path, params=QUERIES.get(path, {}),
+            httpx.request, method, node.admin_url + path, params=QUERIES.get(path, SOMEONE),
             headers={"Authorization": f"Bearer {auth}"}, timeout=10, **kwargs,
         )  # fmt: skip
         wanted = ALLOWED.get(f"{method} {path}", dict.fromkeys(SCOPES, (200,)))[who]
@@ -190,10 +193,13 @@ async def test_every_route_lets_look_and_act_as_the_scopes_say(
 @pytest.mark.parametrize(
     ("scopes", "may"),
     [
-        (("push.observe",), []),
-        (("push.admin",), ["disconnect", "recall", "revoke"]),
-        (("push.observe", "push.publish"), ["publish"]),
-        (("push.admin", "push.publish"), ["disconnect", "publish", "recall", "revoke"]),
+        (("push.observe",), ["overview"]),
+        (("push.admin",), ["disconnect", "overview", "recall", "revoke"]),
+        (("push.observe", "push.publish"), ["overview", "publish"]),
+        (
+            ("push.admin", "push.publish"),
+            ["disconnect", "overview", "publish", "recall", "revoke"],
+        ),
     ],
 )
 def test_me_says_what_the_token_may_do(node: Node, scopes: tuple[str, ...], may: list[str]) -> None:
@@ -202,14 +208,18 @@ def test_me_says_what_the_token_may_do(node: Node, scopes: tuple[str, ...], may:
     assert me["user"] == "ada"
     assert me["scopes"] == sorted(scopes)
     assert sorted(name for name, yes in me["may"].items() if yes) == may
-    assert set(me["may"]) == {"publish", "disconnect", "revoke", "recall"}
+    assert set(me["may"]) == {"overview", "publish", "disconnect", "revoke", "recall"}
+    assert (me["namespace"], me["operator"]) == ("", False)
     assert 595 < me["expires_at"] - before < 605
 
 
 def test_topics_that_a_token_opens_on_a_socket_let_nobody_send_here(node: Node) -> None:
     auth = token("otto", "push.observe", topics={"publish": ["**"]})
     body = {"to": {"topic": "chat.r1"}, "data": 1}
-    problem(call(node, "POST", "/notifications", auth, json=body), 403, "forbidden")
+    answer = call(node, "POST", "/notifications", auth, json=body)
+    detail = problem(answer, 403, "forbidden")["detail"]
+    assert "scope push.publish" in detail
+    assert "topics" not in detail
 
 
 def test_a_token_in_the_address_is_not_looked_at(node: Node) -> None:
@@ -394,7 +404,7 @@ def test_a_user_that_never_was_is_an_empty_page(node: Node, user: str) -> None:
         "devices": [],
         "mailbox": {"length": 0, "oldest": None, "newest": None},
     }
-    problem(call(node, "GET", "/users/no%20name"), 400, "invalid_name")
+    problem(call(node, "GET", "/users/no%09name"), 400, "invalid_name")
 
 
 async def test_a_user_page_says_where_devices_are_and_what_waits_for_them(

@@ -3,9 +3,13 @@
 import asyncio
 from pathlib import Path
 
-from pushsvc.embedded import EmbeddedServer
+import pytest
+
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.nodes import Node, nodes
 from tests.support.phone import Phone
+
+pytestmark = pytest.mark.promise
 
 
 async def test_a_notification_reaches_a_connected_device_at_once(node: Node) -> None:

@@ -1,6 +1,7 @@
 """The processes of ``pushsvc dev``: they end together, and the node's can be killed for real."""
 
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -44,6 +45,14 @@ def test_a_dev_that_is_killed_leaves_nothing_behind(tmp_path: Path) -> None:
                 each.kill()
     with pytest.raises(httpx.TransportError):
         httpx.get(f"{local.url}/docs")
+
+
+def test_what_lies_about_in_the_working_folder_is_no_module_of_a_worker(tmp_path: Path) -> None:
+    (tmp_path / "socket.py").write_text("raise SystemExit('not meant for a node')")
+    script = Path(sys.executable).with_name("pushsvc")
+    process, _ = start(tmp_path, command=[str(script)], cwd=tmp_path)
+    process.terminate()
+    assert process.wait(30) == 0
 
 
 def kill(local: Dev, **node: str) -> httpx.Response:

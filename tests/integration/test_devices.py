@@ -8,11 +8,13 @@ from typing import Any
 import httpx
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import problem, publish, publish_all
 from tests.support.events import Stream
 from tests.support.nodes import Node, nodes, publisher_token, token
 from tests.support.phone import Phone
+
+pytestmark = pytest.mark.promise
 
 WINDOW = 3
 
@@ -139,7 +141,7 @@ async def test_an_ack_by_request_of_what_is_not_ones_own_changes_nothing(
         assert await by_request(pair[1], user, "never-seen", sent[0]) == "0-0"
         await stream.quiet()
         wrong: Any
-        for wrong in ({"id": "x"}, {}, {"id": sent[0], "device": "a b"}, {"id": 5}, []):
+        for wrong in ({"id": "x"}, {}, {"id": sent[0], "device": "a\tb"}, {"id": 5}, []):
             headers = {"Authorization": f"Bearer {token(user)}"}
             answer = await asyncio.to_thread(pair[0].post, "/v1/ack", wrong, headers=headers)
             assert answer.status_code == 400

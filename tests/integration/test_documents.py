@@ -2,7 +2,10 @@
 
 import asyncio
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +61,18 @@ def test_the_problem_example_is_what_a_token_without_the_scope_gets(node: Node) 
     assert answer.json() == example("problem")
 
 
-async def test_messages_have_the_fields_that_are_shown(node: Node) -> None:
+async def test_messages_have_the_fields_that_are_shown(node: Node, user: str) -> None:
     shown: dict[tuple[str, bool], dict[str, Any]] = {}
     for message in messages_in(block(PROTOCOL, "json", '{"type":"welcome"')):
         shown.setdefault((message["type"], "attempt" in message), message)
     topics = {"subscribe": ["chat.*", "scores.*"], "publish": ["chat.*"]}
-    async with Phone(node, auth=token("u1", topics=topics)) as phone:
+    async with Phone(node, user, auth=token(user, topics=topics)) as phone:
         assert phone.welcome.keys() == shown["welcome", False].keys()
-        await asyncio.to_thread(node.publish, "u1", {"order": 17}, event="order.shipped")
+        await asyncio.to_thread(node.publish, user, {"order": 17}, event="order.shipped")
         note = await phone.notification()
         assert list(note) == list(shown["notification", False])
         for message in messages_in(block(PROTOCOL, "json", '{"type":"ack"')):
-            sent = message | ({"token": token("u1", topics=topics)} if "token" in message else {})
+            sent = message | ({"token": token(user, topics=topics)} if "token" in message else {})
             sent |= {"id": note["id"]} if "id" in message else {}
             await phone.send(**sent)
         by_ref: dict[int, dict[str, Any]] = {}
@@ -108,14 +111,26 @@ def test_the_root_of_the_public_port_leads_to_the_page(node: Node) -> None:
         assert [head.headers[name] for name in same] == [whole.headers[name] for name in same]
 
 
-def test_the_readme_names_only_files_that_exist() -> None:
-    for document in [ROOT / "README.md", *ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", document.read_text()):
-            assert (document.parent / target).exists(), f"{document.name} links to {target}"
-
-
-@pytest.mark.parametrize("target", ["run", "test", "lint", "bench", "lock", "autobahn"])
+@pytest.mark.parametrize(
+    "target",
+    ["run", "test", "unit", "test-all", "bare", "upgrade", "lint", "bench", "lock", "autobahn"],
+)
 def test_every_make_target_that_is_documented_exists(target: str) -> None:
     makefile = (ROOT / "Makefile").read_text()
     assert re.search(rf"^{target}:", makefile, re.MULTILINE)
     assert f"make {target}" in README + (ROOT / "CONTRIBUTING.md").read_text()
+
+
+def test_a_python_that_can_make_no_environment_is_told_what_to_install(tmp_path: Path) -> None:
+    (tmp_path / "ensurepip.py").write_text("raise ImportError")  # as where Debian's is not there
+    done = subprocess.run(
+        ["make", "run", f"VENV={tmp_path}/venv", f"PYTHON={sys.executable}"],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    line, *_ = done.stderr.splitlines()
+    assert "apt-get install python3-venv" in line
+    assert "python3-venv" in README
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "venv").exists()

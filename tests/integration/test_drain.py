@@ -14,9 +14,9 @@ import httpx
 import pytest
 from redis import Redis
 
-from pushsvc.embedded import EmbeddedServer
-from pushsvc.store import ANSWER_SECONDS
-from pushsvc.worker import STOP_SECONDS
+from pushsvc.server.build import ANSWER_SECONDS
+from pushsvc.server.embedded import EmbeddedServer
+from pushsvc.server.worker import STOP_SECONDS
 from tests.support.backend import problem
 from tests.support.events import Stream
 from tests.support.nodes import Node, nodes, publisher_token, token, wait_until

@@ -5,7 +5,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.nodes import Node, publisher_token
 
 

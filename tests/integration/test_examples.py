@@ -83,6 +83,12 @@ class Person:
     def sees(self, text: str) -> None:
         wait_until(lambda: text in self._screen.read_text(), text)
 
+    @property
+    def talk(self) -> list[str]:
+        """What stands on the screen, but who came and went."""
+        lines = (each.partition(" | ")[2].strip() for each in self._screen.read_text().splitlines())
+        return [each for each in lines if not each.startswith(("--", "(carla has read"))]
+
     def leaves(self) -> int:
         self._process.communicate(timeout=10)
         return self._process.returncode
@@ -103,6 +109,14 @@ def test_two_people_chat_and_a_late_one_reads_what_was_said(local: Dev, tmp_path
         people.append(carla := Person(local, "carla", tmp_path))
         carla.sees("ben: hello")
         carla.sees("(anna has read: hello)")
+        # That he was typing is forgotten with his words: what he types next is told again, once.
+        ben.types("")
+        ben.types("")
+        ben.types("bye")
+        anna.sees("ben: bye")
+        assert anna.talk == [
+            "(ben is typing)", "ben: hello", "(ben is typing)", "ben: bye",
+        ]  # fmt: skip
         assert ben.leaves() == 0
         anna.sees("-- ben left")
     finally:

@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager, suppress
 import psutil
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import publish, publish_all
 from tests.support.nodes import Node, token, wait_until
 from tests.support.phone import Phone
@@ -30,12 +30,6 @@ MAX_MESSAGE = 65_536
 GROWTH = 30 * 2**20
 """Bytes by which the process may grow under a flood that would need hundreds of megabytes."""
 HELLO = b'{"type":"ping"}'
-
-
-@pytest.fixture(scope="module")
-def node(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with Node(valkey.url, tmp_path_factory.mktemp("frames"), prefix="frames") as running:
-        yield running
 
 
 def memory(node: Node) -> int:

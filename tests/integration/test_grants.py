@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import jwt
@@ -50,20 +51,25 @@ def test_token_says_what_is_wrong_with_a_pattern() -> None:
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_dev_prints_tokens_of_the_secret_in_the_environment() -> None:
+def test_dev_keeps_tokens_of_the_secret_in_the_environment(tmp_path: Path) -> None:
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PUSH")}
     with subprocess.Popen(
         [*PUSHSVC, "dev", "--port", "0", "--admin-port", "0"],
-        env=clean | {"PUSHSVC_JWT_SECRET": SECRET}, stdout=subprocess.PIPE, text=True,
+        env=clean | {"PUSHSVC_JWT_SECRET": SECRET, "XDG_STATE_HOME": str(tmp_path)},
+        stdout=subprocess.PIPE, text=True,
     ) as process:  # fmt: skip
         assert process.stdout is not None
         text = ""
         while "curl" not in text:
             text += process.stdout.readline()
             assert process.poll() is None
+        (file,) = (tmp_path / "pushsvc").iterdir()
+        kept = file.read_text()
         process.terminate()
-    tokens = {kind: claims_of(found) for kind, found in re.findall(r"(\w+) token +(\S+)", text)}
-    assert set(tokens) == {"user", "publisher", "admin"}
+    assert SECRET not in kept
+    found = re.findall(r"(\w+)_TOKEN=(\S+)", kept)
+    tokens = {kind.lower(): claims_of(each) for kind, each in found}
+    assert set(tokens) == {"user", "publisher", "admin", "observer"}
     assert tokens["user"]["topics"] == {"subscribe": ["**"], "publish": ["**"]}
     assert [tokens[kind]["scope"] for kind in ("user", "publisher", "admin")] == [
         "", "push.publish", "push.admin push.publish",
@@ -96,7 +102,7 @@ async def test_a_socket_may_subscribe_and_publish_where_its_token_says(
         await phone.silent()
 
 
-@pytest.mark.parametrize("name", ["a\r\nb", "a*", "*", "**", "{a}", "a b", "a" * 129, "", "é"])
+@pytest.mark.parametrize("name", ["a\r\nb", "a*", "*", "**", "a b", "a" * 257, "", "é" * 129])
 async def test_a_pattern_grants_no_names_that_are_none(node: Node, user: str, name: str) -> None:
     topics = {"subscribe": ["**"], "publish": ["**"]}
     async with Phone(node, user, auth=token(user, topics=topics)) as phone:

@@ -4,44 +4,43 @@ import asyncio
 import hashlib
 import hmac
 import json
+import socket
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from datetime import timedelta
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import httpx
 import jwt
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from jwt.utils import base64url_encode
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import problem
-from tests.support.nodes import Node
+from tests.support.certificates import Authority
+from tests.support.forward_proxy import ForwardProxy
+from tests.support.keys import PrivateKey, jwk, pem
+from tests.support.nodes import Node, wait_until
 from tests.support.phone import Phone
+from tests.support.provider import Provider
 from tests.support.raw import Raw, request
 
-Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
 ISSUER = "https://issuer.example"
 
-KEYS: dict[str, Key] = {
+KEYS: dict[str, PrivateKey] = {
     "RS256": rsa.generate_private_key(public_exponent=65537, key_size=2048),
     "ES256": ec.generate_private_key(ec.SECP256R1()),
     "EdDSA": ed25519.Ed25519PrivateKey.generate(),
 }
 
 
-def pem(key: Key) -> bytes:
-    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-
-
 def signed(
-    algorithm: str, key: Key | bytes, user: str = "u1", kid: str | None = None, **claims: Any
+    algorithm: str, key: PrivateKey | bytes, user: str = "u1", kid: str | None = None, **claims: Any
 ) -> str:
     payload = {
         "sub": user, "aud": ["elsewhere", "pushsvc"], "iss": ISSUER,
@@ -103,53 +102,6 @@ async def test_a_public_key_file_verifies_tokens_of_its_key_only(
             problem(shake(node, auth), 401, "invalid_token")
 
 
-class Provider:
-    """An identity provider's JWKS address."""
-
-    def __init__(self) -> None:
-        self.fetches = 0
-        self.down = False
-        self.document: dict[str, Any] = {"keys": []}
-        self.url = ""
-
-
-@contextmanager
-def provider() -> Iterator[Provider]:
-    state = Provider()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            state.fetches += 1
-            body = json.dumps(state.document).encode()
-            self.send_response(500 if state.down else 200)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = Thread(target=server.serve_forever, args=(0.05,))
-        thread.start()
-        state.url = f"http://127.0.0.1:{server.server_port}/jwks.json"
-        try:
-            yield state
-        finally:
-            server.shutdown()
-            thread.join()
-
-
-def jwk(kid: str, key: Key) -> dict[str, Any]:
-    if isinstance(key, rsa.RSAPrivateKey):
-        found = RSAAlgorithm.to_jwk(key.public_key(), as_dict=True)
-    elif isinstance(key, ec.EllipticCurvePrivateKey):
-        found = ECAlgorithm.to_jwk(key.public_key(), as_dict=True)
-    else:
-        found = OKPAlgorithm.to_jwk(key.public_key(), as_dict=True)
-    return {**found, "kid": kid, "use": "sig"}
-
-
 def flood(node: Node) -> None:
     """Use 300 key ids that the issuer does not have."""
     with httpx.Client() as client:
@@ -165,15 +117,16 @@ def flood(node: Node) -> None:
 async def test_jwks_keys_verify_tokens_and_are_fetched_once(
     valkey: EmbeddedServer, tmp_path: Path, prefix: str
 ) -> None:
-    with provider() as issuer:
+    with Provider() as issuer:
         issuer.document = {
-            "keys": [jwk(name, key) for name, key in KEYS.items()]
+            "keys": [jwk(key, name, use="sig") for name, key in KEYS.items()]
             + [{"kty": "oct", "k": "c2VjcmV0" * 8, "kid": "shared"}, {"kty": "?"}, None]
         }
         with Node(
             valkey.url, tmp_path, prefix=prefix, jwt_secret="", jwt_jwks_url=issuer.url,
             jwt_issuer=ISSUER,
         ) as node:  # fmt: skip
+            assert issuer.fetches == 1  # before any token came
             for name, key in KEYS.items():
                 await works(node, signed(name, key, kid=name), "u1")
             assert issuer.fetches == 1
@@ -193,15 +146,103 @@ async def test_jwks_keys_verify_tokens_and_are_fetched_once(
             assert issuer.fetches == 1
 
 
-def test_a_jwks_address_that_never_answered_is_told_with_503(
+def readiness(node: Node) -> tuple[int, list[str]]:
+    answer = httpx.get(f"{node.admin_url}/readyz")
+    return answer.status_code, answer.json()["troubles"]
+
+
+@contextmanager
+def unready(node: Node) -> Iterator[Node]:
+    """A node of which nobody expects that it is ready at once."""
+    try:
+        yield node.start(ready=False)
+    finally:
+        node.stop()
+    node.check_log()
+
+
+async def test_a_node_is_unready_until_the_issuer_that_was_down_has_given_its_keys(
     valkey: EmbeddedServer, tmp_path: Path, prefix: str
 ) -> None:
-    with provider() as issuer:
+    auth = signed("ES256", KEYS["ES256"], kid="ES256")
+    with Provider() as issuer:
         issuer.down = True
-        with Node(
-            valkey.url, tmp_path, prefix=prefix, jwt_secret="", jwt_jwks_url=issuer.url
-        ) as node:
-            auth = signed("ES256", KEYS["ES256"], kid="ES256")
-            for _ in range(5):
-                problem(shake(node, auth), 503, "unavailable")
-            assert issuer.fetches == 1
+        given = {"jwt_secret": "", "jwt_jwks_url": issuer.url}
+        with unready(Node(valkey.url, tmp_path, prefix=prefix, **given)) as node:
+            await asyncio.to_thread(
+                wait_until, lambda: len(readiness(node)[1]) == 1 and issuer.fetches > 1, "a retry"
+            )
+            status, (trouble,) = readiness(node)
+            assert status == 503
+            assert (
+                trouble == f"no keys yet from {issuer.url}: {issuer.url} answered with status 500"
+                " (JWT_JWKS_URL)"
+            )
+            problem(shake(node, auth), 503, "unavailable")
+            issuer.document = {"keys": [jwk(KEYS["ES256"], "ES256", use="sig")]}
+            issuer.down = False
+            # without a token that asks for it
+            await asyncio.to_thread(wait_until, node.is_ready, "keys", 30)
+            await works(node, auth, "u1")
+            lines = [line for line in node.log_lines() if "keys" in line["event"]]
+            failed, done = lines[0], lines[-1]
+            assert failed["event"] == "an issuer's keys could not be fetched"
+            assert failed["address"] == issuer.url
+            assert "status 500" in failed["reason"]
+            assert done["event"] == "an issuer's keys were fetched"
+            assert (done["address"], done["keys"], done["kids"]) == (issuer.url, 1, ["ES256"])
+            # and what fails later makes it unready no more
+            issuer.down = True
+            problem(shake(node, signed("ES256", KEYS["ES256"], kid="new")), 401, "invalid_token")
+            assert readiness(node) == (200, [])
+
+
+def test_a_node_ends_at_once_while_keys_are_fetched(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/"
+        node = Node(valkey.url, tmp_path, prefix=prefix, jwt_secret="", jwt_jwks_url=url)
+        with unready(node):
+            connection, _ = silent.accept()
+            began = time.monotonic()
+        assert time.monotonic() - began < 5
+        connection.close()
+
+
+async def test_keys_are_found_by_discovery_past_a_redirect_a_proxy_and_a_private_authority(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(*authority.issue(tmp_path))
+    with ForwardProxy("ann:p%w") as proxy, Provider(context) as issuer:
+        issuer.document = {"keys": [jwk(KEYS["ES256"], "ES256", use="sig")]}
+        with monkeypatch.context() as environment:  # of the node alone
+            environment.setenv("HTTPS_PROXY", proxy.url("ann:p%25w"))
+            environment.setenv("NO_PROXY", "")
+            node = Node(
+                valkey.url, tmp_path, prefix=prefix, jwt_secret="", jwt_issuer=issuer.origin,
+                jwt_ca_file=authority.file,
+            )  # fmt: skip
+        with node:
+            await works(node, signed("ES256", KEYS["ES256"], kid="ES256", iss=issuer.origin), "u1")
+            assert issuer.paths == [
+                "/.well-known/openid-configuration", "/moved", "/jwks.json"
+            ]  # fmt: skip
+            assert len(proxy.requests) == 3
+            assert "p%w" not in node.log()
+
+
+async def test_the_key_of_a_certificate_verifies_tokens(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    certificate, key_file = Authority(tmp_path).issue(tmp_path, ends=-timedelta(days=1))
+    key = load_pem_private_key(key_file.read_bytes(), None)
+    assert isinstance(key, ec.EllipticCurvePrivateKey)
+    with Node(
+        valkey.url, tmp_path, prefix=prefix, jwt_secret="", jwt_public_key_file=certificate
+    ) as node:
+        await works(node, signed("ES256", key), "u1")
+        problem(shake(node, signed("ES256", KEYS["ES256"])), 401, "invalid_token")
+        assert "out of date; its key is used all the same" in node.log()

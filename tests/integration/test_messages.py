@@ -9,20 +9,16 @@ from typing import Any
 
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import publish, publish_all
 from tests.support.nodes import Node, token, wait_until
 from tests.support.phone import Phone
 from tests.support.raw import CLOSE, PING, PONG, TEXT, RawSocket, frame
 
+pytestmark = pytest.mark.promise
+
 ERRORS = 20
 """How many errors in a row a connection may make."""
-
-
-@pytest.fixture(scope="module")
-def node(valkey: EmbeddedServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Node]:
-    with Node(valkey.url, tmp_path_factory.mktemp("messages"), prefix="messages") as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

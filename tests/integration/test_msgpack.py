@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from websockets.typing import Subprotocol
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import publish
 from tests.support.events import Stream
 from tests.support.nodes import Node, nodes, token

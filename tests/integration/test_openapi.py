@@ -26,7 +26,7 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.web.spec import asyncapi, openapi
 from tests.support.backend import problem
 from tests.support.nodes import Node, token
@@ -55,6 +55,10 @@ CASES += [(method, path, GenerationMode.NEGATIVE) for method, path in PROTECTED]
 CANNOT_SUCCEED = {
     ("GET", "/v1/ws"),  # as no WebSocket
     ("DELETE", "/v1/users/{user}/notifications/{id}"),  # of an id that was made up
+    ("DELETE", "/v1/user/notifications/{id}"),
+    ("DELETE", "/v1/topics/{topic}/notifications/{id}"),
+    ("DELETE", "/v1/topic/notifications/{id}"),
+    ("DELETE", "/v1/broadcast/notifications/{id}"),
 }
 SCOPES = ("push.publish", "push.admin")
 TOPICS = {"subscribe": ["**"], "publish": ["**"]}

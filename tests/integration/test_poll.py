@@ -3,17 +3,20 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import problem, publish, publish_all
 from tests.support.nodes import Node, nodes, token
 from tests.support.raw import Raw
-from tests.support.topics import Member, member, tell, tell_all, tell_everyone
+from tests.support.topics import Member, member, tell, tell_all, tell_everyone, wide
+
+pytestmark = pytest.mark.promise
 
 WINDOW = 10
 
@@ -352,6 +355,7 @@ async def test_polls_count_as_connections_of_their_user(
         problem(await poller.get(pair[1], wait=0), 429, "too_many_connections")
         await publish(pair[0], user, 1)
         assert data(await asking) == [1]
+        await devices(pair[1], user, 2)  # the answer may be here before Redis knows of its end
         assert await poller.ask(pair[1], wait=0) == []
 
 
@@ -406,9 +410,94 @@ def test_a_poll_is_got_and_nothing_else(node: Node, user: str, method: str) -> N
 async def test_who_polls_without_a_pause_is_told_to_wait(
     valkey: EmbeddedServer, tmp_path: Path, prefix: str, poller: Poller
 ) -> None:
-    with nodes(1, valkey.url, tmp_path, prefix=prefix, rate_burst=3) as (node,):
+    with nodes(
+        1, valkey.url, tmp_path, prefix=prefix, rate_messages_per_second=0.1, rate_burst=3,
+        max_connections_per_user=1,
+    ) as (node,):  # fmt: skip
         answers = [await poller.get(node, wait=0) for _ in range(5)]
         assert [answer.status_code for answer in answers[:3]] == [200, 200, 200]
         told = problem(answers[-1], 429, "rate_limited")
-        assert 0 < told["retry_after"] <= 0.1
+        assert 0 < told["retry_after"] <= 1
         assert answers[-1].headers["Retry-After"] == "1"
+
+
+async def test_two_devices_of_a_user_may_poll_faster_than_it_may_begin_other_connections(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str, user: str
+) -> None:
+    with nodes(
+        1, valkey.url, tmp_path, prefix=prefix, rate_messages_per_second=60, rate_burst=3,
+        max_connections_per_user=2,
+    ) as (node,):  # fmt: skip
+        pollers = [Poller(user, f"d{number}") for number in range(2)]
+        async with pollers[0].client, pollers[1].client:
+            for _ in range(50):  # one after the other takes them longer than at 600 a second
+                for each in pollers:
+                    assert (await each.get(node, "busy", wait=0)).status_code == 200
+
+
+async def test_a_poll_of_many_topics_counts_as_several(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str, user: str
+) -> None:
+    with nodes(
+        1, valkey.url, tmp_path, prefix=prefix, rate_messages_per_second=0.1, rate_burst=3,
+        max_connections_per_user=1,
+    ) as (node,):  # fmt: skip
+        poller = Poller(user, auth=member(user))
+        async with poller.client:
+            topics = [f"room.{number}" for number in range(32)]
+            assert (await poller.get(node, *topics, wait=0)).status_code == 200
+            told = problem(await poller.get(node, wait=0), 429, "rate_limited")
+            assert 6 < told["retry_after"] <= 7
+
+
+async def test_who_polls_with_a_new_device_each_time_is_told_to_wait(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str, user: str
+) -> None:
+    with nodes(
+        1, valkey.url, tmp_path, prefix=prefix, rate_messages_per_second=1, rate_burst=3,
+        max_connections_per_user=2,
+    ) as (node,):  # fmt: skip
+        poller = Poller(user)
+        async with poller.client:
+            began = time.monotonic()
+            codes = []
+            for number in range(60):
+                poller.device = f"d{number}"
+                codes.append((await poller.get(node, wait=0)).status_code)
+            seconds = time.monotonic() - began
+        assert set(codes) == {200, 429}
+        assert codes.count(200) <= 4 + 10 * seconds + 1
+        other = Poller(f"{user}-2")
+        async with other.client:
+            assert (await other.get(node, wait=0)).status_code == 200
+
+
+async def test_five_devices_of_a_user_poll_at_once(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str, user: str
+) -> None:
+    pollers = [Poller(user, f"d{number}") for number in range(5)]
+    async with AsyncExitStack() as stack:
+        (node,) = stack.enter_context(nodes(1, valkey.url, tmp_path, prefix=prefix))
+        for each in pollers:
+            await stack.enter_async_context(each.client)
+        for _ in range(8):
+            answers = await asyncio.gather(*(each.get(node, wait=0) for each in pollers))
+            assert [answer.status_code for answer in answers] == [200] * 5
+
+
+async def test_a_poll_with_the_widest_topics_that_are_taken_goes_on_from_its_position(
+    node: Node, user: str, poller: Poller
+) -> None:
+    topics = wide(user)
+    refused = await poller.get(node, *topics, wait=0)
+    assert refused.status_code == 400
+    assert "fewer or shorter topics, or use a socket" in refused.json()["detail"]
+    while (await poller.get(node, *topics, wait=0)).status_code == 400:
+        topics.pop()
+    await poller.ask(node, *topics, wait=0)
+    for number, name in enumerate(topics):
+        await tell(node, name, number)
+    told: list[Any] = []
+    while len(told) < len(topics):
+        told += data(await poller.ask(node, *topics))
+    assert sorted(told) == list(range(len(topics)))

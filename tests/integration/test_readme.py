@@ -13,10 +13,14 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.documents import ROOT, program
+from tests.support.keys import jwk
 from tests.support.nodes import wait_until
+from tests.support.programs import need
+from tests.support.provider import Provider
 
 README = (ROOT / "README.md").read_text()
 BIN = Path(sys.executable).parent
@@ -30,12 +34,12 @@ class Running:
     admin_url: str
     exports: dict[str, str]
     text: str
+    home: Path
 
     @property
     def environ(self) -> dict[str, str]:
         """An environment in which the README's programs can be run as they stand there."""
-        clean = {name: value for name, value in os.environ.items() if "PUSHSVC_" not in name}
-        return clean | self.exports | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
+        return clean(self.home) | self.exports | {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
 
 
 @pytest.fixture(scope="module")
@@ -43,21 +47,38 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The first command, as it stands in the README, on free ports."""
     command = re.search(r"```sh\n(make run)\n```", README)
     assert command is not None
+    home = tmp_path_factory.mktemp("home")
     with _started(
         [*shlex.split(command[1]), "ARGS=--port 0 --admin-port 0"],
         tmp_path_factory.mktemp("readme") / "output",
-        "curl",
+        "hello",
+        clean(home),
         ends=signal.SIGINT,
     ) as text:
         node = re.search(r"node +(http://\S+)", text)
-        console = re.search(r"console +(http://[^/\s]+)/console", text)
+        console = re.search(r"console +(http://[^/\s]+)/dev/console", text)
         assert node
         assert console
-        line = re.search(r"^ *export (.+)$", text, re.MULTILINE)
-        assert line
-        exports = dict(each.split("=", 1) for each in line[1].split())
+        source = re.search(r"^ *(\. \S.*)$", text, re.MULTILINE)
+        assert source
+        exports = dict(
+            line.partition("=")[::2]
+            for line in subprocess.check_output(
+                ["sh", "-c", f"{source[1]} && env"], env=clean(home), text=True
+            ).splitlines()
+            if line.partition("=")[0].endswith(("_URL", "_TOKEN"))
+        )
         assert exports["PUSH_URL"] == node[1]
-        yield Running(node[1], console[1], exports, text)
+        yield Running(node[1], console[1], exports, text, home)
+    assert [each for each in home.rglob("*") if each.is_file()] == []
+
+
+def clean(home: Path) -> dict[str, str]:
+    """The environment of a newcomer with this home."""
+    ours = ("PUSH", "XDG_STATE_HOME")
+    return {name: each for name, each in os.environ.items() if not name.startswith(ours)} | {
+        "HOME": str(home)
+    }
 
 
 @contextmanager
@@ -111,6 +132,8 @@ def acked(running: Running, notification_id: str) -> list[str]:
 def test_each_way_to_publish_puts_the_notification_into_the_mailbox(
     running: Running, tmp_path: Path, name: str, command: list[str], text: str
 ) -> None:
+    if name == "publish.sh":
+        need("curl")
     path = tmp_path / name
     path.write_text(program("README.md", name))
     done = subprocess.run(
@@ -129,6 +152,7 @@ def test_each_way_to_publish_puts_the_notification_into_the_mailbox(
 
 
 def test_the_answer_is_the_one_that_is_shown(running: Running) -> None:
+    need("curl")
     done = subprocess.run(
         ["bash", "-c", program("README.md", "publish.sh")],
         env=running.environ,
@@ -163,6 +187,8 @@ def test_the_programs_that_receive_in_the_python_document_show_what_comes(
 @pytest.mark.parametrize(("name", "shown"), [
     ("publish", ["memory", "accepted: Receipt", "accepted: Receipt"]),
     ("async", ["100 accepted"]),
+    ("ask", ["offer {'off': 20} []", " listen to the scores", "\nrecalled\n", "demo recalled None",
+             "receipts(after=...): "]),
 ])  # fmt: skip
 def test_the_programs_that_publish_in_the_python_document_are_answered(
     running: Running, tmp_path: Path, name: str, shown: list[str]
@@ -203,16 +229,45 @@ def test_the_addresses_that_make_run_prints_can_be_opened(running: Running) -> N
     addresses = re.findall(r"^ +(?:demo|console) +(http://\S+)", running.text, re.MULTILINE)
     assert len(addresses) == 2
     for address in addresses:
-        answer = httpx.get(address, timeout=10)
+        answer = httpx.get(address, timeout=10, follow_redirects=True)
         assert answer.status_code == 200, address
         assert answer.headers["Content-Type"] == "text/html; charset=utf-8"
     assert httpx.get(f"{running.url}/docs", timeout=10).status_code == 200
+
+
+def test_what_make_run_prints_fits_a_small_screen(running: Running) -> None:
+    lines = running.text.splitlines()
+    begin = next(number for number, line in enumerate(lines) if "is running" in line)
+    shown = lines[begin:]
+    assert len(shown) <= 12
+    assert all(len(line) < 80 for line in shown), shown
+    assert "eyJ" not in running.text
+
+
+def test_the_line_that_make_run_prints_publishes(running: Running) -> None:
+    need("curl")
+    pasted = running.text.partition("Publish to")[2].partition("\n")[2]
+    done = subprocess.run(
+        ["sh", "-c", pasted], env=clean(running.home), capture_output=True, text=True, timeout=30,
+        check=True,
+    )  # fmt: skip
+    assert re.search(r"\d{13}-\d+", done.stdout)
 
 
 def test_serving_for_real_takes_three_variables(valkey: EmbeddedServer, tmp_path: Path) -> None:
     text = program("README.md", "serve")
     assert "redis://redis.internal:6379/0" in text
     text = text.replace("redis://redis.internal:6379/0", valkey.url).rstrip()
+    with Provider() as provider:
+        key = ec.generate_private_key(ec.SECP256R1())
+        provider.document = {"keys": [jwk(key, "k1")]}
+        assert "https://id.example.com/.well-known/jwks.json" in text
+        text = text.replace("https://id.example.com/.well-known/jwks.json", provider.url)
+        serves(text, tmp_path)
+
+
+def serves(text: str, tmp_path: Path) -> None:
+    """A node that is started by a program becomes ready."""
     environ = {name: value for name, value in os.environ.items() if "PUSHSVC_" not in name}
     environ |= {"PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}", "PUSHSVC_DRAIN_SECONDS": "0"}
     free = "--host 127.0.0.1 --port 0 --admin-host 127.0.0.1 --admin-port 0 --log-format json"

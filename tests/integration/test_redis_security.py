@@ -11,16 +11,20 @@ import pytest
 import redis
 from websockets.exceptions import InvalidStatus
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support import acl
 from tests.support.certificates import Authority
 from tests.support.failover import Cluster
 from tests.support.nodes import Node, wait_until
 from tests.support.phone import Phone
 from tests.support.ports import free_port
+from tests.support.programs import need
 
-REDIS = Path("/usr/bin/redis-server")
-"""Debian's: the embedded server is built without TLS."""
+
+def with_tls() -> Path:
+    """A server that speaks TLS: the embedded one is built without."""
+    return Path(need("redis-server"))
+
 
 Way = tuple[str, dict[str, Any]]
 """The URL and the further settings of a node."""
@@ -253,7 +257,7 @@ def options(authority: Authority, port: int) -> list[str]:
 @pytest.fixture
 def alone(authority: Authority) -> Iterator[Way]:
     port = free_port()
-    with EmbeddedServer(binary=REDIS, extra=options(authority, port)) as server:
+    with EmbeddedServer(binary=with_tls(), extra=options(authority, port)) as server:
         with redis.Redis(port=server.port) as client:
             acl.give(client, acl.documented())
             client.execute_command("ACL", "SETUSER", "default", "off")
@@ -273,7 +277,7 @@ def sentinel(alone: Way, authority: Authority, tmp_path: Path) -> Iterator[Way]:
     lines += [f"{a.removeprefix('--')} {b}" for a, b in zip(words[::2], words[1::2], strict=True)]
     file = tmp_path / "sentinel.conf"
     file.write_text("\n".join(lines) + "\n")
-    process = subprocess.Popen([REDIS, file, "--sentinel"], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([with_tls(), file, "--sentinel"], stdout=subprocess.DEVNULL)
     try:
         with redis.Redis(port=plain, decode_responses=True) as client:
             wait_until(partial(_answers, client), "Sentinel to answer")
@@ -297,7 +301,9 @@ def cluster(authority: Authority, tmp_path: Path) -> Iterator[Way]:
     ports = [free_port(), free_port()]
     extra = ["--cluster-enabled", "yes", "--tls-cluster", "yes", "--cluster-node-timeout", "2000"]
     a, b = (
-        EmbeddedServer(tmp_path / str(port), binary=REDIS, extra=options(authority, port) + extra)
+        EmbeddedServer(
+            tmp_path / str(port), binary=with_tls(), extra=options(authority, port) + extra
+        )
         for port in ports
     )
     with a, b, redis.Redis(port=a.port) as first, redis.Redis(port=b.port) as second:
@@ -370,7 +376,7 @@ def test_a_server_whose_certificate_names_another_is_refused(
 ) -> None:
     port = free_port()
     words = ["--bind", "127.0.0.1 127.0.0.2", *options(authority, port)]
-    with EmbeddedServer(binary=REDIS, extra=words):
+    with EmbeddedServer(binary=with_tls(), extra=words):
         node = place(f"rediss://127.0.0.2:{port}").start(ready=False)
         try:
             wait_until(lambda: "IP address mismatch" in refusals(node), "the log line")

@@ -5,6 +5,7 @@ import http.client
 import pytest
 
 from tests.support.nodes import Node, token
+from tests.support.raw import Raw, request
 
 
 @pytest.mark.parametrize("path", ["/v1/stream", "/v1/ws"])
@@ -36,3 +37,45 @@ def test_a_refused_request_without_a_body_leaves_its_connection_open(
         answer.read()
         assert connection.sock is socket
     connection.close()
+
+
+RAW = [("J\u00f6rg", "not ASCII: percent-encode"), ("%zz", "not percent-encoded")]
+RAW += [("100%", "not percent-encoded"), ("%C3%B6\u00f6", "not ASCII: percent-encode")]
+
+
+@pytest.mark.parametrize("admin", [False, True])
+@pytest.mark.parametrize(("name", "why"), RAW)
+def test_a_path_that_is_not_percent_encoded_is_no_other_users(
+    node: Node, name: str, why: str, *, admin: bool
+) -> None:
+    """curl and PHP send the bytes of a path as they are."""
+    base, port = ("/console/api", node.admin_port) if admin else ("/v1", node.port)
+    auth = token("backend", "push.admin")
+    raw = name.encode().decode("latin-1")
+    paths = [
+        ("POST", f"{base}/users/{raw}/disconnect"),
+        ("GET", f"{base}/users/{raw}/notifications"),
+        ("DELETE", f"{base}/users/{raw}/notifications/1764000000123-0"),
+        ("GET", f"{base}/users/{raw}" if admin else f"{base}/topics/{raw}/presence"),
+    ]
+    for method, path in paths:
+        with Raw(node, port=port) as peer:
+            plain = {"Upgrade": None, "Connection": None, "Content-Length": "0"}
+            peer.send(request(method, path, {**plain, "Authorization": f"Bearer {auth}"}))
+            answer = peer.answer()
+            assert answer.status_code == 400, (path, answer.text)
+            assert why in answer.json()["detail"]
+
+
+@pytest.mark.parametrize("name", ["J\u00f6rg", "%zz"])
+def test_a_query_takes_raw_utf_8_and_no_stray_percent_sign(node: Node, name: str) -> None:
+    target = f"/v1/user/presence?user={name}".encode().decode("latin-1")
+    auth = {"Authorization": f"Bearer {token('backend', 'push.admin')}"}
+    with Raw(node) as peer:
+        peer.send(request("GET", target, {"Upgrade": None, "Connection": None, **auth}))
+        answer = peer.answer()
+    if name == "%zz":
+        assert answer.status_code == 400
+        assert "not percent-encoded" in answer.json()["detail"]
+    else:
+        assert answer.json()["user"] == name

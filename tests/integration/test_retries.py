@@ -3,7 +3,7 @@
 import socket
 from pathlib import Path
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.nodes import Node, wait_until
 from tests.support.phone import Phone
 

@@ -9,7 +9,7 @@ import httpx
 import psutil
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import problem
 from tests.support.nodes import Node, publisher_token, wait_until
 from tests.support.raw import Ended, Raw, RawSocket, request

@@ -10,7 +10,7 @@ import jwt
 import pytest
 from websockets.asyncio.client import connect
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import problem, publish
 from tests.support.nodes import SECRET, Node, nodes, token
 from tests.support.phone import Phone

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from pushsvc.client import Notification, Publisher, connect
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import problem
 from tests.support.certificates import Authority
 from tests.support.events import Stream

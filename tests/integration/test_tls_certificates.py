@@ -13,7 +13,7 @@ import httpx
 import psutil
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.certificates import P256, UNKNOWN_CURVE, Authority, change
 from tests.support.nodes import SECRET, Node, wait_until, workers
 from tests.support.raw import Raw, RawSocket
@@ -153,7 +153,8 @@ def test_a_worker_that_finds_bad_files_is_started_again_until_they_are_good(
         wait_until(lambda: "PUSHSVC_TLS_KEY_FILE" in troubles(), "the reason to be told")
         seen: set[int] = set()
         before = tries()
-        wait_until(lambda: tries() >= before + 2, "it to be tried again")
+        # The pauses between two tries grow to RESTART_SECONDS[1], beside what a start takes.
+        wait_until(lambda: tries() >= before + 2, "it to be tried again", 60)
         assert workers(node) == [left]
         with RawSocket(node, user) as raw:  # the other one serves on
             raw.pong()
@@ -163,5 +164,5 @@ def test_a_worker_that_finds_bad_files_is_started_again_until_they_are_good(
         assert "is not the key of the first certificate" in line["reason"]
 
         shutil.copy(kept, key)
-        wait_until(node.is_ready, "both workers to be ready")
+        wait_until(node.is_ready, "both workers to be ready", 60)
         assert len(workers(node)) == 2

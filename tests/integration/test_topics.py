@@ -9,11 +9,13 @@ from typing import Any
 
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import problem
 from tests.support.nodes import Node, nodes, token
 from tests.support.raw import RawSocket
 from tests.support.topics import Member, member, order, resident, tell, tell_all
+
+pytestmark = pytest.mark.promise
 
 KEPT = 200
 
@@ -116,7 +118,7 @@ async def test_a_token_opens_its_topics_and_no_others(node: Node, user: str, top
 
 @pytest.mark.parametrize(
     "name",
-    ["a\r\nb", "a\n", "*", "a.*", "**", "{a}", "a b", " ", "", "x" * 129, "é", "a,b", "a/b", "\0"],
+    ["a\r\nb", "a\n", "*", "a.*", "**", "a b", " ", "", "x" * 257, "é" * 129, "a\u200bb", "\0"],
 )
 async def test_what_is_no_name_is_no_topic(node: Node, user: str, name: str) -> None:
     async with Member(node, user) as phone:
@@ -419,6 +421,7 @@ async def test_state_and_changes_have_no_seam(pair: list[Node], user: str, topic
         while not stop.is_set():
             await tell(pair[value % 2], topic, [key, value], collapse_key=key)
             value += 1
+            await asyncio.sleep(0.05)  # a value that is replaced before it is read is skipped
 
     tickers = [asyncio.create_task(ticker(key)) for key in "ab"]
     await asyncio.sleep(0.2)
@@ -429,8 +432,7 @@ async def test_state_and_changes_have_no_seam(pair: list[Node], user: str, topic
             last: dict[str, int] = {}
             for note in await phone.notifications(60):
                 key, value = note["data"]
-                # A key may skip values that were replaced before they were read, and never goes
-                # back. What was told as state is followed by the next one.
+                # A key never goes back, and what was told as state is followed by the next one.
                 assert value == last.get(key, value - 1) + 1, note
                 last[key] = value
             assert set(last) == {"a", "b"}

@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import pytest
 import redis
 
 from pushsvc.codes import Close
-from pushsvc.embedded import EmbeddedServer, find_server
+from pushsvc.server.embedded import EmbeddedServer, find_server
 from tests.support.failover import Cluster
-from tests.support.nodes import Node, nodes, token, wait_until
+from tests.support.nodes import Node, nodes, publisher_token, token, wait_until
 from tests.support.phone import Phone
 from tests.support.ports import free_port
+from tests.support.topics import Member
 
 
 @pytest.fixture
@@ -86,6 +88,67 @@ async def test_notifications_are_delivered_and_acked(
                 assert [note["id"] for note in notes] == [sent[user][2], last]
 
 
+async def test_clients_have_one_budget_on_all_nodes_of_a_cluster(
+    cluster: str, tmp_path: Path
+) -> None:
+    block, topics = "x" * 20_000, [f"t{n}" for n in range(8)]
+    with nodes(
+        2, cluster, tmp_path, client_bytes_per_user=100_000, rate_messages_per_second=1000,
+        rate_burst=2000, rate_bytes_per_second=100_000_000,
+    ) as pair:  # fmt: skip
+        for user in ("u1", "u2", "u3"):
+            async with Member(pair[0], user) as a, Member(pair[1], user) as b:
+                answers = [
+                    await device.ask(type="publish", topic=topic, data=block, collapse_key=key)
+                    for topic in topics[:2]
+                    for device, key in ((a, f"{user}.a"), (b, f"{user}.b"))
+                ]
+                assert [each["type"] for each in answers] == ["reply", "reply", "error", "error"]
+                assert {each.get("code") for each in answers[2:]} == {"quota_exceeded"}
+                await a.subscribe(topics[0])
+                notes = await a.notifications(2 * int(user[1]))
+                assert [note["from"] for note in notes][-1] == user
+
+
+@pytest.mark.parametrize("topology", ["cluster", "sentinel"])
+def test_what_is_scheduled_goes_out_once_or_is_recalled(
+    topology: str, request: pytest.FixtureRequest, tmp_path: Path, prefix: str
+) -> None:
+    users = [f"u{n}" for n in range(8)]  # in several slots
+    headers = {"Authorization": f"Bearer {publisher_token()}"}
+    with (
+        Node(request.getfixturevalue(topology), tmp_path, prefix=prefix) as node,
+        httpx.Client(base_url=node.url, headers=headers, timeout=10) as client,
+    ):
+        at = (datetime.now(UTC) + timedelta(seconds=3)).isoformat()
+
+        def schedule(user: str) -> str:
+            note = {"to": {"user": user}, "data": user, "at": at, "collapse_key": "k"}
+            answer = client.post(
+                "/v1/notifications", json=note, headers={"Idempotency-Key": f'"{user}"'}
+            )
+            assert answer.status_code == 202, answer.text
+            scheduled: str = answer.json()["id"]
+            return scheduled
+
+        def kept(user: str) -> list[str]:
+            answer = client.get("/v1/user/notifications", params={"user": user})
+            return [note["data"] for note in answer.json()["notifications"]]
+
+        for number, user in enumerate(users):
+            node.publish(user, "older", collapse_key="k")
+            scheduled = schedule(user)
+            assert schedule(user) == scheduled
+            if number % 3:
+                path = f"/v1/users/{user}/notifications/{scheduled}"
+                assert client.delete(path).json()["cancelled"]
+            if number % 3 == 2:
+                assert schedule(user) != scheduled
+        out = [user for number, user in enumerate(users) if number % 3 != 1]
+        wait_until(lambda: all(kept(user) == [user] for user in out), "them to be out")
+        assert {*map(tuple, map(kept, {*users} - {*out}))} == {("older",)}
+
+
 @pytest.mark.parametrize("topology", ["cluster", "sentinel", "unix_socket"])
 async def test_the_console_sees_every_node_and_user(
     topology: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -119,7 +182,7 @@ async def test_the_console_sees_every_node_and_user(
 async def test_what_is_kept_beside_the_feeds_works_too(
     topology: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    """Receipts and their agenda, recall, the broadcast, revocations, tickets."""
+    """Receipts and their work queue, recall, the broadcast, revocations, tickets."""
     admin = {"Authorization": f"Bearer {token('ada', 'push.admin')}"}
     backend = {"Authorization": f"Bearer {token('shop', 'push.publish')}"}
     with nodes(2, request.getfixturevalue(topology), tmp_path) as (a, b):

@@ -10,9 +10,9 @@ from typing import Any
 import httpx
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
-from pushsvc.feeds.tracer import PATIENCE
+from pushsvc.admin.trace import PATIENCE
 from pushsvc.protocol import ids
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import problem
 from tests.support.nodes import Node, nodes, publisher_token, token, wait_until
 from tests.support.phone import Phone
@@ -351,7 +351,7 @@ async def test_how_much_is_asked_is_bounded_however_many_operators_ask(
         ({"id": ["1-1", "1-2"]}, "at most one of"),
         ({"id": "1-1", "user": "a", "topic": "b"}, "one of"),
         ({"id": "1-1", "who": "a"}, "at most one of"),
-        ({"id": "1-1", "user": "a b"}, "user id"),
+        ({"id": "1-1", "user": "a\tb"}, "user id"),
         ({"id": "1-1", "broadcast": "1"}, '"true"'),
     ],
 )

@@ -19,10 +19,10 @@ from tornado.netutil import bind_sockets
 from websockets.asyncio.client import connect
 from websockets.typing import Subprotocol
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
+from pushsvc.server.telemetry import FLUSH_SECONDS
+from pushsvc.server.worker import worker
 from pushsvc.settings import RedisURL, Settings
-from pushsvc.telemetry import FLUSH_SECONDS
-from pushsvc.worker import worker
 from tests.support.collector import Collector
 from tests.support.nodes import SECRET, Node, nodes, token
 from tests.support.phone import Phone
@@ -202,7 +202,7 @@ async def test_a_batch_is_one_span_however_many_it_publishes(
     notes = [{"to": {"users": [f"{user}.{n}", f"{user}.x{n}"]}, "data": n} for n in range(5)]
     answer = pair[0].post(
         "/v1/notifications/batch",
-        {"notifications": [*notes, {"to": {"user": "no name"}, "data": 0}]},
+        {"notifications": [*notes, {"to": {"user": "no\nname"}, "data": 0}]},
         headers={"traceparent": traceparent},
     )
     assert answer.status_code == 202
@@ -302,12 +302,20 @@ async def test_where_tracing_is_off_the_publishers_context_is_passed_on_and_none
 
 
 def test_neither_the_tracer_nor_the_exporter_is_imported_where_tracing_is_off() -> None:
-    code = "import sys, pushsvc.cli, pushsvc.run, pushsvc.supervisor; print(*sys.modules)"
+    code = (
+        "import sys, pushsvc.cli, pushsvc.server.process, pushsvc.server.supervisor;"
+        " print(*sys.modules)"
+    )
     loaded = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout.split()
     # The Redis client looks for the metrics of OpenTelemetry by itself.
-    ours = ("pushsvc.telemetry", "opentelemetry.sdk.trace", "opentelemetry.exporter", "google")
+    ours = (
+        "pushsvc.server.telemetry",
+        "opentelemetry.sdk.trace",
+        "opentelemetry.exporter",
+        "google",
+    )
     assert not [name for name in loaded if name.startswith(ours)]
 
 
@@ -410,5 +418,5 @@ async def wait_for_lease(troubles: Callable[[], list[str]]) -> None:
 def telemetry_objects() -> int:
     """How many objects there are that only tracing makes."""
     gc.collect()
-    ours = ("opentelemetry", "pushsvc.telemetry", "pushsvc.node.spans")
+    ours = ("opentelemetry", "pushsvc.server.telemetry", "pushsvc.node.spans")
     return sum(str(type(each).__module__).startswith(ours) for each in gc.get_objects())

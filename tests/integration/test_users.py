@@ -9,10 +9,12 @@ from typing import Any
 import httpx
 import pytest
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import problem, publish, publish_all
 from tests.support.nodes import Node, nodes, publisher_token, token
 from tests.support.phone import PATIENCE, Phone
+
+pytestmark = pytest.mark.promise
 
 PAGE = "https://app.example.com"
 ADMIN = token("operator", "push.admin", ttl=86400)  # made when loaded, used much later
@@ -125,10 +127,38 @@ async def test_a_query_that_says_nothing_is_refused(node: Node, user: str, query
     assert query.partition("=")[0] in found["detail"]
 
 
-@pytest.mark.parametrize("name", ["a%20b", "%7Bx%7D", "x" * 129, "é", "a%00"])
+@pytest.mark.parametrize("name", ["a%09b", "x" * 257, "é" * 129, "a%00"])
 async def test_a_name_that_is_none_is_refused(node: Node, name: str) -> None:
     for what in ("notifications", "presence"):
         problem(await ask(node, f"/v1/users/{name}/{what}"), 400, "invalid_name")
+
+
+async def test_what_is_no_utf_8_is_refused_with_what_to_change(node: Node) -> None:
+    for path in ("/v1/users/%FF/presence", "/v1/user/presence?user=%FF", "/v1/topics/%FF/presence"):
+        found = problem(await ask(node, path), 400, "invalid")
+        assert "not UTF-8: percent-encode" in found["detail"]
+
+
+async def test_a_query_that_names_no_user_or_two_is_refused(node: Node) -> None:
+    found = problem(await ask(node, "/v1/user/presence"), 400, "invalid")
+    assert found["detail"] == '"user" is missing: add ?user= to the path'
+    found = problem(await ask(node, "/v1/topic/presence"), 400, "invalid")
+    assert found["detail"] == '"topic" is missing: add ?topic= to the path'
+    problem(await ask(node, "/v1/user/presence?user=a&user=b"), 400, "invalid")
+
+
+@pytest.mark.parametrize("name", ["notifications", "presence", "disconnect", "user", "users"])
+async def test_a_user_may_be_called_as_a_part_of_a_path(node: Node, name: str) -> None:
+    sent = await publish(node, name, 1)
+    for path in (f"/v1/users/{name}/notifications", f"/v1/user/notifications?user={name}"):
+        page = (await ask(node, path)).json()
+        assert page["notifications"][0]["id"] == sent
+    for path in (f"/v1/users/{name}/presence", f"/v1/user/presence?user={name}"):
+        assert (await ask(node, path)).json()["user"] == name
+    recalled = await ask(node, f"/v1/user/notifications/{sent}?user={name}", method="DELETE")
+    assert recalled.json() == {"id": sent, "acked": []}
+    answer = await ask(node, f"/v1/user/disconnect?user={name}", ADMIN, "POST")
+    assert (answer.status_code, answer.json()["user"]) == (201, name)
 
 
 async def test_a_name_may_be_written_with_escapes(node: Node, user: str) -> None:
@@ -147,6 +177,18 @@ async def test_a_user_is_told_of_itself_a_backend_of_everyone(
     problem(await ask(node, path, token(user + "x")), 403, "forbidden")
     problem(await ask(node, path, ""), 401, "invalid_token")
     problem(await ask(node, path, "e30.e30.x"), 401, "invalid_token")
+
+
+async def test_a_user_need_not_say_who_it_is_and_a_backend_has_to_say_whom_it_means(
+    node: Node, user: str
+) -> None:
+    sent = await publish(node, user, 1)
+    page = (await ask(node, "/v1/user/notifications?limit=1", token(user))).json()
+    assert [note["id"] for note in page["notifications"]] == [sent]
+    assert (await ask(node, "/v1/user/presence", token(user))).json()["user"] == user
+    found = problem(await ask(node, "/v1/user/notifications"), 400, "invalid")
+    assert found["detail"] == '"user" is missing: add ?user= to the path'
+    problem(await ask(node, "/v1/user/notifications?user=", token(user)), 403, "forbidden")
 
 
 async def test_a_user_that_asks_all_the_time_is_told_to_wait(node: Node, user: str) -> None:
@@ -205,7 +247,7 @@ async def test_only_what_is_kept_can_be_recalled_and_only_by_a_backend(
     problem(await recall(node, user + "x", sent), 404, "not_found")
     problem(await recall(node, user, "1-0"), 404, "not_found")
     problem(await recall(node, user, "latest"), 400, "invalid")
-    problem(await recall(node, "a%20b", sent), 400, "invalid_name")
+    problem(await recall(node, "a%09b", sent), 400, "invalid_name")
     assert len((await listed(node, user))["notifications"]) == 1
 
 
@@ -303,7 +345,7 @@ async def test_a_device_that_never_listened_has_nothing_to_acknowledge(
         ({"id": "1-0", "broadcast": 1}, "invalid"),
         ({"id": "1-0", "device": None}, "invalid"),
         ({"id": "1-0", "device": ""}, "invalid_name"),
-        ({"id": "1-0", "device": "~head"}, "invalid_name"),
+        ({"id": "1-0", "device": "\nhead"}, "invalid_name"),
         ([], "invalid"),
     ],
 )

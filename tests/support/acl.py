@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import redis
 
-from pushsvc.embedded import EmbeddedServer
+from pushsvc.server.embedded import EmbeddedServer
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "operations" / "redis.md"
 USER, PASSWORD = "pushsvc", "a-password-for-tests-only"

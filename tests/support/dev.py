@@ -4,7 +4,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,12 @@ class Dev:
         return dict(os.environ) | {"PUSH_URL": self.url, "PUSH_ADMIN_URL": self.admin_url}
 
 
-def start(directory: Path, *flags: str) -> tuple[subprocess.Popen[bytes], Dev]:
+def start(
+    directory: Path,
+    *flags: str,
+    command: Sequence[str] = (sys.executable, "-m", "pushsvc"),
+    cwd: Path | None = None,
+) -> tuple[subprocess.Popen[bytes], Dev]:
     """A development node on free ports, for who ends it by other means.
 
     Raises:
@@ -36,8 +41,8 @@ def start(directory: Path, *flags: str) -> tuple[subprocess.Popen[bytes], Dev]:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("PUSHSVC_")}
     with output.open("wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pushsvc", "dev", "--port", "0", "--admin-port", "0", *flags],
-            env=environ, stdout=log, stderr=log,
+            [*command, "dev", "--port", "0", "--admin-port", "0", *flags],
+            cwd=cwd, env=environ, stdout=log, stderr=log,
         )  # fmt: skip
 
     def introduced() -> str:
@@ -48,7 +53,7 @@ def start(directory: Path, *flags: str) -> tuple[subprocess.Popen[bytes], Dev]:
 
     try:
         text = wait_until(introduced, "the introduction")
-        console = re.search(r"console +http://[^:]+:(\d+)/console", text)
+        console = re.search(r"console +http://[^:]+:(\d+)/", text)
         node = re.search(r"node +(http://\S+)", text)
         assert console
         assert node

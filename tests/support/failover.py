@@ -10,7 +10,7 @@ from typing import Any, Self
 import redis
 from redis.crc import key_slot
 
-from pushsvc.embedded import EmbeddedServer, find_server
+from pushsvc.server.embedded import EmbeddedServer, find_server
 from tests.support.nodes import wait_until
 from tests.support.ports import free_port
 

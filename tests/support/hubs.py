@@ -1,46 +1,30 @@
-"""A hub with all that belongs to it, for listeners that are no sockets."""
+"""A node put together as a process does it, for listeners that are no sockets."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
+from pushsvc.auth.tokens import TokenCheck
+from pushsvc.feeds.event_log import EventLog
 from pushsvc.feeds.feed import Feeds
-from pushsvc.feeds.journal import Journal
 from pushsvc.feeds.nodes import Leases, Outbox
-from pushsvc.node.acks import Acks
-from pushsvc.node.feeder import Feeder, Reader
-from pushsvc.node.hub import Hub
-from pushsvc.node.presence import Presence
-from pushsvc.node.topics import Topics
+from pushsvc.feeds.publisher import Publisher
+from pushsvc.node.identity import NodeIdentity
+from pushsvc.node.node import Domain, Node
 from pushsvc.protocol.delivery import Cursor
-from pushsvc.protocol.feeds import BROADCAST, mailbox
+from pushsvc.protocol.feeds import broadcast, mailbox
 from pushsvc.protocol.session import Policy, Session
 
 
-def session_of(user: str, device: str, *, expires: float = 1e9, seen: float = 0.0) -> Session:
+def session_of(
+    user: str, device: str, *, namespace: str = "", expires: float = 1e9, seen: float = 0.0
+) -> Session:
     """A session as the handshake makes it."""
-    return Session(user, device, expires, seen, Cursor(mailbox(user), device), Cursor(BROADCAST))
+    cursor = Cursor(mailbox(user, namespace), device)
+    return Session(user, device, expires, seen, cursor, Cursor(broadcast(namespace)))
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """A hub and what it is made of."""
-
-    hub: Hub
-    reader: Reader
-    topics: Topics
-    presence: Presence
-    acks: Acks
-    journal: Journal
-
-    async def aclose(self) -> None:
-        """Finish what is under way."""
-        await self.presence.aclose()
-        await self.acks.aclose()
-
-
-def parts(
-    node: str,
+def new_node(
+    identity: str,
     feeds: Feeds,
     leases: Leases,
     outbox: Outbox,
@@ -48,29 +32,26 @@ def parts(
     *,
     sweep_seconds: float,
     clock: Callable[[], float],
-) -> Parts:
-    """A hub, put together as a worker does it."""
-    reader = Reader(feeds)
-    journal = Journal(1000)
-    feeder = Feeder(reader, policy, clock, journal, leases.redis_time)
-    presence = Presence(node, feeds, outbox, leases, clock)
-    topics = Topics(
-        node, feeds, reader, feeder, presence, fan_out, sweep_seconds=sweep_seconds, clock=clock
+) -> Node:
+    """A node whose clients neither publish nor bring new tokens."""
+    domain = Domain(
+        feeds=feeds,
+        leases=leases,
+        outbox=outbox,
+        publisher=cast(Publisher, None),
+        event_log=EventLog(1000),
+        receipts_due=lambda _feed: None,
+        verifier=cast(TokenCheck, None),
     )
-    acks = Acks(feeds, outbox, lambda _feed: None)
-    hub = Hub(
-        node,
-        feeds,
-        leases,
-        acks,
-        feeder,
-        topics,
+    return Node(
+        domain,
         policy,
-        journal,
+        clock,
+        max_message=64 * 1024,
         sweep_seconds=sweep_seconds,
-        clock=clock,
+        identity=NodeIdentity(identity),
+        fan_out=fan_out,
     )
-    return Parts(hub, reader, topics, presence, acks, journal)
 
 
 def fan_out(listeners: Iterable[Any], frame: bytes) -> list[Any]:

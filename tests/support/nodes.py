@@ -6,7 +6,6 @@ import re
 import signal
 import ssl
 import subprocess
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -21,8 +20,15 @@ import psutil
 from pushsvc.auth.tokens import mint
 from tests.support import acl
 from tests.support.ports import free_port
+from tests.support.programs import need_libfaketime
+from tests.support.versions import HERE, Version
 
 SECRET = "a-secret-for-tests-only-of-48-bytes-0123456789ab"
+START_SECONDS = 45.0
+"""How long a node may take to start where others use the machine as well."""
+
+PLAIN = False
+"""Of a request's ``verify``, over plain HTTP: reading the machine's certificates takes 25 ms."""
 
 
 def token(user: str, *scopes: str, ttl: float = 600, **claims: Any) -> str:
@@ -33,7 +39,7 @@ def publisher_token(user: str = "backend") -> str:
     return token(user, "push.publish")
 
 
-def wait_until(condition: Callable[[], Any], what: str, seconds: float = 15.0) -> Any:
+def wait_until(condition: Callable[[], Any], what: str, seconds: float = 30.0) -> Any:
     """Wait for a condition; what it returned, or an error that says what did not happen."""
     deadline = time.monotonic() + seconds
     while True:
@@ -53,7 +59,10 @@ class Node:
         directory: for its log.
         prefix: of its keys; nodes of one test share it.
         tls: how clients connect where the settings name a certificate.
-        settings: further settings, without the prefix of the variables, in lower case.
+        version: the code that it runs, from its next start on.
+        skew: seconds by which its clock is ahead, for ``set_clock``; None leaves it as it is.
+        settings: further settings, without the prefix of the variables, in lower case; None for
+            one that is not to be there.
     """
 
     def __init__(
@@ -63,9 +72,12 @@ class Node:
         *,
         prefix: str = "push",
         tls: Any = None,
+        version: Any = HERE,
+        skew: Any = None,
         **settings: Any,
     ) -> None:
         self.tls: ssl.SSLContext | None = tls
+        self.version: Version = version
         self._environ = {
             **{k: v for k, v in os.environ.items() if not k.startswith("PUSHSVC_")},
             "PUSHSVC_REDIS_URL": acl.url_of_node(redis_url),
@@ -77,9 +89,22 @@ class Node:
             "PUSHSVC_ADMIN_PORT": "0",
             "PUSHSVC_DRAIN_SECONDS": "0.5",
             "PUSHSVC_LOG_FORMAT": "json",
-            **{f"PUSHSVC_{name.upper()}": str(value) for name, value in settings.items()},
         }
+        for name, value in settings.items():
+            self._environ.pop(f"PUSHSVC_{name.upper()}", None)
+            if value is not None:
+                self._environ[f"PUSHSVC_{name.upper()}"] = str(value)
+        if skew is not None:
+            self._clock = directory / f"clock-{uuid.uuid4().hex[:8]}"
+            self.set_clock(skew)
+            self._environ |= {
+                "LD_PRELOAD": need_libfaketime(),
+                "FAKETIME_TIMESTAMP_FILE": str(self._clock),
+                "FAKETIME_CACHE_DURATION": "1",
+                "DONT_FAKE_MONOTONIC": "1",
+            }
         self._log_path = directory / f"node-{uuid.uuid4().hex[:8]}.log"
+        self._begin = 0
         self.process: subprocess.Popen[bytes]
         self.port = 0
         self.admin_port = 0
@@ -94,6 +119,11 @@ class Node:
 
     def start(self, *, ready: bool = True) -> Self:
         """Start it, on the ports that it had before if it was started before."""
+        self.launch()
+        return self.await_start(ready=ready)
+
+    def launch(self) -> None:
+        """Start its process, and do not wait for it."""
         if self._environ["PUSHSVC_HOST"] == "127.0.0.1":
             for name in ("PUSHSVC_PORT", "PUSHSVC_ADMIN_PORT"):
                 if self._environ[name] == "0":
@@ -104,30 +134,43 @@ class Node:
                 "PUSHSVC_ADMIN_PORT": str(self.admin_port),
             }
         with self._log_path.open("ab") as log:
-            begin = log.tell()
+            self._begin = log.tell()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "pushsvc", "serve"],
-                env=self._environ, stderr=log, stdout=log,
+                [self.version.python, "-m", "pushsvc", "serve"],
+                cwd=self.version.directory, env=self._environ, stderr=log, stdout=log,
             )  # fmt: skip
-        line = wait_until(lambda: self._serving(begin), "the node's first log line")
-        self.port, self.admin_port = line["port"], line["admin_port"]
-        if ready:
-            wait_until(self.is_ready, "the node to be ready")
+
+    def await_start(self, *, ready: bool = True) -> Self:
+        """Wait until a process that was launched serves; it does not outlive a failure to."""
+        try:
+            line = wait_until(self._serving, "the node's first log line", START_SECONDS)
+            self.port, self.admin_port = line["port"], line["admin_port"]
+            if ready:
+                wait_until(self.is_ready, "the node to be ready", START_SECONDS)
+        except BaseException:
+            self.stop()
+            raise
         return self
 
-    def _serving(self, begin: int) -> dict[str, Any] | None:
+    def _serving(self) -> dict[str, Any] | None:
         if self.process.poll() is not None:
             raise RuntimeError(f"the node ended: {self.log()}")
-        for line in self.log_lines(begin):
+        for line in self.log_lines(self._begin):
             if line.get("event") == "serving":
                 return line
         return None
 
     def is_ready(self) -> bool:
         try:
-            return httpx.get(f"{self.admin_url}/readyz", timeout=5).status_code == 200
+            return httpx.get(f"{self.admin_url}/readyz", timeout=5, verify=PLAIN).status_code == 200
         except httpx.TransportError:
             return False
+
+    def set_clock(self, skew: float) -> None:
+        """Have its clock be ahead by so many seconds, within a second."""
+        written = self._clock.with_suffix(".new")
+        written.write_text(f"{skew:+f}s\n")
+        written.rename(self._clock)
 
     def log(self) -> str:
         return self._log_path.read_text()
@@ -144,7 +187,8 @@ class Node:
     def metric(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""
         total = 0.0
-        for line in httpx.get(f"{self.admin_url}/metrics", timeout=5).text.splitlines():
+        answer = httpx.get(f"{self.admin_url}/metrics", timeout=5, verify=PLAIN)
+        for line in answer.text.splitlines():
             match = re.fullmatch(rf"{name}(?:\{{(.*)\}})? (\S+)", line)
             if match and all(f'{k}="{v}"' in (match[1] or "") for k, v in labels.items()):
                 total += float(match[2])
@@ -201,7 +245,7 @@ class Node:
         headers = {"Authorization": f"Bearer {publisher_token()}"} | kwargs.pop("headers", {})
         if body is not None:
             kwargs["json"] = body
-        verify = self.tls or True
+        verify = self.tls or PLAIN
         return httpx.post(self.url + path, headers=headers, timeout=20, verify=verify, **kwargs)
 
     def publish(self, user: str, data: Any, **fields: Any) -> str:
@@ -229,12 +273,14 @@ def workers(node: Node) -> list[int]:
 
 @contextmanager
 def nodes(count: int, redis_url: str, directory: Path, **settings: Any) -> Iterator[list[Node]]:
-    """Several nodes that share one Redis."""
+    """Several nodes that share one Redis, started side by side."""
     prefix = settings.pop("prefix", f"t{uuid.uuid4().hex[:8]}")
     started = [Node(redis_url, directory, prefix=prefix, **settings) for _ in range(count)]
     try:
         for node in started:
-            node.start()
+            node.launch()
+        for node in started:
+            node.await_start()
         yield started
         for node in started:
             node.stop()

@@ -4,6 +4,7 @@ import asyncio
 import json
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -28,7 +29,7 @@ class Phone:
         self, node: Node, user: str = "u1", device: str = "phone", *,
         auth: str | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
-        self._address = f"{node.url.replace('http', 'ws', 1)}/v1/ws?device={device}"
+        self._address = f"{node.url.replace('http', 'ws', 1)}/v1/ws?device={quote(device)}"
         self._auth = auth if auth is not None else token(user)
         own = {} if node.tls is None else {"ssl": node.tls}
         self._kwargs = {"subprotocols": [Subprotocol("pushsvc.v1.json")], **own, **kwargs}

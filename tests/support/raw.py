@@ -73,20 +73,23 @@ def frame(
 
 
 class Raw:
-    """A TCP connection to a node's public port.
+    """A TCP connection to a node.
 
     Args:
         node: where it connects.
+        port: of the node, unless that is the public one.
         receive_buffer: bytes that the kernel takes for a peer that does not read.
     """
 
-    def __init__(self, node: Node, *, receive_buffer: int | None = None) -> None:
+    def __init__(
+        self, node: Node, *, port: int | None = None, receive_buffer: int | None = None
+    ) -> None:
         self.socket = socket.socket()
         self.socket.settimeout(PATIENCE)
         if receive_buffer is not None:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         try:
-            self.socket.connect(("127.0.0.1", node.port))
+            self.socket.connect(("127.0.0.1", port or node.port))
             if node.tls is not None:
                 self.socket = node.tls.wrap_socket(self.socket, server_hostname="127.0.0.1")
         except OSError:

@@ -1,8 +1,11 @@
 """Small servers on 127.0.0.1, each in a thread of its own, for the length of a ``with`` block."""
 
 import asyncio
+import json
 import threading
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -41,6 +44,33 @@ class HTTPService:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
+
+
+@contextmanager
+def service(answer: Callable[[Any], tuple[int, Any]]) -> Iterator[str]:
+    """The address of a service that answers what a node would not.
+
+    Args:
+        answer: to the JSON of a request, None where it has none: a status, and JSON.
+    """
+
+    class Handler(QuietHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            length = int(self.headers["Content-Length"] or 0)
+            status, value = answer(json.loads(self.rfile.read(length)) if length else None)
+            body = json.dumps(value).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST
+        do_DELETE = do_POST
+
+    with HTTPService(Handler) as served:
+        yield served.url
 
 
 class TCPService(ABC):

@@ -4,22 +4,22 @@ from typing import Any, Final
 
 import redis
 
-from pushsvc.feeds.connect import connector
+from pushsvc.errors import checked
 from pushsvc.feeds.feed import (
+    AckKind,
     Acknowledged,
     Acknowledgement,
-    Append,
     Appended,
     Bounds,
     Feeds,
     Join,
+    Rest,
 )
-from pushsvc.feeds.keys import Keys
-from pushsvc.feeds.lane import Lane
-from pushsvc.feeds.scripts import Scripts
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import Backlog
 from pushsvc.protocol.feeds import mailbox
+from pushsvc.protocol.notifications import Append
+from tests.support.redis import redis_at
 
 FEED: Final = mailbox("u1")
 
@@ -28,10 +28,9 @@ class Store:
     """One mailbox, and whatever other feed a test names."""
 
     def __init__(self, url: str, prefix: str, bounds: Bounds) -> None:
-        self.scripts = scripts = Scripts()
-        self.lane = Lane("test", connector(url)(5), scripts)
-        self.keys = Keys(prefix)
-        self.feeds = Feeds(self.keys, scripts, bounds, publishing=self.lane, sessions=self.lane)
+        self.commands = redis_at(url, prefix)
+        self.keys = self.commands.keys
+        self.feeds = Feeds(bounds, publishing=self.commands, sessions=self.commands)
         self.redis = redis.Redis.from_url(url, decode_responses=True)
 
     async def append(self, body: str = "x", feed: str = FEED, **fields: Any) -> Appended:
@@ -46,21 +45,21 @@ class Store:
         self, connection: str, device: str, held: int | None = None, broadcast: int = ids.START
     ) -> Backlog:
         (result,) = await self.feeds.join([Join(FEED, connection, device, held, broadcast)])
-        return Feeds.joined(result)
+        return checked(result)
 
     async def subscribe(
-        self, feed: str, node: str = "n1", count: int = 1, since: int | None = None
+        self, feed: str, node: str = "n1", count: int = 1, since: int | Rest | None = None
     ) -> Backlog:
-        return Feeds.backlog((await self.feeds.subscribe([(feed, node, count, since)]))[0])
+        return checked((await self.feeds.subscribe([(feed, node, count, since)]))[0])
 
     async def read(self, device: str, held: int, feed: str = FEED) -> Backlog:
-        return Feeds.backlog((await self.feeds.read(feed, device, held))[0])
+        return checked((await self.feeds.read(feed, device, held))[0])
 
     async def acknowledge(
         self, device: str, entry_id: int, kind: str = "", connection: str = ""
     ) -> Acknowledged:
-        acks = [Acknowledgement(FEED, device, entry_id, kind, connection)]
-        return Feeds.acknowledged((await self.feeds.ack(acks))[0])
+        acks = [Acknowledgement(FEED, device, entry_id, AckKind(kind), connection)]
+        return checked((await self.feeds.ack(acks))[0])
 
     async def ack(self, device: str, entry_id: int, kind: str = "") -> int:
         return (await self.acknowledge(device, entry_id, kind)).position
@@ -68,12 +67,14 @@ class Store:
     async def withdraw(self, entry_id: int) -> bool:
         """Recall an entry of the mailbox; whether it was there."""
         keys = self.keys
-        names = keys.log(FEED), keys.listeners(FEED), keys.cursors(FEED), keys.marks(FEED)
-        answer = await self.lane.one(
-            "EVALSHA", self.scripts.digests["withdraw"], 4, *names, ids.render(entry_id), 60_000
+        answer = await self.commands.run(
+            "withdraw",
+            (keys.log(FEED), keys.listeners(FEED), keys.cursors(FEED), keys.marks(FEED)),
+            ids.render(entry_id),
+            60_000,
         )
         return answer is not None
 
     async def aclose(self) -> None:
-        await self.lane.aclose()
+        await self.commands.aclose()
         self.redis.close()

@@ -101,3 +101,8 @@ def _children(pid: int) -> list[int]:
             return [int(child) for child in children.read().split()]
     except OSError:
         return []
+
+
+def wide(user: str) -> list[str]:
+    """Topics of one user whose names are of 40 Chinese characters, more than a stream can take."""
+    return [f"{user}.{n:02}" + "\u4e2d" * 40 for n in range(17)]

@@ -227,6 +227,26 @@ def test_secrets_in_text_are_replaced_and_nothing_else_is(text: str, shown: str)
     assert redact_text(text) == shown
 
 
+@pytest.mark.parametrize("form", ["json", "console"])
+def test_a_name_cannot_end_a_line_or_turn_it(form: Any) -> None:
+    stream = io.StringIO()
+    configure(form, "info", stream)
+    name = "a\nb\u2028c\u202ed\x1b[2J\u2066"
+    logger().info("seen", user=name, names=[name], by={name: 1}, error=ValueError(name))
+    try:
+        raise ValueError(name)  # noqa: TRY301
+    except ValueError:
+        logger().exception("failed")
+    text = stream.getvalue()
+    shown = r"a\nb\u2028c\u202ed\x1b[2J\u2066"
+    if form == "json":
+        seen, failed = lines(stream)
+        assert (seen["user"], seen["names"], seen["by"]) == (shown, [shown], {shown: 1})
+        assert failed["exception"].count("\n") > 2
+        text += seen["error"] + failed["exception"]
+    assert not set(text) & set("\u2028\u202e\x1b\u2066")
+
+
 def test_objects_that_are_not_plain_data_are_shown_by_their_type() -> None:
     @dataclass
     class Publish:

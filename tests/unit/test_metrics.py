@@ -1,17 +1,19 @@
 """What workers counted outlives them; the files that they kept it in do not."""
 
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.mmap_dict import MmapedDict, mmap_key
 from prometheus_client.multiprocess import MultiProcessCollector
 
 from pushsvc import metrics
+from tests.support.documents import ROOT
 
 
 def keep(directory: Path, kind: str, pid: int, name: str, value: float, **labels: str) -> None:
@@ -78,3 +80,13 @@ def test_every_metric_is_of_a_kind_that_can_be_folded() -> None:
             assert metric._multiprocess_mode.startswith("live")
         elif isinstance(metric, MetricWrapperBase):
             assert isinstance(metric, Counter | Histogram)
+
+
+def test_every_metric_is_documented_and_nothing_else() -> None:
+    section = (ROOT / "docs" / "metrics.md").read_text()
+    documented = set(re.findall(r"^\| `(pushsvc_\w+)`", section, re.MULTILINE))
+    assert documented == {
+        metric.name + ("_total" if metric.type == "counter" else "")
+        for metric in REGISTRY.collect()
+        if metric.name.startswith("pushsvc_")
+    }

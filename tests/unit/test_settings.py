@@ -71,7 +71,43 @@ def test_flags_win_over_variables_and_none_is_not_given() -> None:
 
 
 def test_empty_variables_count_as_not_set() -> None:
-    assert load({row.variable: "" for row in rows()}, {}) == Settings()
+    environ = {row.variable: "" for row in rows()}
+    del environ["PUSHSVC_JWT_AUDIENCE"]
+    assert load(environ, {}) == Settings()
+
+
+def test_no_user_alone_fills_a_topic_for_everybody() -> None:
+    default = load({}, {})
+    assert default.client_bytes_per_topic >= 4 * default.client_bytes_per_user > 0
+
+
+def test_an_empty_audience_means_neither_the_default_nor_any() -> None:
+    for environ, flags in (({"PUSHSVC_JWT_AUDIENCE": ""}, {}), ({}, {"jwt_audience": " , "})):
+        with pytest.raises(SettingsError, match="JWT_AUDIENCE_CLAIM to none") as caught:
+            load(environ, flags)
+        assert "is empty" in caught.value.message
+        assert load(environ | {"PUSHSVC_JWT_AUDIENCE_CLAIM": "none"}, flags).jwt_audience == ()
+
+
+def test_claims_and_audiences_are_lists_separated_by_commas() -> None:
+    settings = load(
+        {
+            "PUSHSVC_JWT_AUDIENCE": "a, https://b.example/",
+            "PUSHSVC_JWT_SCOPE_CLAIMS": "scope, realm_access.roles",
+            "PUSHSVC_JWT_SCOPE_PREFIX": "push/,api://x/",
+        },
+        {},
+    )
+    assert settings.jwt_audience == ("a", "https://b.example/")
+    assert settings.jwt_scope_claims == ("scope", "realm_access.roles")
+    assert settings.jwt_scope_prefix == ("push/", "api://x/")
+
+
+@pytest.mark.parametrize("claim", ["x" * 256, "a\tb", ".".join("a" * 17)])
+@pytest.mark.parametrize("setting", ["USER_CLAIM", "SCOPE_CLAIMS", "TOPICS_CLAIM"])
+def test_a_claim_has_a_name_of_bounded_length_and_depth(setting: str, claim: str) -> None:
+    with pytest.raises(SettingsError, match=f"JWT_{setting}"):
+        load({f"PUSHSVC_JWT_{setting}": claim}, {})
 
 
 def test_only_the_given_mapping_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -233,6 +269,10 @@ def test_malformed_redis_urls_are_refused_without_showing_them(url: str) -> None
     line = refusal({"PUSHSVC_REDIS_URL": url})
     assert line.startswith("PUSHSVC_REDIS_URL: the value (not shown) ")
     assert "hunter2" not in line
+
+
+def test_a_redis_url_without_a_scheme_is_told_which_to_write() -> None:
+    assert "put redis:// before it" in refusal({"PUSHSVC_REDIS_URL": "localhost:6379"})
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import { assets, gzipped } from "./bundle.js";
 import { ASSETS, ROOT } from "./paths.js";
 
 /** Most bytes, gzipped, of what a page loads to connect, and of all parts together. */
-const BUDGETS = { "client.js": 6144, "all parts": 10752 };
+const BUDGETS = { "client.js": 6816, "all parts": 12416 };
 
 process.chdir(ROOT);
 const troubles = [];

@@ -37,7 +37,7 @@ export function fallsBack(worked: boolean, missed: number): boolean {
   return !worked || missed >= 5;
 }
 
-/** Waits. */
+/** Waits; at most as long as a timer can, which takes more for nothing. */
 export function sleep(ms: number): Promise<void> {
-  return new Promise((resolve) => setTimeout(resolve, ms));
+  return new Promise((resolve) => setTimeout(resolve, Math.min(ms, 2e9)));
 }

@@ -63,9 +63,9 @@ export function calls(ready: () => Link | undefined, most: number) {
     try {
       call.resolve(await link.request(call.message));
     } catch (e) {
-      const { code, retryAfter = 1 } = e as PushError;
+      const { code, retryAfter } = e as PushError;
       const limited = code === "rate_limited";
-      if (limited) pace = Math.max(pace, retryAfter);
+      if (limited) pace = Math.max(pace, retryAfter || 1);
       if (
         !closed &&
         (limited || (code === "unknown" && call.message.type !== "publish" && link !== ready()))

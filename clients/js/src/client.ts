@@ -3,16 +3,19 @@ import { ackable, Inbox, type Item } from "./delivery.js";
 import { PushError } from "./errors.js";
 import { loadTabs } from "./parts.js";
 import { session } from "./session.js";
-import { settings } from "./settings.js";
+import { type Settings, settings } from "./settings.js";
 import { checked } from "./text.js";
 import { Tokens } from "./tokens.js";
 import { fallback } from "./transports/loaded.js";
 import type {
   Events,
   Handler,
+  History,
+  HistoryQuery,
   Hooks,
-  Notification,
+  Incoming,
   Options,
+  Page,
   Present,
   Published,
   PublishFields,
@@ -20,6 +23,7 @@ import type {
   ServerMessage,
   Source,
   State,
+  Told,
 } from "./types.js";
 
 /** Most notifications that wait for their handlers. */
@@ -28,6 +32,8 @@ const MOST_QUEUED = 1000;
 const MOST_TOGETHER = 16;
 /** Milliseconds that an acknowledgement waits for others at most. */
 const ACK_PAUSE = 50;
+/** The client's own kinds of events; others are names of what is published. */
+const OWN = /^(state|gap|presence|withdrawn|error)$/;
 /** Why a handler ended that was not done. */
 const LEFT = {};
 
@@ -37,27 +43,34 @@ function tabsWork(): boolean {
 }
 
 /** A client: made by `connect`. */
-export class Push implements AsyncIterable<Notification> {
+export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
   #state: State = { status: "connecting" };
   #inbox = new Inbox();
   /** Where notifications come from, and the same before it is there. */
   #source: Source | undefined;
   #coming!: Promise<Source>;
   #manual: boolean;
+  #settings: Settings;
+  #tokens: Tokens;
   #handlers = new Map<string, Set<Handler<never>>>();
+  /** Those of notifications: of all, and by the event that they are for. */
+  #takers = new Map<string, Set<Handler<never>>>();
   #readers = new Set<() => void>();
+  #ending = new AbortController();
   #topics = new Set<string>();
   #handling = false;
   #paused = false;
   /** The newest handled notification of each feed that is not acknowledged. */
   #due = new Map<boolean, Item>();
   #handled = 0;
+  /** What was said last in the console; undefined once there was a connection. */
+  #warned: string | undefined = "";
   #timer: ReturnType<typeof setTimeout> | undefined;
 
   /** @internal */
   constructor(options: Options, origin: string | undefined) {
-    const complete = settings(options, origin);
-    const tokens = new Tokens(options.token);
+    const complete = (this.#settings = settings(options, origin));
+    const tokens = (this.#tokens = new Tokens(options.token));
     this.#manual = options.ack === "manual";
     const hooks: Hooks = {
       message: (message) => this.#receive(message),
@@ -70,7 +83,7 @@ export class Push implements AsyncIterable<Notification> {
       // Whether the part comes or not, this tab is to have a connection.
       const part =
         shares && (await Promise.race([loadTabs(), sleep(complete.timing.open)]).catch(() => {}));
-      if (this.#state.status === "closed") throw new PushError("closed", "the client was closed");
+      this.#open();
       this.#source = part
         ? new part.Tabs(make, complete, tokens, hooks, PushError, fallback)
         : make(hooks);
@@ -94,16 +107,23 @@ export class Push implements AsyncIterable<Notification> {
   }
 
   /**
-   * Calls a handler with each event of a kind. The acknowledgement of a notification follows the
-   * promise that its handler returns; the next one waits for it.
+   * Calls a handler with each event of a kind, or with the notifications of one declared event. The
+   * acknowledgement of a notification follows the promise that its handlers return; the next one
+   * waits for it. What none of them is for counts as handled.
    *
    * @returns a function that removes the handler
    */
-  on<K extends keyof Events>(kind: K, handler: Handler<Events[K]>): () => void {
-    const handlers = this.#handlers.get(kind) ?? new Set();
-    this.#handlers.set(kind, handlers.add(handler as Handler<never>));
-    if (kind === "notification") this.#handle();
-    return () => void handlers.delete(handler as Handler<never>);
+  on<K extends keyof Events | (keyof E & string)>(
+    kind: K,
+    handler: Handler<Told<E, K>>,
+  ): () => void {
+    const kinds = OWN.test(kind) ? this.#handlers : this.#takers;
+    const handlers = kinds.get(kind) ?? new Set();
+    kinds.set(kind, handlers.add(handler as Handler<never>));
+    this.#handle();
+    return () => {
+      if (handlers.delete(handler as Handler<never>) && !handlers.size) kinds.delete(kind);
+    };
   }
 
   /**
@@ -111,8 +131,8 @@ export class Push implements AsyncIterable<Notification> {
    * that is left by `break` leaves its last one to the next handler, unless `ack()` was called.
    * Ends when the client is closed; throws if the server refuses the client for good.
    */
-  async *[Symbol.asyncIterator](): AsyncGenerator<Notification, void> {
-    let value: Notification | undefined;
+  async *[Symbol.asyncIterator](): AsyncGenerator<Incoming<E>, void> {
+    let value: Incoming<E> | undefined;
     let wake = () => {};
     let settle = wake as (why?: unknown) => void;
     const remove = this.on("notification", (next) => {
@@ -183,9 +203,32 @@ export class Push implements AsyncIterable<Notification> {
   }
 
   /** Who listens to a topic; on a WebSocket also tells, as `presence` events, who comes and goes. */
-  async presence(topic: string): Promise<Present> {
-    const { users, count } = await this.#call({ type: "presence", topic });
-    return { topic, users, count };
+  presence(topic: string): Promise<Present> {
+    return this.#call({ type: "presence", topic });
+  }
+
+  /**
+   * What the user's mailbox keeps, newest first, acknowledged or not: a page of it for `await`, and
+   * for `for await` one notification after the other, page by page. Changes nothing.
+   */
+  history({ before, limit }: HistoryQuery = {}): History<E> {
+    const page = async (before: string | null | undefined): Promise<Page<E>> => {
+      this.#open();
+      const { http } = await fallback();
+      const { user } = this.#state;
+      const { signal } = this.#ending;
+      return http.history(this.#settings, this.#tokens, { user, before, limit }, signal);
+    };
+    const first = page(before);
+    return Object.assign(first, {
+      async *[Symbol.asyncIterator]() {
+        for (let next: Promise<Page<E>> | null = first; next;) {
+          const { notifications, next: before }: Page<E> = await next;
+          yield* notifications;
+          next = before ? page(before) : null;
+        }
+      },
+    }) as History<E>;
   }
 
   /** Ends the connection and every loop. May be called twice. */
@@ -193,6 +236,10 @@ export class Push implements AsyncIterable<Notification> {
     this.#flush();
     if (this.#source) this.#source.close();
     else this.#changed({ status: "closed" });
+  }
+
+  #open(): void {
+    this.#ending.signal.throwIfAborted();
   }
 
   async #call(message: ServerMessage): Promise<Reply> {
@@ -230,9 +277,11 @@ export class Push implements AsyncIterable<Notification> {
     if (this.#handling) return;
     this.#handling = true;
     for (;;) {
-      const handlers = [...(this.#handlers.get("notification") ?? [])];
-      const item = handlers.length ? this.#inbox.queue.shift() : undefined;
+      const item = this.#takers.size ? this.#inbox.queue.shift() : undefined;
       if (!item) break;
+      // A set, as an event may be called that too.
+      const kinds = new Set(["notification", item.message.event]);
+      const handlers = [...kinds].flatMap((kind) => [...(this.#takers.get(kind) ?? [])]);
       const value = { ...item.message, ack: () => this.#ack(item) };
       const results = await Promise.allSettled(
         handlers.map(async (handler) => handler(value as never)),
@@ -282,12 +331,28 @@ export class Push implements AsyncIterable<Notification> {
   #changed(state: State): void {
     this.#state = state;
     this.#emit("state", state);
-    if (state.status === "closed") for (const end of this.#readers) end();
+    const { status, error } = state;
+    if (status === "connected") this.#warned = undefined;
+    if (status === "closed") {
+      this.#ending.abort(new PushError("closed", "the client was closed"));
+      for (const end of this.#readers) end();
+    }
+    if (!error || this.#handlers.has("state")) return;
+    // Nobody would know why nothing comes.
+    if (status === "closed") this.#readers.size || this.#emit("error", error);
+    else if (
+      status === "waiting" &&
+      error.code !== "token" && // which was said
+      error.status !== 401 && // before the next token
+      ![error.message, undefined].includes(this.#warned)
+    ) {
+      console.warn("pushsvc: no connection yet:", (this.#warned = error.message));
+    }
   }
 
   #emit<K extends keyof Events>(kind: K, event: Events[K]): void {
     const handlers = this.#handlers.get(kind);
-    if (kind === "error" && !handlers?.size) console.error("pushsvc:", event);
+    if (kind === "error" && !handlers) console.error("pushsvc:", event);
     for (const handler of handlers ?? []) {
       try {
         (handler as Handler<Events[K]>)(event);

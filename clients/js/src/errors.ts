@@ -6,7 +6,8 @@ import type { ServerMessage } from "./types.js";
  * `code` is one of the server's (see PROTOCOL.md, "Errors"), the close code of the connection as
  * text, or one of the client's own: `closed`, `offline`, `lost`, `token`, `queue_full`,
  * `too_many_topics`, `unusable` for a transport that does not get through, and `unknown` for a
- * request that was sent and never answered: it may have been carried out.
+ * request that was sent and never answered: it may have been carried out. A page concludes
+ * `origin_refused` from what it may still ask, as its browser keeps the refusal to itself.
  */
 export class PushError extends Error {
   override readonly name = "PushError";

@@ -5,17 +5,24 @@ import type { Options } from "./types.js";
 export type { Push } from "./client.js";
 export { PushError } from "./errors.js";
 export type {
+  Declared,
   Events,
   Gap,
   Handler,
+  History,
+  HistoryQuery,
+  Incoming,
+  Kept,
   Notification,
   Options,
+  Page,
   PresenceChange,
   Present,
   Published,
   PublishFields,
   State,
   Timing,
+  Told,
   TokenSource,
   TransportName,
   Withdrawn,
@@ -24,8 +31,9 @@ export type {
 /**
  * Connects to a node, and stays connected until `close()`.
  *
- * @throws TypeError if the options are not complete
+ * @typeParam E the events that are published, by name, with the data of each
+ * @throws TypeError if the options are not complete, or the url is no address
  */
-export function connect(options: Options): Push {
+export function connect<E extends object = {}>(options: Options): Push<E> {
   return new Push(options, ORIGIN);
 }

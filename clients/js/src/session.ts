@@ -6,13 +6,17 @@ import { Place } from "./place.js";
 import type { Settings } from "./settings.js";
 import type { Tokens } from "./tokens.js";
 import type { Link } from "./transports/link.js";
-import { loaded } from "./transports/loaded.js";
+import { fallback, loaded } from "./transports/loaded.js";
 import { websocket } from "./transports/websocket.js";
 import type { Hooks, ServerMessage, Source, State, TransportName } from "./types.js";
 
 /** Most topics of a stream or a poll. */
 const MAX_TOPICS = 32;
 const HOUR = 3_600_000;
+/** Failures before a client asks why that was connected before: a node that died is not asked. */
+const PATIENT = 5;
+/** A power of two: it asks at the failures 1, 2, 4, 8 and so on, and after so many anew. */
+const RENEW = 64;
 
 interface Deferred<T> {
   resolve(value: T): void;
@@ -63,10 +67,16 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
   let failures = 0;
   /** Whether a socket was ever open, and how many could not be opened since. */
   let worked = false;
+  /** Whether there ever was a connection. */
+  let met = false;
   let missed = 0;
   /** When the server wants to see us again at the earliest. */
   let earliest = 0;
   let lastError: PushError | undefined;
+  /** What found that out, as a page has to, or is busy with it. */
+  let probe: { busy: boolean } | undefined;
+  /** What was told last. */
+  let shown: State;
   /** Counts attempts, so that a token that comes late is not used twice. */
   let attempts = 0;
   let paused = false;
@@ -85,6 +95,7 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
     closed = true;
     ending.abort();
     drop();
+    probe = undefined;
     const reason = error ?? new PushError("closed", "the client was closed");
     requests.close(reason);
     for (const { waiting } of topics.values()) {
@@ -192,9 +203,9 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
     later(error.retryAfter);
     const verdict = judge(error);
     if (verdict === "renew") tokens.renew();
-    if (verdict === "stop" || (verdict === "refused" && !tokens.refused())) {
+    if (verdict === "stop" || (verdict === "refused" && !tokens.refused(error.retryAfter))) {
       close(error);
-    } else retry(error);
+    } else retry(error, slot.up);
   }
 
   /** Whether a socket did not say why it could not be opened; a fetch will. */
@@ -202,8 +213,34 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
     return sends(slot) && !(Number(error.code) >= 4000);
   }
 
-  function retry(error: PushError): void {
-    lastError = error;
+  /**
+   * Makes an attempt after a while. A page to which no reason is told finds it out meanwhile, more
+   * and more rarely, and until then tells what it knew.
+   *
+   * @param up when what ended was a connection
+   */
+  function retry(error: PushError, up = 0): void {
+    const turn = (failures + 1) % RENEW;
+    if (
+      up ||
+      (met && failures < PATIENT) ||
+      !globalThis.location ||
+      !/^(lost|unusable|1006)$/.test(error.code)
+    ) {
+      probe = undefined;
+    } else if (!probe?.busy && !(turn & (turn - 1))) {
+      const mine: typeof probe = (probe = { busy: true });
+      fallback()
+        .then((part) => part.diagnose(settings, error, met, () => probe !== mine))
+        .catch(() => error)
+        .then((why) => {
+          if (probe !== mine) return;
+          mine.busy = false;
+          lastError = why;
+          tell();
+        });
+    }
+    if (!probe) lastError = error;
     const { first, max } = settings.timing;
     schedule(jitter(failures++, first, max, Math.random()));
   }
@@ -275,7 +312,8 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
     clearTimeout(slot.timer);
     slot.up = Date.now();
     firstKind = slot.kind;
-    lastError = undefined;
+    lastError = probe = undefined;
+    met = true;
     tokens.accepted(message.expires_at);
     const { connection, user, device } = message;
     const transport = transports[slot.kind] as TransportName;
@@ -303,12 +341,12 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
       const asked = slot.asked > slot.last;
       if (Date.now() - Math.max(slot.asked, slot.last) < (asked ? pong : quiet)) return;
       if (asked || !sends(slot)) slot.end(new PushError("lost", "nothing came"));
-      else probe(slot);
+      else ping(slot);
     }, pong / 2);
   }
 
   /** Asks for a sign of life, where one can. */
-  function probe(slot: Slot): void {
+  function ping(slot: Slot): void {
     if (!sends(slot) || slot.asked > slot.last) return;
     slot.asked = Date.now();
     slot.link.request({ type: "ping" }).catch(() => {});
@@ -323,7 +361,7 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
   function wake(why: string): void {
     if (typeof document !== "undefined" && document.visibilityState === "hidden") return;
     const slot = ready();
-    if (slot) probe(slot);
+    if (slot) ping(slot);
     else if (!current && !paused && !closed) {
       // A network comes back for a whole office; a page is looked at by one.
       const { first, max } = settings.timing;
@@ -383,7 +421,8 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
     return settings.transports[slot.kind] === "websocket";
   }
 
-  function tell(state: State): void {
+  function tell(state = shown): void {
+    shown = state;
     const { device } = settings;
     hooks.state({ device, ...state, error: lastError });
   }

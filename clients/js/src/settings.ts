@@ -13,14 +13,14 @@ export interface Settings {
 
 /** Fills in what the options leave out. `origin` is where this module came from, if from a node. */
 export function settings(options: Options, origin: string | undefined): Settings {
-  const url = options.url ?? origin;
-  if (!url) throw new TypeError("connect needs a url, such as https://push.example.com");
+  const url = address(options.url ?? origin);
+  if (!options.token) throw new TypeError("connect needs a token, or a function that gets one");
   const WebSocket = options.WebSocket ?? globalThis.WebSocket;
   const all = options.transports ?? ["websocket", "sse", "poll"];
   const transports = all.filter((name) => name !== "websocket" || WebSocket);
   if (!transports.length) throw new TypeError("no WebSocket here: pass one, or more transports");
   return {
-    url: String(url).replace(/\/+$/, "").replace(/^ws/, "http"),
+    url,
     device: options.device ?? ownDevice(),
     transports,
     queue: options.queue ?? 100,
@@ -37,6 +37,18 @@ export function settings(options: Options, origin: string | undefined): Settings
     WebSocket,
     fetch: options.fetch,
   };
+}
+
+/** The address of a node: without a scheme a browser would take it for a path of the page. */
+function address(url: string | URL = ""): string {
+  const given = String(url);
+  const full = /^\/(?!\/)/.test(given) ? globalThis.location?.origin + given : given;
+  if (/^(http|ws)s?:\/\/[^\s/?#][^\s?#]*$/i.test(full)) {
+    return full.replace(/\/+$/, "").replace(/^ws/i, "http");
+  }
+  throw new TypeError(
+    `connect needs a url such as https://push.example.com or http://localhost:8080, not "${given}"`,
+  );
 }
 
 /** A browser's own device, the same each time. */

@@ -87,7 +87,8 @@ export class Tabs implements Source {
     const { signal } = this.#end;
     if (signal.aborted) return;
     const { url, device } = this.#settings;
-    this.#key = `pushsvc ${url} ${user} ${device}`;
+    // Names may hold spaces, and no line feeds: no two users share a key.
+    this.#key = `pushsvc ${url}\n${user}\n${device}`;
     this.#channel = new BroadcastChannel(this.#key);
     this.#channel.onmessage = ({ data }) => this.#heard(data);
     this.#hold(`${this.#key} ${this.#tab}`, () => this.#post({ hello: this.#tab }));

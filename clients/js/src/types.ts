@@ -9,6 +9,7 @@ export interface Notification<T = unknown> {
   /** When it was published, RFC 3339. */
   readonly time: string;
   readonly event?: string;
+  /** As `JSON.parse` reads it: a whole number beyond 2^53 is rounded. Publish such as strings. */
   readonly data: T;
   readonly encoding?: "base64";
   /** From 2 on where it was sent before. */
@@ -21,6 +22,58 @@ export interface Notification<T = unknown> {
   /** Acknowledges this notification and all before it of the same feed. Topics need none. */
   ack(): void;
 }
+
+/** A notification with an event that the type argument of `connect` declares. */
+export type Declared<E, K extends keyof E, N = Notification> = N & {
+  readonly event: K;
+  readonly data: E[K];
+};
+
+/**
+ * What comes where events are declared: a union that `event` tells apart. What has no event is in
+ * it, with data that may be anything; what has another one is not, as it should not be there.
+ */
+export type Incoming<E extends object, N = Notification> = [keyof E] extends [never]
+  ? N
+  : { [K in keyof E & string]-?: Declared<E, K, N> }[keyof E & string] | (N & NoEvent);
+
+interface NoEvent {
+  readonly event?: never;
+}
+
+/** A notification that the server keeps, of the user's mailbox. */
+export interface Kept<T = unknown> {
+  readonly id: string;
+  /** When it was published, RFC 3339. */
+  readonly time: string;
+  /** Until when it is kept. */
+  readonly expires: string;
+  readonly event?: string;
+  /** As that of a `Notification`. */
+  readonly data: T;
+  readonly encoding?: "base64";
+  readonly from?: string;
+  /** The devices that acknowledged it, and when, where that is still known. */
+  readonly acked: { readonly device: string; readonly time: string | null }[];
+}
+
+export interface HistoryQuery {
+  /** The `next` of the page before. */
+  before?: string | null | undefined;
+  /** Most notifications of a page: 1 to 100. Default 20. */
+  limit?: number | undefined;
+}
+
+/** A part of the user's mailbox, newest first. */
+export interface Page<E extends object = {}> {
+  readonly notifications: Incoming<E, Kept>[];
+  /** The `before` of the next page, null at the end. A page may be short before that. */
+  readonly next: string | null;
+}
+
+/** A page for who awaits it; all of them, one notification at a time, for who loops over it. */
+export interface History<E extends object = {}>
+  extends Promise<Page<E>>, AsyncIterable<Incoming<E, Kept>> {}
 
 export interface Gap {
   readonly type: "gap";
@@ -42,6 +95,8 @@ export interface PresenceChange {
   readonly topic: string;
   readonly joined: string[];
   readonly left: string[];
+  /** How many listen to a large topic, where nobody is named; ask again to be told names. */
+  readonly count?: number;
 }
 
 export type TransportName = "websocket" | "sse" | "poll";
@@ -69,6 +124,15 @@ export interface Events {
   error: Error;
 }
 
+/** What a handler is called with: of the client's own kinds, else of a declared event. */
+export type Told<E extends object, K> = K extends "notification"
+  ? Incoming<E>
+  : K extends keyof Events
+    ? Events[K]
+    : K extends keyof E
+      ? Declared<E, K>
+      : never;
+
 export type Handler<E> = (event: E) => unknown;
 
 export type TokenSource = string | ((why: { refused: boolean }) => string | Promise<string>);
@@ -92,7 +156,10 @@ export interface Timing {
 }
 
 export interface Options {
-  /** Where the node is, such as `https://push.example.com`. */
+  /**
+   * Where the node is, with the scheme, such as `https://push.example.com`; a path that begins with
+   * a slash is one of the page's own origin. Default: the node that served this module.
+   */
   url?: string | URL;
   /** The user's token, or a function that gets one whenever a new one is needed. */
   token: TokenSource;
@@ -133,9 +200,11 @@ export interface Published {
 
 export interface Present {
   topic: string;
-  /** The first 500, in order. */
+  /** The first 500, in order; some of a large topic. */
   users: string[];
   count: number;
+  /** More than 1000 listen: the topic is large. */
+  sample?: true;
 }
 
 /** A message of the server, as it is on the wire. */

@@ -51,6 +51,15 @@ test("what is put off for the rate is sent again in its order, one by one", asyn
   assert.deepEqual(await Promise.all(published), [1, 2, 3, 4]);
 });
 
+test("what is put off for no time at all waits all the same", async () => {
+  const { link, asked } = scripted();
+  const { call } = calls(() => link, 10);
+  call(publish(1));
+  asked[0]?.reject(new PushError("rate_limited", "slow down", undefined, 0));
+  await sleep(50);
+  assert.equal(asked.length, 1);
+});
+
 test("a request without an answer holds nothing back", async () => {
   const { link, asked, data } = scripted(1);
   const { call } = calls(() => link, 10);

@@ -27,6 +27,20 @@ push.publish("chat.r1", { text: "hi" }, { event: "message" }).catch((error: Push
 push.close();
 // @ts-expect-error there is no such event
 push.on("nope", () => {});
+
+interface Events { "order.shipped": { order: number } }
+const typed = connect<Events>({ url: "http://127.0.0.1:9", token: "t" });
+typed.on("order.shipped", (n) => n.data.order.toFixed());
+// @ts-expect-error the data of this event has no such member
+typed.on("order.shipped", (n) => n.data.carrier);
+// @ts-expect-error no such event is declared
+typed.on("order.shiped", () => {});
+export async function look(): Promise<number | undefined> {
+  for await (const n of typed.history({ limit: 5 })) {
+    if (n.event === "order.shipped") return n.data.order;
+  }
+  return (await typed.history()).notifications.length;
+}
 `;
 
 const PROGRAM = `

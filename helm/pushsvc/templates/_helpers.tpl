@@ -107,13 +107,16 @@ redis://{{ include "pushsvc.fullname" . }}-valkey:6379/0
 {{ default (ternary "443" "80" (hasPrefix "https:" .)) $port }}
 {{- end }}
 
-{{/* Secrets that the pods read as files, as a YAML list of: name, secret, keys. A directory is mounted whole, not by subPath, so that a rotation is seen. */}}
+{{/* Secrets that the pods read as files, as a YAML list of: name, secret, keys (all of them, where none is named). A directory is mounted whole, not by subPath, so that a rotation is seen. */}}
 {{- define "pushsvc.secretFiles" -}}
 {{- $own := include "pushsvc.fullname" . -}}
 {{- with .Values.auth.jwt }}
 {{- if or .secret .existingSecret }}
 - {name: jwt, secret: {{ default $own .existingSecret }}, keys: [jwt-secret]}
 {{- end }}
+{{- end }}
+{{- with .Values.auth.existingSecret }}
+- {name: auth, secret: {{ . }}, keys: []}
 {{- end }}
 {{- if .Values.valkey.enabled }}
 - {name: redis, secret: {{ default (printf "%s-valkey" $own) .Values.valkey.existingSecret }}, keys: [redis-password]}
@@ -125,6 +128,9 @@ redis://{{ include "pushsvc.fullname" . }}-valkey:6379/0
 {{- end }}
 {{- with .Values.redis.tls.caSecret }}
 - {name: redis-ca, secret: {{ . }}, keys: [ca.crt]}
+{{- end }}
+{{- with .Values.auth.jwt.caSecret }}
+- {name: jwt-ca, secret: {{ . }}, keys: [ca.crt]}
 {{- end }}
 {{- with .Values.redis.tls.certSecret }}
 - {name: redis-cert, secret: {{ . }}, keys: [tls.crt, tls.key]}
@@ -156,6 +162,10 @@ PUSHSVC_REDIS_SENTINEL_USERNAME: {{ . | quote }}
 {{- range include "pushsvc.secretFiles" . | fromYamlArray }}
 {{- if eq .name "jwt" }}
 PUSHSVC_JWT_SECRET_FILE: /etc/pushsvc/jwt/jwt-secret
+{{- else if eq .name "auth" }}
+PUSHSVC_AUTH_FILE: /etc/pushsvc/auth/auth.toml
+{{- else if eq .name "jwt-ca" }}
+PUSHSVC_JWT_CA_FILE: /etc/pushsvc/jwt-ca/ca.crt
 {{- else if eq .name "redis" }}
 PUSHSVC_REDIS_PASSWORD_FILE: /etc/pushsvc/redis/redis-password
 {{- else if eq .name "sentinel" }}
@@ -172,6 +182,7 @@ PUSHSVC_TLS_CERT_FILE: /etc/pushsvc/tls/tls.crt
 PUSHSVC_TLS_KEY_FILE: /etc/pushsvc/tls/tls.key
 {{- end }}
 {{- end }}
+{{- if not .Values.auth.existingSecret }}
 {{- with .Values.auth.jwt }}
 {{- if .publicKey }}
 PUSHSVC_JWT_PUBLIC_KEY_FILE: /etc/pushsvc/jwt-public-key/jwt.pem
@@ -185,6 +196,7 @@ PUSHSVC_JWT_ISSUER: {{ . | quote }}
 PUSHSVC_JWT_AUDIENCE: {{ .audience | quote }}
 {{- with .algorithms }}
 PUSHSVC_JWT_ALGORITHMS: {{ join "," . | quote }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- with .Values.webhook.url }}

@@ -74,7 +74,7 @@ ADMINISTERING: Final = (
             Answer(
                 status=200,
                 meaning="The revocations that still hold.",
-                schema=ref("Revocations"),
+                schema=ref("RevocationList"),
                 example={"revocations": [_REVOCATION]},
             ),
         ),

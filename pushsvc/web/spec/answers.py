@@ -1,16 +1,20 @@
 """The schemas of the HTTP API that the code has no shape for."""
 
+import itertools
 from typing import Final
 
 from pushsvc.protocol import cloudevents, notifications
+from pushsvc.protocol.notifications import MAX_BATCH
 from pushsvc.protocol.receipts import Status
 from pushsvc.protocol.revocation import DEFAULT_TTL, MAX_TOKEN_ID, MAX_TTL
 from pushsvc.web.spec import schemas
 from pushsvc.web.spec.schemas import (
     BASE64,
     ID,
+    LABEL,
     NAME,
     POSITION,
+    TOPIC,
     Schema,
     array,
     described,
@@ -24,7 +28,7 @@ def _results(of: Schema, description: str) -> Schema:
     return schemas.record(description, {"results": array(of, "in the order given")})
 
 
-_INSTANT: Final = {"type": "string", "format": "date-time"}
+_INSTANT: Final = schemas.INSTANT
 
 _ISSUED_BEFORE: Final = integer("tokens issued up to then, in seconds since 1970", minimum=0)
 _KEPT: Final = schemas.number(
@@ -34,31 +38,45 @@ _KEPT: Final = schemas.number(
 )
 
 _STRING: Final = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"}
+_TARGETS: Final = ("pushuser", "pushtopic", "pushbroadcast")
+
+
+def _all_of(*names: str) -> Schema:
+    return {"required": list(names)}
+
+
 _CLOUD_EVENT: Final = {
     "description": "a CloudEvent 1.0 in the JSON format; exactly one of `pushuser`, `pushtopic` "
     "and `pushbroadcast`, and at most one of `data` and `data_base64`",
     "type": "object",
     "properties": {
-        "specversion": {"const": cloudevents.SPECVERSION},
+        "specversion": schemas.constant(cloudevents.SPECVERSION, "the version of CloudEvents"),
         "id": described(_STRING, "with `source` the identity of the event"),
         "source": described(_STRING, "what sends it"),
-        "type": described(NAME, "becomes the `event`"),
+        "type": described(LABEL, "becomes the `event`"),
         "datacontenttype": described(_STRING, "the media type of the data; JSON without it"),
         "data": schemas.anything("JSON, or a string where the media type is another"),
         "data_base64": described(BASE64, "bytes, in place of `data`"),
         "pushuser": described(NAME, "the user whom it is for"),
-        "pushtopic": described(NAME, "the topic whose subscribers it is for"),
-        "pushbroadcast": {"enum": [True, "true"], "description": "it is for everyone"},
+        "pushtopic": described(TOPIC, "the topic whose subscribers it is for"),
+        "pushbroadcast": schemas.constant(True, "it is for everyone"),
         "pushttl": integer("`ttl`", minimum=0, maximum=notifications.MAX_TTL),
-        "pushcollapsekey": described(NAME, "`collapse_key`"),
-        "pushdeliver": {"enum": ["all", "any-device"], "description": "`deliver`"},
+        "pushcollapsekey": described(LABEL, "`collapse_key`"),
+        "pushdeliver": schemas.choice(("all", "any-device"), "`deliver`"),
         "pushephemeral": schemas.flag("`ephemeral`"),
         "pushreceipt": schemas.flag("`receipt`"),
+        "pushat": {**_INSTANT, "description": "`at`"},
         "traceparent": described(_STRING, "the trace of the event (Distributed Tracing extension)"),
     },
     "required": ["specversion", "id", "source", "type"],
-    "oneOf": [{"required": [name]} for name in ("pushuser", "pushtopic", "pushbroadcast")],
-    "not": {"required": ["data", "data_base64"]},
+    # By "not", as generators take "oneOf" for shapes to choose from, and these have no fields.
+    "not": {
+        "anyOf": [
+            _all_of("data", "data_base64"),
+            *(_all_of(*two) for two in itertools.combinations(_TARGETS, 2)),
+            {"not": {"anyOf": [_all_of(name) for name in _TARGETS]}},
+        ]
+    },
     "propertyNames": {"pattern": "^([a-z0-9]+|data_base64)$"},
     "additionalProperties": {
         "anyOf": [
@@ -69,19 +87,34 @@ _CLOUD_EVENT: Final = {
     },
 }
 
+POLLED: Final = ("notification", "ephemeral", "gap", "withdrawn", "error")
+"""The messages that the answer to a poll may hold."""
+
+
+def _message_name(name: str) -> str:
+    return f"{name.capitalize()}Message"
+
+
 SCHEMAS: Final[dict[str, Schema]] = {
     "Accepted": schemas.ACCEPTED,
-    "Results": _results(
-        {"anyOf": [ref("Accepted"), ref("Problem")]}, "an answer for each user of a list"
+    "Published": schemas.either(
+        ("Accepted", "UserResults"),
+        "the answer to a notification: to one user, or to a list of them",
     ),
+    "Result": schemas.either(("Accepted", "Problem"), "the answer for one user of a list"),
+    "UserResults": _results(ref("Result"), "an answer for each user of a list"),
     "Batch": schemas.record(
         "many notifications",
-        {"notifications": array(ref("Notification"), "at most 1000", minItems=1, maxItems=1000)},
+        {
+            "notifications": array(
+                ref("Notification"), f"at most {MAX_BATCH}", minItems=1, maxItems=MAX_BATCH
+            )
+        },
     ),
-    "BatchResults": _results(
-        {"anyOf": [ref("Accepted"), ref("Results"), ref("Problem")]},
-        "an answer for each notification",
+    "BatchResult": schemas.either(
+        ("Accepted", "UserResults", "Problem"), "the answer for one notification of a batch"
     ),
+    "BatchResults": _results(ref("BatchResult"), "an answer for each notification"),
     "CloudEvent": _CLOUD_EVENT,
     "NotificationPage": schemas.record(
         "what a mailbox keeps, newest first",
@@ -118,8 +151,15 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
     ),
     "Recalled": schemas.record(
-        "a notification that was taken back",
-        {"id": ID, "acked": array(NAME, "the devices that had acknowledged it")},
+        "a notification that was recalled",
+        {
+            "id": described(schemas.RECALLABLE, "as it was asked for"),
+            "acked": array(NAME, "the devices that had acknowledged it"),
+        },
+        {
+            "cancelled": schemas.flag("true where it was scheduled, and never goes out"),
+            "notification": described(ID, "what had become of something scheduled"),
+        },
     ),
     "UserPresence": schemas.record(
         "where a user is connected",
@@ -140,10 +180,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "TopicPresence": schemas.record(
         "who is subscribed to a topic",
         {
-            "topic": NAME,
-            "users": array(NAME, "the users"),
+            "topic": TOPIC,
+            "users": array(NAME, "the users, or some of a large topic"),
             "count": integer("how many", minimum=0),
         },
+        {"sample": schemas.constant(True, "the topic is large: more than 1000 are there")},
     ),
     "ReceiptPage": schemas.record(
         "what became of notifications, oldest first",
@@ -152,41 +193,45 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "next": described(ID, "the `after` of the next call"),
         },
         {
-            "gap": {
-                "enum": ["trimmed", "reset"],
-                "description": "receipts after `after` are gone: `trimmed` by the bound or the "
-                "retention; `reset`: the server lost data",
-            }
+            "gap": schemas.choice(
+                ("trimmed", "reset"),
+                "receipts after `after` are gone: `trimmed` by the bound or the retention; "
+                "`reset`: the server lost data",
+            )
         },
     ),
     "Receipt": schemas.record(
         "what became of one notification for one user; told once",
         {
             "id": described(ID, "of the receipt"),
-            "type": {"const": "receipt"},
+            "type": schemas.constant("receipt"),
             "time": {**_INSTANT, "description": "when the receipt was written"},
             "notification": ID,
             "user": NAME,
-            "status": {
-                "enum": [status.value for status in Status],
-                "description": "how it ended: `acked` by a device, the first one; `expired`; "
-                "`trimmed` by the mailbox's bound; `replaced` by a newer one with the same "
-                "collapse key; `recalled`",
-            },
+            "status": schemas.choice(
+                (status.value for status in Status),
+                "how it ended: `acked` by a device, the first one; `expired`; `trimmed` by the "
+                "mailbox's bound; `replaced` by a newer one with the same collapse key; `recalled`",
+            ),
             "at": {**_INSTANT, "description": "when it ended"},
         },
         {
             "device": described(NAME, "which one acknowledged it, where that is known"),
             "publisher": described(NAME, "in a webhook: whose receipt it is"),
+            "namespace": text("in a webhook: the publisher's, unless it is the default one"),
         },
     ),
     "Poll": schemas.record(
         "messages",
         {
-            "messages": array({"type": "object"}, "as in the AsyncAPI document"),
+            "messages": array(ref("Message"), "in order"),
             "position": described(POSITION, "the `after` of the next request"),
         },
     ),
+    "Message": schemas.either(
+        map(_message_name, POLLED), "a message, as on the socket (see the AsyncAPI document)"
+    ),
+    **{_message_name(name): schemas.SERVER_MESSAGES[name] for name in POLLED},
     "Acked": schemas.record("a device's position", {"acked": ID}),
     "Ticket": schemas.record(
         "a ticket",
@@ -199,27 +244,28 @@ SCHEMAS: Final[dict[str, Schema]] = {
     "WebhookMessage": schemas.record(
         "what became of a notification, as it is posted to the webhook",
         {
-            "type": {"const": "receipt"},
+            "type": schemas.constant("receipt"),
             "timestamp": {**_INSTANT, "description": "when the receipt was written"},
             "data": ref("Receipt"),
         },
     ),
-    "Revoke": {
-        "description": "which tokens: a user's, the one of an id, or everyone's",
-        "anyOf": [
-            schemas.record(
-                "a user's; those issued until now without `issued_before`",
-                {"user": NAME},
-                {"issued_before": _ISSUED_BEFORE, "ttl": _KEPT},
-            ),
-            schemas.record(
-                "one token",
-                {"jti": text("its id", minLength=1, maxLength=MAX_TOKEN_ID)},
-                {"ttl": _KEPT},
-            ),
-            schemas.record("everyone's", {"issued_before": _ISSUED_BEFORE}, {"ttl": _KEPT}),
-        ],
-    },
+    "Revoke": schemas.either(
+        ("RevokeUser", "RevokeToken", "RevokeEveryone"),
+        "which tokens: a user's, the one of an id, or everyone's",
+    ),
+    "RevokeUser": schemas.record(
+        "a user's; those issued until 10 seconds from now without `issued_before`",
+        {"user": NAME},
+        {"issued_before": _ISSUED_BEFORE, "ttl": _KEPT},
+    ),
+    "RevokeToken": schemas.record(
+        "one token",
+        {"jti": text("its id", minLength=1, maxLength=MAX_TOKEN_ID)},
+        {"ttl": _KEPT},
+    ),
+    "RevokeEveryone": schemas.record(
+        "everyone's", {"issued_before": _ISSUED_BEFORE}, {"ttl": _KEPT}
+    ),
     "Revocation": schemas.record(
         "tokens that are refused",
         {"expires_at": integer("until when, in seconds since 1970")},
@@ -229,7 +275,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "issued_before": integer("tokens issued up to then, in seconds since 1970"),
         },
     ),
-    "Revocations": schemas.record(
+    "RevocationList": schemas.record(
         "revocations", {"revocations": array(ref("Revocation"), "newest first")}
     ),
 }

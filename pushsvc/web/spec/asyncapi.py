@@ -7,6 +7,7 @@ from pushsvc.codes import Close, means_reconnect
 from pushsvc.protocol import messages
 from pushsvc.web.spec import schemas
 from pushsvc.web.spec.openapi import SECURITY
+from pushsvc.web.spec.operation import TAGS
 from pushsvc.web.spec.schemas import CLOSED, SERVER_MESSAGES, Schema, described, text
 
 DESCRIPTION: Final = (
@@ -61,7 +62,10 @@ SERVER_EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     ],
     "gap": [{"type": "gap", "topic": "scores.nba", "after": _ID, "reason": "trimmed"}],
     "withdrawn": [{"type": "withdrawn", "id": _ID, "reason": "recalled"}],
-    "presence": [{"type": "presence", "topic": "chat.room1", "joined": ["u2"], "left": []}],
+    "presence": [
+        {"type": "presence", "topic": "chat.room1", "joined": ["u2"], "left": []},
+        {"type": "presence", "topic": "chat.lobby", "joined": [], "left": [], "count": 48213},
+    ],
     "reply": [
         {"type": "reply", "ref": 1, "acked": _ID},
         {"type": "reply", "ref": 2, "topic": "scores.nba", "last": _ID},
@@ -115,6 +119,7 @@ def document() -> dict[str, Any]:
             "version": __version__,
             "description": DESCRIPTION,
             "license": {"name": "Apache-2.0"},
+            "tags": [{"name": "receive", "description": TAGS["receive"]}],
         },
         "defaultContentType": "application/json",
         "servers": {
@@ -260,31 +265,34 @@ def _operations() -> dict[str, Any]:
     def sent_on(channel: str, names: list[str]) -> list[dict[str, str]]:
         return [{"$ref": f"#/channels/{channel}/messages/{name}"} for name in names]
 
-    answers = {"ping": ["pong"]}
+    answers = {"ping": "pong"}
     found: dict[str, Any] = {
         "tell": {
             "action": "send",
             "channel": {"$ref": "#/channels/socket"},
             "summary": "What a node sends.",
+            "description": "`welcome` first, then what is kept, then what comes.",
             "messages": sent_on("socket", _server_names()),
         },
         "stream": {
             "action": "send",
             "channel": {"$ref": "#/channels/stream"},
             "summary": "What a node sends where there is no socket.",
+            "description": "The same; `closed` is the last one of a stream.",
             "messages": sent_on("stream", list(_stream()["messages"])),
         },
     }
     for name, kind in schemas.client_messages().items():
-        replies = [_SERVER + each for each in (*answers.get(name, ["reply"]), "error")]
+        good = answers.get(name, "reply")
         found[name] = {
             "action": "receive",
             "channel": {"$ref": "#/channels/socket"},
             "summary": (kind.__doc__ or "").partition("\n")[0],
+            "description": f"Where it carries a `ref` it is answered with `{good}` or `error`.",
             "messages": sent_on("socket", [_CLIENT + name]),
             "reply": {
                 "channel": {"$ref": "#/channels/socket"},
-                "messages": sent_on("socket", replies),
+                "messages": sent_on("socket", [_SERVER + good, _SERVER + "error"]),
             },
         }
     return found

@@ -9,6 +9,7 @@ from pushsvc.web.spec.operation import (
     ASKING,
     DELIVERED,
     IN_PATH_ID,
+    SCHEDULED,
     TOPIC,
     USER,
     WITH_TOKEN,
@@ -25,6 +26,18 @@ def _limit(page: int, most: int) -> Schema:
 
 
 _MAY_READ: Final = f"With the scope `{SCOPE_PUBLISH}` or `{SCOPE_ADMIN}`, or a user about itself."
+
+_MAY_CANCEL: Final = (
+    f"With the scope `{SCOPE_PUBLISH}` or `{SCOPE_ADMIN}`, and the id of the answer to a publish "
+    "with `at`. What is out stays."
+)
+_CANCELLED: Final = Answer(
+    status=200,
+    meaning="It never goes out.",
+    schema=ref("Recalled"),
+    example={"id": SCHEDULED["example"], "acked": [], "cancelled": True},
+)
+_NOT_WAITING: Final = "It is out already, or nothing with this id was scheduled there."
 
 _RECEIPT: Final = {
     "id": "1764000001200-0",
@@ -81,10 +94,12 @@ LOOKING: Final = (
         path="/v1/users/{user}/notifications/{id}",
         id="recall",
         tag="look",
-        summary="Take a notification back",
+        summary="Recall a notification",
         description=(
             f"With the scope `{SCOPE_PUBLISH}` or `{SCOPE_ADMIN}`. Devices that have not seen it "
-            "never will, those that may hold it unacknowledged are sent `withdrawn`."
+            "never will, those that may hold it unacknowledged are sent `withdrawn`. With the id "
+            "of the answer to a publish with `at` it never goes out, or, if it is out, the "
+            "notification that it became is recalled."
         ),
         parameters=(USER, IN_PATH_ID),
         answers=(
@@ -97,6 +112,30 @@ LOOKING: Final = (
         ),
         errors=(*ASKING, errors.NotFound),
         meanings={errors.NotFound: "The user's mailbox does not hold it."},
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/topics/{topic}/notifications/{id}",
+        id="cancelForTopic",
+        tag="look",
+        summary="Recall what is scheduled for a topic",
+        description=_MAY_CANCEL,
+        parameters=(TOPIC, SCHEDULED),
+        answers=(_CANCELLED,),
+        errors=(*ASKING, errors.NotFound),
+        meanings={errors.NotFound: _NOT_WAITING},
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/broadcast/notifications/{id}",
+        id="cancelBroadcast",
+        tag="look",
+        summary="Recall what is scheduled for everyone",
+        description=_MAY_CANCEL,
+        parameters=(SCHEDULED,),
+        answers=(_CANCELLED,),
+        errors=(*ASKING, errors.NotFound),
+        meanings={errors.NotFound: _NOT_WAITING},
     ),
     Operation(
         method="GET",
@@ -140,7 +179,10 @@ LOOKING: Final = (
         answers=(
             Answer(
                 status=200,
-                meaning="The users, over all nodes: the first 500, and how many there are.",
+                meaning=(
+                    "The users, over all nodes: the first 500, and how many there are. Of a large "
+                    "topic some, with `sample`, and how many there are, once for each node."
+                ),
                 schema=ref("TopicPresence"),
                 example={"topic": "scores.nba", "users": ["u1", "u2"], "count": 2},
             ),

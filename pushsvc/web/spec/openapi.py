@@ -9,7 +9,7 @@ from pushsvc.web.spec import schemas
 from pushsvc.web.spec.administering import ADMINISTERING
 from pushsvc.web.spec.answers import SCHEMAS
 from pushsvc.web.spec.looking import LOOKING, WEBHOOK
-from pushsvc.web.spec.operation import JSON, TAGS, Answer, Operation
+from pushsvc.web.spec.operation import ALWAYS, JSON, TAGS, Answer, Operation, in_both_forms
 from pushsvc.web.spec.publishing import PUBLISHING
 from pushsvc.web.spec.receiving import RECEIVING
 from pushsvc.web.users import AckBody
@@ -54,7 +54,7 @@ def _document(path: str, name: str, summary: str, media_type: str, kind: str) ->
                 media_type=media_type,
             ),
         ),
-        errors=(PushError,),
+        errors=ALWAYS,
         security=(),
     )
 
@@ -62,8 +62,8 @@ def _document(path: str, name: str, summary: str, media_type: str, kind: str) ->
 OPERATIONS: Final = (
     *PUBLISHING,
     *RECEIVING,
-    *LOOKING,
-    *ADMINISTERING,
+    *in_both_forms(LOOKING),
+    *in_both_forms(ADMINISTERING),
     _document("/openapi.json", "openapi", "This document", JSON, "object"),
     _document(
         "/asyncapi.json", "asyncapi", "The messages of the socket, as AsyncAPI 3.0", JSON, "object"
@@ -221,5 +221,6 @@ def _headers(kind: type[PushError]) -> dict[str, Any]:
         seconds = schemas.integer("whole seconds to wait", minimum=0)
         return {"Retry-After": {"schema": seconds, "required": True}}
     if issubclass(kind, errors.InvalidToken):
-        return {"WWW-Authenticate": {"schema": {"const": "Bearer"}, "required": True}}
+        scheme = schemas.constant("Bearer", "how to send a token")
+        return {"WWW-Authenticate": {"schema": scheme, "required": True}}
     return {}

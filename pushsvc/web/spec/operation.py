@@ -1,15 +1,16 @@
 """What an operation of the HTTP API is, and what many of them share."""
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from pushsvc import errors
 from pushsvc.errors import PushError
-from pushsvc.web.listening import MAX_TOPICS
-from pushsvc.web.spec.schemas import ID, NAME, POSITION, Schema, array, described, text
+from pushsvc.web.connection_request import MAX_TOPICS
+from pushsvc.web.spec import schemas
+from pushsvc.web.spec.schemas import NAME, POSITION, Schema, array, described, text
 
 JSON: Final = "application/json"
-NDJSON: Final = "application/x-ndjson"
 EVENTS: Final = "text/event-stream"
 
 
@@ -84,6 +85,8 @@ PUBLISH: Final = (
     errors.InvalidName,
     errors.IdempotencyConflict,
     errors.RateLimited,
+    errors.QuotaExceeded,
+    errors.TopicFull,
     errors.DurabilityNotReached,
 )
 ASKING: Final = (
@@ -119,8 +122,15 @@ def in_path(name: str, description: str, example: str, schema: Schema = NAME) ->
 
 
 USER: Final = in_path("user", "the user's id", "u1")
-TOPIC: Final = in_path("topic", "the topic", "scores.nba")
-IN_PATH_ID: Final = in_path("id", "the notification", "1764000000123-0", ID)
+TOPIC: Final = in_path("topic", "the topic", "scores.nba", schemas.TOPIC)
+
+
+IN_PATH_ID: Final = in_path(
+    "id", "the notification, or what is scheduled", "1764000000123-0", schemas.RECALLABLE
+)
+SCHEDULED: Final = in_path(
+    "id", "what is scheduled", "s-06432a7c9d1e6b7f21c04e9a", schemas.SCHEDULED_ID
+)
 DEVICE: Final = query("device", described(NAME, "which device of the user; `default` without it"))
 TICKET: Final = "ticket"
 _POSITION: Final = "u=1764000000123-0,b=0-0,t:scores.nba=1764000000456-0"
@@ -131,7 +141,11 @@ LAST_EVENT_ID: Final = {
     "description": "the `id` of the last event seen, or the `position` of the answer before",
     "example": _POSITION,
 }
-AFTER: Final = query("after", described(POSITION, "the same, for who can set no header"), _POSITION)
+AFTER: Final = query(
+    "after",
+    described(POSITION, "the same as `Last-Event-ID`, for who can set no header; that one counts"),
+    _POSITION,
+)
 KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -148,7 +162,12 @@ TRACEPARENT: Final = {
 }
 TOPICS: Final = query(
     "topic",
-    array(NAME, "topics to listen to, each a parameter of its own", maxItems=MAX_TOPICS),
+    array(
+        schemas.TOPIC,
+        "topics to listen to, each a parameter of its own; their positions have to fit into the"
+        " headers of the next request",
+        maxItems=MAX_TOPICS,
+    ),
     ["scores.nba"],
 )
 
@@ -159,3 +178,21 @@ DELIVERED: Final = {
     "event": "order.shipped",
     "data": {"order": 17, "carrier": "DHL"},
 }
+
+
+def in_both_forms(operations: Iterable[Operation]) -> Iterator[Operation]:
+    """Operations, each whose path names a user or a topic also with that in the query."""
+    for each in operations:
+        yield each
+        if each.parameters and each.parameters[0] in (USER, TOPIC):
+            named, *others = each.parameters
+            name = named["name"]
+            yield replace(
+                each,
+                path=each.path.replace(f"s/{{{name}}}", "", 1),
+                id=f"{each.id}ByQuery",
+                summary=f"{each.summary} (the {name} in the query)",
+                description=f"The same as `{each.path}`, whatever the {name} is called: proxies "
+                f"decode `%2F` in a path, and URL parsers swallow `..`. {each.description}",
+                parameters=({**named, "in": "query"}, *others),
+            )

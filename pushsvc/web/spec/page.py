@@ -248,9 +248,7 @@ def _errors(asyncapi: Document) -> str:
 
 def _fields(schema: Mapping[str, Any]) -> str:
     if "anyOf" in schema:
-        return "".join(
-            f"<h4>{_inline(e['description'])}</h4>\n{_fields(e)}" for e in schema["anyOf"]
-        )
+        return f"<p>{_kind(schema)}</p>\n"
     required = schema.get("required", [])
     rows = [
         (

@@ -50,13 +50,7 @@ RECEIVING: Final = (
             "Server-Sent Events: `data` is a message as on the socket, `id` the position in all "
             "that is listened to, comments are signs of life. It ends with `closed`."
         ),
-        parameters=(
-            AFTER,
-            DEVICE,
-            TOPICS,
-            LAST_EVENT_ID,
-            AFTER,
-        ),
+        parameters=(DEVICE, TOPICS, LAST_EVENT_ID, AFTER),
         answers=(
             Answer(
                 status=200,
@@ -79,7 +73,6 @@ RECEIVING: Final = (
         summary="Ask for messages, and wait for one",
         description="Answers at once if there is something, else when something comes.",
         parameters=(
-            AFTER,
             DEVICE,
             TOPICS,
             query(

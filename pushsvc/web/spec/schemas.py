@@ -4,16 +4,24 @@ What callers send is read off the shapes in ``protocol.messages``; what they are
 functions there, so its schemas are written down here and held against real messages by the tests.
 """
 
+import itertools
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
 from pushsvc import errors
 from pushsvc.errors import PROBLEM_PREFIX, PushError
 from pushsvc.protocol import encoding, messages, notifications
-from pushsvc.protocol.names import MAX_NAME, NAME_RULE
+from pushsvc.protocol.names import (
+    LABEL_RULE,
+    MAX_LABEL,
+    MAX_NAME,
+    NAME_RULE,
+    TOPIC_RULE,
+    UNPRINTABLE,
+)
 
 Schema = dict[str, Any]
 
@@ -69,6 +77,25 @@ def flag(description: str) -> Schema:
     return {"type": "boolean", "description": description}
 
 
+# Generators of code make nothing, or something that does not parse, of a value without a type.
+
+
+def constant(value: str | Literal[True], description: str | None = None) -> Schema:
+    """A value that is always the same."""
+    schema = {"type": "boolean" if value is True else "string", "const": value}
+    return schema if description is None else described(schema, description)
+
+
+def choice(values: Iterable[str], description: str) -> Schema:
+    """One of some strings."""
+    return {"type": "string", "enum": list(values), "description": description}
+
+
+def either(names: Iterable[str], description: str) -> Schema:
+    """One of some schemas of the document, under a name of its own."""
+    return {"description": description, "anyOf": [ref(name) for name in names]}
+
+
 def anything(description: str) -> Schema:
     """Any JSON."""
     return {"description": description}
@@ -76,16 +103,45 @@ def anything(description: str) -> Schema:
 
 NAME: Final = {
     "type": "string",
-    "pattern": f"^[A-Za-z0-9._:@=-]{{1,{MAX_NAME}}}$",
+    "pattern": rf"^[^\u0000-\u001f\u007f-\u009f]{{1,{MAX_NAME}}}$",
     "description": NAME_RULE,
 }
+"""A user id or a device. A pattern counts characters, and the rule bytes."""
+# Up to U+FFFF: a class with more than that is no pattern to those who read it without the flag "u",
+# as most validators do. What is beyond is refused by the node all the same.
+_UNPRINTABLE: Final = "".join(
+    each if each == "-" else f"\\u{ord(each):04x}"
+    for each in itertools.takewhile(lambda each: ord(each) <= 0xFFFF, UNPRINTABLE)
+)
+TOPIC: Final = {
+    "type": "string",
+    "pattern": rf"^[^\u0000-\u001f\u007f-\u009f{_UNPRINTABLE}*]{{1,{MAX_NAME}}}$",
+    "description": TOPIC_RULE,
+}
+LABEL: Final = {
+    "type": "string",
+    "pattern": f"^[A-Za-z0-9._:@=-]{{1,{MAX_LABEL}}}$",
+    "description": LABEL_RULE,
+}
+"""An event or a collapse key."""
 ID: Final = {
     "type": "string",
     "pattern": r"^(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,18})$",
     "description": "the id of a notification: `<milliseconds>-<sequence>`",
 }
+SCHEDULED_ID: Final = {
+    "type": "string",
+    "pattern": "^s-[0-9a-f]{24}$",
+    "description": "the id of what is scheduled, until it is out",
+}
+RECALLABLE: Final = {
+    "type": "string",
+    "pattern": f"{ID['pattern']}|{SCHEDULED_ID['pattern']}",
+    "description": "the id of a notification, or of what is scheduled",
+}
 _PLACE: Final = (
-    f"(u|b|t:[A-Za-z0-9._:@=-]{{1,{MAX_NAME}}})=(0|[1-9][0-9]{{0,14}})-(0|[1-9][0-9]{{0,18}})"
+    f"(u|b|t:([A-Za-z0-9._:@=-]|%[0-9A-F]{{2}}){{1,{MAX_NAME}}})"
+    "=(0|[1-9][0-9]{0,14})-(0|[1-9][0-9]{0,18})"
 )
 POSITION: Final = {
     "type": "string",
@@ -97,6 +153,7 @@ BASE64: Final = {
     "contentEncoding": "base64",
     "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
 }
+INSTANT: Final = {"type": "string", "format": "date-time"}
 TIME: Final = {
     "type": "string",
     "format": "date-time",
@@ -123,33 +180,36 @@ FIELDS: Final[dict[str, Schema]] = {
         maxItems=notifications.MAX_USERS,
         uniqueItems=True,
     ),
-    "To.topic": described(NAME, "all who subscribe to this topic"),
-    "To.broadcast": {"const": True, "description": "everyone"},
+    "To.topic": described(TOPIC, "all who subscribe to this topic"),
+    "To.broadcast": constant(True, "everyone"),
     "data": anything(
         f"any JSON, at most {encoding.MAX_DEPTH} levels deep; a base64 string with `encoding`"
     ),
-    "event": described(NAME, "what kind of notification it is"),
+    "event": described(LABEL, "what kind of notification it is"),
     "ttl": number(
         "seconds that it is worth delivering; 0 is live only; the default, and the most, is the "
         "retention",
         minimum=0,
         maximum=notifications.MAX_TTL,
     ),
-    "collapse_key": described(NAME, "a newer notification with the same key replaces this one"),
+    "collapse_key": described(LABEL, "a newer notification with the same key replaces this one"),
     "ephemeral": flag("never stored, has no id, is dropped first under pressure"),
-    "deliver": {
-        "enum": ["all", "any-device"],
-        "description": "`any-device`: settled for all devices of the user when one has acked it",
-    },
+    "deliver": choice(
+        ("all", "any-device"),
+        "`any-device`: settled for all devices of the user when one has acked it",
+    ),
     "receipt": flag("record what becomes of it, for `GET /v1/receipts`"),
-    "encoding": {
-        "const": "base64",
-        "description": "`data` is the base64 of bytes; MessagePack clients are sent the bytes",
+    "encoding": constant(
+        "base64", "`data` is the base64 of bytes; MessagePack clients are sent the bytes"
+    ),
+    "at": {
+        **INSTANT,
+        "description": "publish it then, at most the retention ahead; for backends",
     },
     "ref": REFERENCE,
     "id": ID,
     "broadcast": flag("whether the id is one of the broadcast"),
-    "topic": NAME,
+    "topic": TOPIC,
     "topics": {
         "type": "object",
         "additionalProperties": {"anyOf": [ID, {"type": "null"}]},
@@ -191,8 +251,9 @@ def _plain(field: Schema) -> Schema:
         return {"type": ["integer", "string"]}
     plain = dict(kinds[0]) if len(kinds) == 1 else {"anyOf": kinds}
     plain.pop("default", None)
-    if "enum" in plain and len(plain["enum"]) == 1:
-        plain["const"] = plain.pop("enum")[0]
+    values = plain.pop("enum", None)
+    if values is not None:
+        plain |= constant(*values) if len(values) == 1 else {"type": "string", "enum": values}
     return plain
 
 
@@ -227,10 +288,10 @@ PROBLEM: Final = {
     "description": "what is wrong and what to change (RFC 9457)",
     "type": "object",
     "properties": {
-        "type": {
-            "enum": sorted({PROBLEM_PREFIX + kind.code for kind in error_kinds()}),
-            "description": "stable; its last part is the `code` of an `error` message",
-        },
+        "type": choice(
+            sorted({PROBLEM_PREFIX + kind.code for kind in error_kinds()}),
+            "stable; its last part is the `code` of an `error` message",
+        ),
         "title": text("the same for all problems of the type"),
         "status": integer("the status of the answer"),
         "detail": text("a sentence that says what to change"),
@@ -240,21 +301,25 @@ PROBLEM: Final = {
     "additionalProperties": False,
 }
 ACCEPTED: Final = record(
-    "a notification that is in its feed",
+    "a notification that is in its feed, or waits for its time",
     {
-        "durability": {
-            "enum": list(DURABILITIES),
-            "description": "what was reached; `none` for one that is live only",
-        },
+        "durability": choice(DURABILITIES, "what was reached; `none` for one that is live only"),
         "connections": CONNECTIONS,
     },
-    {"id": described(ID, "its id; none for one that is ephemeral")},
+    {
+        "id": described(
+            RECALLABLE,
+            "its id; none for one that is ephemeral; of what is scheduled one that names it until "
+            "it is out, and recalls it then, too",
+        ),
+        "at": {**INSTANT, "description": "when it goes out, of what is scheduled"},
+    },
 )
 
 TRACEPARENT: Final = text("the trace that it belongs to (W3C Trace Context), to go on with")
 _NOTIFICATION_FIELDS: Final = {
-    "topic": described(NAME, "the topic that it was published to"),
-    "broadcast": {"const": True, "description": "it is for everyone"},
+    "topic": described(TOPIC, "the topic that it was published to"),
+    "broadcast": constant(True, "it is for everyone"),
     "event": FIELDS["event"],
     "from": described(NAME, "the user that published it on a socket"),
     "encoding": FIELDS["encoding"],
@@ -265,7 +330,7 @@ _NOTIFICATION_FIELDS: Final = {
 def _message(
     kind: str, description: str, required: Mapping[str, Schema], **optional: Any
 ) -> Schema:
-    return record(description, {"type": {"const": kind}, **required}, optional)
+    return record(description, {"type": constant(kind), **required}, optional)
 
 
 _DATA: Final = anything("what was published")
@@ -293,7 +358,7 @@ SERVER_MESSAGES: Final[dict[str, Schema]] = {
     "ephemeral": _message(
         "notification",
         "A notification that is not stored: it has no id and is not acknowledged.",
-        {"time": TIME, "ephemeral": {"const": True}, "data": _DATA},
+        {"time": TIME, "ephemeral": constant(True), "data": _DATA},
         **_NOTIFICATION_FIELDS,
     ),
     "gap": _message(
@@ -301,37 +366,37 @@ SERVER_MESSAGES: Final[dict[str, Schema]] = {
         "Notifications after `after` are gone before this device was sent or acknowledged them.",
         {
             "after": described(ID, "the last id held"),
-            "reason": {
-                "enum": ["trimmed", "reset"],
-                "description": "`trimmed` by a bound, the retention or their ttl; `reset`: the "
-                "server lost data, ids may come again",
-            },
+            "reason": choice(
+                ("trimmed", "reset"),
+                "`trimmed` by a bound, the retention or their ttl; `reset`: the server lost data, "
+                "ids may come again",
+            ),
         },
-        topic=described(NAME, "in which topic; none in the mailbox"),
-        broadcast={"const": True, "description": "in the broadcast"},
+        topic=described(TOPIC, "in which topic; none in the mailbox"),
+        broadcast=constant(True, "in the broadcast"),
     ),
     "withdrawn": _message(
         "withdrawn",
         "A notification that this device may hold is withdrawn.",
         {
             "id": ID,
-            "reason": {
-                "enum": ["recalled", "acked"],
-                "description": "`recalled` by a backend; `acked` by another device",
-            },
+            "reason": choice(
+                ("recalled", "acked"), "`recalled` by a backend; `acked` by another device"
+            ),
         },
     ),
     "presence": _message(
         "presence",
         "Who came to a topic and who left it, for who asked for its presence.",
-        {"topic": NAME, "joined": array(NAME, "users"), "left": array(NAME, "users")},
+        {"topic": TOPIC, "joined": array(NAME, "users"), "left": array(NAME, "users")},
+        count=integer("of a large topic, in place of names: how many are there", minimum=0),
     ),
     "reply": _message(
         "reply",
         "The answer to a message that carried a `ref`.",
         {"ref": {**REFERENCE, "type": ["integer", "string", "null"]}},
         acked=described(ID, "to ack: the device's position"),
-        topic=described(NAME, "to what names one topic"),
+        topic=described(TOPIC, "to what names one topic"),
         last=described(ID, "to subscribe: where it begins, the newest id of the topic"),
         topics={
             "type": "object",
@@ -339,10 +404,11 @@ SERVER_MESSAGES: Final[dict[str, Schema]] = {
             "description": "to subscribe with many: each with where it begins",
         },
         id=described(ID, "to publish: the id; none for an ephemeral message"),
-        durability={"enum": list(DURABILITIES), "description": "to publish: what was reached"},
+        durability=choice(DURABILITIES, "to publish: what was reached"),
         connections=described(CONNECTIONS, "to publish: live connections that it was routed to"),
-        users=array(NAME, "to presence: who is here, the first 500"),
+        users=array(NAME, "to presence: who is here, the first 500, or some of a large topic"),
         count=integer("to presence: how many are here", minimum=0),
+        sample=constant(True, "to presence: the topic is large"),
         expires_at=integer("to refresh: when the new token expires, in seconds since 1970"),
     ),
     "error": _message(

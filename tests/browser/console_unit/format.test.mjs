@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { ago, amount, clock, count, duration, plural, stamp } from "../../../pushsvc/web/console/format.js";
+import { ago, amount, clock, count, duration, isolated, plural, pretty, stamp, visible } from "../../../pushsvc/admin/console/format.js";
 
 test("durations are as short as they can be told", () => {
   const told = [
@@ -26,4 +26,13 @@ test("times are UTC, and relative ones look both ways", () => {
   assert.equal(ago(at, at + 400), "just now");
   assert.equal(ago(at, at + 34_000), "34 s ago");
   assert.equal(ago(at, at - 300_000), "in 5 min");
+});
+
+test("a name cannot reorder or hide what stands beside it", () => {
+  assert.equal(isolated("auth0|a b"), "auth0|a b");
+  assert.equal(isolated("\u05d0"), "\u2068\u05d0\u2069");
+  assert.equal(isolated("a\u202eb\u2069"), "\u2068a\\u202eb\\u2069\u2069");
+  assert.equal(visible("a\u2028\u{1f469}\u200d\u{1f4bb}"), "a\\u2028\u{1f469}\u200d\u{1f4bb}");
+  assert.deepEqual(JSON.parse(pretty({ name: "a\u202e" })), { name: "a\u202e" });
+  assert.ok(!pretty({ name: "a\u202e" }).includes("\u202e"));
 });

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { difference, merge, quantile } from "../../../pushsvc/web/console/histogram.js";
+import { difference, merge, quantile } from "../../../pushsvc/admin/console/histogram.js";
 
 const bounds = [0.01, 0.1, 1];
 

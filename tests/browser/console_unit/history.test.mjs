@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { History, rates, SPAN, sum, WINDOW } from "../../../pushsvc/web/console/history.js";
+import { History, rates, SPAN, sum, WINDOW } from "../../../pushsvc/admin/console/history.js";
 
 const histogram = (count) => ({ bounds: [0.01, 0.1], counts: [count, count, count] });
 

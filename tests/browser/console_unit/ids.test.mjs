@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { following, idTime, reaches } from "../../../pushsvc/web/console/ids.js";
+import { following, idTime, reaches } from "../../../pushsvc/admin/console/ids.js";
 
 test("an id tells when it was given", () => {
   assert.equal(idTime("1764000000123-0"), 1764000000123);

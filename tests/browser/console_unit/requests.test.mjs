@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { notificationOf, revocationOf } from "../../../pushsvc/web/console/requests.js";
+import { notificationOf, revocationOf, wrongName } from "../../../pushsvc/admin/console/requests.js";
 
 const filled = { to: "user", name: "u1", event: "", ttl: "", data: "{}" };
 
@@ -15,6 +15,17 @@ test("each field that is wrong says so", () => {
   const { errors } = notificationOf({ to: "topic", name: "a b", event: "é", ttl: "soon", data: "{" });
   assert.deepEqual(Object.keys(errors), ["name", "event", "ttl", "data"]);
   assert.match(errors.data, /not JSON/);
+});
+
+test("a name is what the service takes for one, by its bytes", () => {
+  for (const name of ["auth0|507f", "a b", " a", "a/b", "Jörg", "\u{1f469}\u200d\u{1f4bb}", "é".repeat(128)]) {
+    assert.equal(wrongName("user", name), undefined, name);
+  }
+  for (const name of ["", "a\n", "a\u0085", "\ud800", "a".repeat(257), "é".repeat(129)]) {
+    assert.ok(wrongName("user", name), JSON.stringify(name));
+  }
+  for (const name of ["a/b", "a#b", "Jörg"]) assert.equal(wrongName("topic", name), undefined, name);
+  for (const name of ["a b", "a.*", "a\u200bb", "a\u00a0b"]) assert.ok(wrongName("topic", name), JSON.stringify(name));
 });
 
 test("a revocation is of a user, of a token, or of all up to a time", () => {

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { parse, tokenOf, traceHref, userHref } from "../../../pushsvc/web/console/router.js";
+import { parse, tokenOf, traceHref, userHref } from "../../../pushsvc/admin/console/router.js";
 
 test("an address names a view and what it shows", () => {
   assert.deepEqual(parse(""), { view: "overview" });
@@ -13,7 +13,7 @@ test("an address names a view and what it shows", () => {
 });
 
 test("every name of a user comes back from its address", () => {
-  for (const user of ["u1", "a@b.example:c=d", "A_b-c", "50%", "a/b?c#d"]) {
+  for (const user of ["u1", "a@b.example:c=d", "A_b-c", "50%", "a/b?c#d", "..", "%2F", " a", "\u{1f469}\u200d\u{1f4bb}"]) {
     assert.deepEqual(parse(userHref(user)), { view: "user", user });
     assert.deepEqual(parse(traceHref("1-0", { user })), { view: "trace", id: "1-0", user });
   }

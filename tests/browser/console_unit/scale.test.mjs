@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { nearest, niceTop, path, place } from "../../../pushsvc/web/console/scale.js";
+import { nearest, niceTop, path, place } from "../../../pushsvc/admin/console/scale.js";
 
 test("the top of an axis is a round number that holds the value", () => {
   for (const [value, top] of [[0, 1], [0.7, 0.8], [1, 1], [3.2, 4], [41, 50], [98_000, 100_000], [0.0021, 0.0025]]) {

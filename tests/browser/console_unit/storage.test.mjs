@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import test from "node:test";
 
-import { Kept } from "../../../pushsvc/web/console/storage.js";
+import { Kept } from "../../../pushsvc/admin/console/storage.js";
 
 class Storage {
   #values = new Map();

@@ -51,6 +51,13 @@ def test_all_tokens_are_revoked_up_to_the_time_and_not_after() -> None:
     assert not found.revoked("ann", None, 501, NOW)
 
 
+def test_it_is_known_when_tokens_must_have_been_issued_to_be_good() -> None:
+    found = table(Revocation(2000, "ann", issued_before=500))
+    assert [found.issued_after(user) for user in ("ann", "bob")] == [500, -1]
+    found = table(Revocation(2000, "ann", issued_before=500), Revocation(2000, issued_before=600))
+    assert [found.issued_after(user) for user in ("ann", "bob")] == [600, 600]
+
+
 def test_a_revocation_ends() -> None:
     found = table(
         Revocation(2000, "ann", issued_before=5), Revocation(2000, token_id="t"),

@@ -5,15 +5,15 @@ from typing import Any
 
 import pytest
 
-from pushsvc.client.calls import Answer, Call, Done, Retry
-from pushsvc.client.errors import Refused, Unavailable
-from pushsvc.client.publishing import MANY, ONE, Request
+from pushsvc.client.calls import Answer, Call, Done, Request, Retry
+from pushsvc.client.errors import NoAnswer, NotInTime, Refused, Unavailable
+from pushsvc.client.publishing import MANY, ONE
 
 ACCEPTED = {"id": "1-0", "durability": "memory", "connections": 0}
 
 
 def call(path: str = ONE, *, renewable: bool = False) -> Call:
-    return Call(Request(path, b"{}", "k1/0", "k1"), 0.0, 30.0, renewable=renewable)
+    return Call(Request(path, b"{}", key="k1/0", repeat="k1"), 0.0, 30.0, renewable=renewable)
 
 
 def answer(status: int, body: Any = None, **headers: str) -> Answer:
@@ -72,9 +72,42 @@ def test_a_refused_token_is_replaced_once() -> None:
         call().next(answer(401), 0.0, 0.5)
 
 
+def test_a_new_token_that_would_be_refused_as_well_is_waited_for_as_long_as_there_is_time() -> None:
+    refusal = answer(401, problem("invalid_token", 401), **{"retry-after": "8"})
+    assert call(renewable=True).next(refusal, 0.0, 0.5) == Retry(8.0, True)
+    with pytest.raises(Refused):
+        call(renewable=True).next(refusal, 25.0, 0.5)
+
+
 def test_a_batch_of_which_a_part_may_still_succeed_is_sent_again_until_the_deadline() -> None:
     mixed = {"results": [ACCEPTED, problem("store_unavailable", 503)]}
     assert isinstance(call(MANY).next(answer(202, mixed), 0.0, 0.5), Retry)
     assert call(MANY).next(answer(202, mixed), 29.99, 0.9) == Done(mixed)
-    final = {"results": [ACCEPTED, problem("invalid_name", 400)]}
-    assert call(MANY).next(answer(202, final), 0.0, 0.5) == Done(final)
+    for own in (problem("invalid_name", 400), problem("too_many_requests", 429)):
+        final = {"results": [ACCEPTED, own]}
+        assert call(MANY).next(answer(202, final), 0.0, 0.5) == Done(final)
+
+
+def test_the_last_reason_is_the_last_one_that_says_more_than_that_time_was_up() -> None:
+    trying = call()
+    step = trying.next(NoAnswer("h:1 refuses connections"), 0.0, 0.5)
+    assert isinstance(step, Retry)
+    late = NotInTime("h:1 does not answer in time")
+    with pytest.raises(Unavailable, match="last: h:1 refuses connections"):
+        trying.next(late, 30.0, 0.5)
+    with pytest.raises(Unavailable, match="last: h:1 does not answer"):
+        call().next(late, 30.0, 0.5)
+
+
+def test_nothing_served_there_says_what_to_look_at_and_nothing_kept_does_not() -> None:
+    for body in (
+        {"type": "urn:pushsvc:problem:not_found", "detail": "nothing is served at this path"},
+        "<html>",
+    ):
+        with pytest.raises(Refused, match="a node's public port") as error:
+            call().next(answer(404, body), 0.0, 0.5)
+        assert error.value.unserved
+    kept = {"type": "urn:pushsvc:problem:not_found", "detail": "this mailbox does not hold it"}
+    with pytest.raises(Refused) as error:
+        call().next(answer(404, kept), 0.0, 0.5)
+    assert str(error.value) == "404: this mailbox does not hold it"

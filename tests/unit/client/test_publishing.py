@@ -2,12 +2,14 @@
 
 import json
 import math
+from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsvc.client import publishing
+from pushsvc.client.calls import Request
 from pushsvc.client.errors import OutcomeUnknown, Refused, Unavailable
 from pushsvc.client.publishing import MOST, Receipt
 
@@ -20,6 +22,18 @@ def test_a_note_becomes_the_documented_json() -> None:
     assert json.loads(publishing.encode({"topic": "t", "broadcast": False, "data": b"\xff"})) == {
         "to": {"topic": "t"}, "data": "/w==", "encoding": "base64",
     }  # fmt: skip
+
+
+def test_a_time_is_told_with_its_zone() -> None:
+    when = datetime(2026, 1, 31, 9, 0, tzinfo=UTC)
+    for at in (when, "2026-01-31T09:00:00+00:00"):
+        for text in (
+            publishing.encode({"user": "u", "data": 1, "at": at}),
+            publishing.encode_for(["u"], {"data": 1, "at": at}),
+        ):
+            assert json.loads(text)["at"] == "2026-01-31T09:00:00+00:00"
+    with pytest.raises(ValueError, match="time zone"):
+        publishing.encode({"user": "u", "data": 1, "at": when.replace(tzinfo=None)})
 
 
 def test_a_note_has_one_destination_and_json_data() -> None:
@@ -39,7 +53,7 @@ def test_parts_keep_the_order_and_fit(notes: list[bytes], max_body: int) -> None
     for part in parts:
         assert part
         assert len(part) <= MOST
-        assert len(part) == 1 or len(publishing.batch(part, "k", None).body) <= max_body
+        assert len(part) == 1 or len(publishing.batch(part, "k", None).body or b"") <= max_body
 
 
 def test_at_most_a_thousand_go_in_a_part() -> None:
@@ -57,15 +71,23 @@ def test_a_key_of_the_caller_makes_the_same_requests_again() -> None:
     assert (one.key, one.repeat) == ("k", "k")
     to = publishing.requests_to(["a", "b"], {"data": 1}, None)
     assert to[0].count == 2
-    assert len(to[0].key) == 32
+    assert len(to[0].key or "") == 32
 
 
 def test_a_key_is_quoted_and_checked() -> None:
-    headers = publishing.Request("/", b"", 'a"b\\c', None).headers("t")
+    headers = Request("/", b"", key='a"b\\c').headers("t")
     assert headers["Idempotency-Key"] == r'"a\"b\\c"'
     for key in ("", "é", "x" * 256):
         with pytest.raises(ValueError, match="printable"):
             publishing.key_of(key)
+
+
+def test_the_receipt_of_what_is_scheduled_says_when_it_goes_out() -> None:
+    told = {"id": "s-1", "at": "2026-01-31T09:00:00.000Z", "durability": "memory", "connections": 0}
+    assert publishing.receipt(told).at == datetime(2026, 1, 31, 9, tzinfo=UTC)
+    for wrong in ("soon", 17):
+        with pytest.raises(OutcomeUnknown, match="no receipt"):
+            publishing.receipt(told | {"at": wrong})
 
 
 def test_results_are_receipts_refusals_and_what_may_be_repeated() -> None:
@@ -74,15 +96,18 @@ def test_results_are_receipts_refusals_and_what_may_be_repeated() -> None:
             {"id": "1-0", "durability": "memory", "connections": 2},
             {"type": "urn:pushsvc:problem:invalid_name", "status": 400, "detail": "no"},
             {"type": "urn:pushsvc:problem:store_unavailable", "status": 503, "detail": "no"},
+            {"type": "x:too_many_requests", "status": 429, "detail": "full", "retry_after": 9},
         ]
     }
-    request = publishing.Request(publishing.MANY, b"", "k1/0", "k1", 3)
-    receipt, refused, unavailable = publishing.results(told, request)
+    request = Request(publishing.MANY, b"", key="k1/0", repeat="k1", count=4)
+    receipt, refused, unavailable, full = publishing.results(told, request)
     assert receipt == Receipt("1-0", "memory", 2)
     assert isinstance(refused, Refused)
     assert refused.code == "invalid_name"
     assert isinstance(unavailable, Unavailable)
     assert unavailable.key == "k1"
+    assert isinstance(full, Refused)
+    assert (full.code, full.retry_after) == ("too_many_requests", 9)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +116,7 @@ def test_results_are_receipts_refusals_and_what_may_be_repeated() -> None:
 def test_an_answer_that_has_not_a_result_for_each_leaves_the_outcome_open(
     told: dict[str, object],
 ) -> None:
-    request = publishing.Request(publishing.MANY, b"", "k1", "k1", 3)
+    request = Request(publishing.MANY, b"", key="k1", repeat="k1", count=3)
     with pytest.raises(OutcomeUnknown, match="each of 3"):
         publishing.results(told, request)
     with pytest.raises(OutcomeUnknown, match="no receipt"):

@@ -462,3 +462,17 @@ def test_who_asked_for_presence_is_told_what_changed_while_it_was_away() -> None
     assert (told.message.joined, told.message.left) == (("u4",), ("u3",))
     same = reply | {"ref": again["ref"], "users": ["u1"], "count": 700}
     assert session.received(same) == []  # not all are named
+
+
+def test_of_a_large_topic_the_number_is_told_and_nobody_is_said_to_have_come() -> None:
+    session = connected({"a": "0-0"})
+    ref, _ = session.ask({"type": "presence", "topic": "a"}, repeatable=True)
+    reply = {"type": "reply", "topic": "a", "users": ["u1", "u2"], "count": 2000, "sample": True}
+    session.received(reply | {"ref": ref})
+    counted = {"type": "presence", "topic": "a", "joined": [], "left": [], "count": 2001}
+    (told,) = session.received(counted)
+    assert told == Tell(Presence(counted, "a", (), (), 2001))
+    session.lost()
+    again = sent(session.received(WELCOME))[-1]
+    answer = reply | {"ref": again["ref"], "users": ["u8", "u9"], "count": 1999}
+    assert session.received(answer) == [Tell(Presence(answer, "a", (), (), 1999))]

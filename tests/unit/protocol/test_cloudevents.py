@@ -336,6 +336,7 @@ def test_all_that_a_notification_may_say_can_be_said() -> None:
         "pushdeliver": "any-device",
         "pushephemeral": False,
         "pushreceipt": True,
+        "pushat": "2026-01-31t09:00:00z",
     }
     publish = structured(MINIMAL | attributes)
     assert publish.notification == {
@@ -347,6 +348,7 @@ def test_all_that_a_notification_may_say_can_be_said() -> None:
         "deliver": "any-device",
         "ephemeral": False,
         "receipt": True,
+        "at": "2026-01-31t09:00:00z",
     }
     texts = {name: str(value).lower() for name, value in attributes.items()}
     assert binary(attributes=texts) == publish

@@ -1,12 +1,25 @@
 """The cursor of a connection against a model of a feed, in any order of events."""
 
+import ast
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from pushsvc.protocol.delivery import UNKNOWN, Backlog, Cursor, Deliver, Entry, Gap, Step, Withdrawn
+from pushsvc.protocol import delivery
+from pushsvc.protocol.delivery import (
+    UNKNOWN,
+    Backlog,
+    Cursor,
+    Deliver,
+    Gap,
+    LogEntry,
+    StateCursor,
+    Step,
+    Withdrawn,
+)
 from pushsvc.protocol.feeds import mailbox
 
 FEED = mailbox("u1")
@@ -43,7 +56,7 @@ class Feed:
         elif start < self.trimmed:
             gap = "trimmed"
         found = sorted(i for i in self.entries if i > start)
-        entries = [Entry(i, None if self.entries[i] else b"%d" % i) for i in found[:READ]]
+        entries = [LogEntry(i, None if self.entries[i] else b"%d" % i) for i in found[:READ]]
         upto = entries[-1].id if len(entries) == READ else self.head
         return Backlog(self.cursor, self.head, start, upto, gap, entries)
 
@@ -121,7 +134,7 @@ class Delivery(RuleBasedStateMachine):
             previous = UNKNOWN
         if self.cursor.offer(entry_id, previous, WINDOW) and self.writable:
             self.cursor.take(entry_id, self.now)
-            self.hear(Deliver(Entry(entry_id, b""), 1))
+            self.hear(Deliver(LogEntry(entry_id, b""), 1))
         elif self.writable and self.cursor.wants(WINDOW):
             self.read()
 
@@ -221,7 +234,7 @@ def test_entries_lost_by_redis_are_told_and_the_rest_is_delivered_again() -> Non
     cursor = Cursor(FEED, "phone")
     cursor.begin(0)
     cursor.sent = cursor.head = 50
-    backlog = Backlog(20, 40, 20, 40, "reset", [Entry(30, b"30"), Entry(40, b"40")])
+    backlog = Backlog(20, 40, 20, 40, "reset", [LogEntry(30, b"30"), LogEntry(40, b"40")])
     steps = []
     for step in cursor.plan(backlog, 64, 0.0):
         steps.append(step)
@@ -229,10 +242,41 @@ def test_entries_lost_by_redis_are_told_and_the_rest_is_delivered_again() -> Non
             cursor.take(step.entry.id, 0.0)
     assert steps == [
         Gap(50, "reset"),
-        Deliver(Entry(30, b"30"), 1),
-        Deliver(Entry(40, b"40"), 1),
+        Deliver(LogEntry(30, b"30"), 1),
+        Deliver(LogEntry(40, b"40"), 1),
     ]
     assert (cursor.acked, cursor.sent, cursor.head) == (20, 40, 40)
+
+
+def reset(cursor: Cursor, head: int) -> list[Step]:
+    return list(cursor.plan(Backlog(0, head, 0, head, "reset", []), 64, 0.0))
+
+
+def test_a_position_that_only_the_client_knows_of_is_no_sign_of_what_was_lost() -> None:
+    cursor = Cursor(FEED, "phone")
+    cursor.begin(10, 900)
+    cursor.put_off(Backlog(0, 20, 0, 20, "reset", []))
+    assert reset(cursor, 20) == [Gap(900, "reset", claimed=True)]
+    # The position that it was given in its place is one of the feed.
+    assert reset(cursor, 5) == [Gap(20, "reset")]
+
+
+def test_a_position_that_the_feed_has_confirmed_is_not_the_client_s_alone() -> None:
+    for confirm in (
+        lambda cursor: list(cursor.plan(Backlog(0, 20, 20, 20, "", []), 64, 0.0)),
+        Cursor.confirm,
+    ):
+        cursor = Cursor(FEED, "phone")
+        cursor.begin(10, 20)
+        confirm(cursor)
+        assert reset(cursor, 5) == [Gap(20, "reset")]
+
+
+def test_a_client_that_holds_no_more_than_it_acknowledged_claims_nothing() -> None:
+    for held in (None, 5, 10):
+        cursor = Cursor(FEED, "phone")
+        cursor.begin(10, held)
+        assert reset(cursor, 5) == [Gap(10, "reset")]
 
 
 def test_an_idle_cursor_holds_no_list() -> None:
@@ -250,7 +294,7 @@ def test_a_redelivery_counts_its_attempts_and_progress_starts_anew() -> None:
     assert not cursor.overdue(29.9, 30)
     assert cursor.overdue(30.0, 30)
     cursor.rewind(30.0)
-    backlog = Backlog(0, 20, 0, 20, "", [Entry(10, b""), Entry(20, b"")])
+    backlog = Backlog(0, 20, 0, 20, "", [LogEntry(10, b""), LogEntry(20, b"")])
     attempts = []
     for step in cursor.plan(backlog, 64, 31.0):
         assert isinstance(step, Deliver)
@@ -284,7 +328,7 @@ def test_a_read_that_began_before_a_rewind_is_not_used() -> None:
     for entry_id in (10, 20):
         cursor.take(entry_id, 0.0)
     cursor.rewind(30.0)
-    late = Backlog(0, 30, 20, 30, "", [Entry(30, b"")])
+    late = Backlog(0, 30, 20, 30, "", [LogEntry(30, b"")])
     assert list(cursor.plan(late, 64, 31.0)) == []
     assert cursor.sent == 0
     assert cursor.wants(64)
@@ -320,8 +364,8 @@ def test_what_is_settled_before_it_was_sent_is_not_sent() -> None:
     cursor.take(10, 0.0)
     assert cursor.settle(20, 1.0)
     assert (cursor.acked, cursor.sent, cursor.unacked) == (20, 20, None)
-    late = Backlog(20, 30, 10, 30, "", [Entry(20, b""), Entry(30, b"")])
-    assert carried_out(cursor, late) == [Deliver(Entry(30, b""), 1)]
+    late = Backlog(20, 30, 10, 30, "", [LogEntry(20, b""), LogEntry(30, b"")])
+    assert carried_out(cursor, late) == [Deliver(LogEntry(30, b""), 1)]
 
 
 def test_a_withdrawal_makes_room_in_the_window_and_is_told_to_who_may_hold_the_entry() -> None:
@@ -342,7 +386,7 @@ def test_what_follows_a_withdrawal_of_all_that_was_sent_has_all_its_attempts() -
     cursor = Cursor(FEED, "phone")
     cursor.take(10, 0.0)
     cursor.rewind(30.0)
-    assert carried_out(cursor, Backlog(0, 10, 0, 10, "", [Entry(10, b"")]), now=30.0)
+    assert carried_out(cursor, Backlog(0, 10, 0, 10, "", [LogEntry(10, b"")]), now=30.0)
     assert cursor.withdraw(10)
     cursor.take(20, 40.0)
     assert cursor.attempt == 1
@@ -373,33 +417,34 @@ def test_a_position_that_is_behind_what_was_acknowledged_counts_for_nothing() ->
 def test_withdrawn_entries_are_told_in_their_place_and_need_no_room() -> None:
     cursor = Cursor(FEED, "phone")
     entries = [
-        Entry(10, b"a"), Entry(20, None, "recalled"), Entry(30, None, "acked"), Entry(40, b"b"),
+        LogEntry(10, b"a"), LogEntry(20, None, "recalled"),
+        LogEntry(30, None, "acked"), LogEntry(40, b"b"),
     ]  # fmt: skip
     assert carried_out(cursor, Backlog(0, 40, 0, 40, "", entries), window=1) == [
-        Deliver(Entry(10, b"a"), 1),
+        Deliver(LogEntry(10, b"a"), 1),
         Withdrawn(20, "recalled"),
         Withdrawn(30, "acked"),
     ]
     assert cursor.unacked == [10]
     cursor.ack(10, 0.0)
     rest = Backlog(10, 40, cursor.sent, 40, "", [e for e in entries if e.id > cursor.sent])
-    assert carried_out(cursor, rest, window=1)[-1] == Deliver(Entry(40, b"b"), 1)
+    assert carried_out(cursor, rest, window=1)[-1] == Deliver(LogEntry(40, b"b"), 1)
     assert cursor.sent == 40
 
 
 def test_a_withdrawn_entry_does_not_hide_a_gap() -> None:
     cursor = Cursor(FEED, "phone")
-    entries = [Entry(20, None, "recalled"), Entry(30, b"x")]
+    entries = [LogEntry(20, None, "recalled"), LogEntry(30, b"x")]
     assert carried_out(cursor, Backlog(0, 30, 0, 30, "trimmed", entries)) == [
         Gap(0, "trimmed"),
         Withdrawn(20, "recalled"),
-        Deliver(Entry(30, b"x"), 1),
+        Deliver(LogEntry(30, b"x"), 1),
     ]
 
 
 def test_who_is_told_of_a_withdrawal_goes_on_behind_it() -> None:
     cursor = Cursor(FEED, "phone")
-    entries = [Entry(i, None, "recalled") for i in (10, 20, 30)]
+    entries = [LogEntry(i, None, "recalled") for i in (10, 20, 30)]
     steps = cursor.plan(Backlog(0, 30, 0, 30, "", entries), 64, 0.0)
     assert [next(steps), next(steps)] == [Withdrawn(10, "recalled"), Withdrawn(20, "recalled")]
     assert cursor.sent == 10  # the second is not known to have been written
@@ -409,7 +454,7 @@ def test_what_was_withdrawn_since_it_was_sent_is_not_waited_for_any_more() -> No
     cursor = Cursor(FEED, "phone")
     cursor.take(10, 0.0)
     cursor.rewind(30.0)
-    assert carried_out(cursor, Backlog(0, 10, 0, 10, "", [Entry(10, None, "acked")])) == [
+    assert carried_out(cursor, Backlog(0, 10, 0, 10, "", [LogEntry(10, None, "acked")])) == [
         Withdrawn(10, "acked")
     ]
     assert cursor.unacked is None
@@ -421,7 +466,7 @@ def test_what_was_withdrawn_since_it_was_sent_is_not_waited_for_any_more() -> No
 
 def test_without_acknowledgements_there_is_no_window_and_nothing_is_overdue() -> None:
     cursor = Cursor("t:a", acks=False)
-    entries = [Entry(i, b"") for i in (10, 20, 30)]
+    entries = [LogEntry(i, b"") for i in (10, 20, 30)]
     steps = carried_out(cursor, Backlog(0, 30, 0, 30, "", entries), window=1)
     assert steps == [Deliver(entry, 1) for entry in entries]
     assert (cursor.sent, cursor.unacked, cursor.outstanding) == (30, None, 0)
@@ -431,19 +476,100 @@ def test_without_acknowledgements_there_is_no_window_and_nothing_is_overdue() ->
 
 def test_without_acknowledgements_nobody_is_owed_what_expired() -> None:
     cursor = Cursor("t:a", acks=False)
-    entries = [Entry(10, None), Entry(20, b"")]
-    assert carried_out(cursor, Backlog(0, 20, 0, 20, "", entries)) == [Deliver(Entry(20, b""), 1)]
+    entries = [LogEntry(10, None), LogEntry(20, b"")]
+    assert carried_out(cursor, Backlog(0, 20, 0, 20, "", entries)) == [
+        Deliver(LogEntry(20, b""), 1),
+    ]
     with_acks = Cursor(FEED, "phone")
     assert carried_out(with_acks, Backlog(0, 20, 0, 20, "", entries)) == [
         Gap(0, "trimmed"),
-        Deliver(Entry(20, b""), 1),
+        Deliver(LogEntry(20, b""), 1),
     ]
 
 
 def test_without_acknowledgements_a_gap_is_told_all_the_same() -> None:
     cursor = Cursor("t:a", acks=False)
     cursor.begin(0, held=10)
-    assert carried_out(cursor, Backlog(0, 40, 10, 40, "trimmed", [Entry(40, b"")])) == [
+    assert carried_out(cursor, Backlog(0, 40, 10, 40, "trimmed", [LogEntry(40, b"")])) == [
         Gap(10, "trimmed"),
-        Deliver(Entry(40, b""), 1),
+        Deliver(LogEntry(40, b""), 1),
     ]
+
+
+def test_no_field_of_a_cursor_is_written_outside_the_protocol() -> None:
+    """Every delivery decision is made in ``Cursor``; what performs it calls its verbs."""
+    package = Path(delivery.__file__).parents[1]
+    fields = set(StateCursor.__struct_fields__) - {"feed", "device", "acks"}  # names of others too
+    writes = [
+        f"{file.relative_to(package)}:{node.lineno}: {ast.unparse(target)}"
+        for file in sorted(package.rglob("*.py"))
+        if file.relative_to(package).parts[0] not in {"protocol", "client"}
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Assign | ast.AugAssign | ast.AnnAssign)
+        for written in (node.targets if isinstance(node, ast.Assign) else [node.target])
+        for target in ast.walk(written)
+        if isinstance(target, ast.Attribute)
+        and target.attr in fields
+        and ast.unparse(target.value) != "self"
+    ]
+    assert writes == [], "give Cursor a verb instead"
+
+
+def test_a_cursor_forgets_a_head_from_before_a_read() -> None:
+    cursor = Cursor("u:1")
+    cursor.jump(5)
+    cursor.follow(9)
+    cursor.begin_read()
+    assert (cursor.head, cursor.reading) == (5, True)
+    assert not cursor.offer(10, 5, 64), "what comes meanwhile is read afterwards"
+    assert cursor.head == 10
+
+
+def test_an_answer_that_is_put_off_is_read_again_and_a_gap_is_not_forgotten() -> None:
+    for gap, wants in (("", False), ("trimmed", True)):
+        cursor = Cursor("u:1")
+        cursor.jump(5)
+        cursor.begin_read()
+        cursor.put_off(Backlog(5, 5, 5, 5, gap, []))
+        assert cursor.wants(64) is wants
+
+
+def test_a_subscriber_that_falls_behind_reads_on_from_what_it_was_sent() -> None:
+    shared = Cursor("t:1", acks=False)
+    shared.jump(7)
+    own = shared.fall_behind(5)
+    assert (own.sent, own.head, own.acks) == (5, 7, False)
+    own = shared.fall_behind(7)
+    assert own.wants(1), "what it could not be told is no entry"
+
+
+def test_a_cursor_beyond_what_redis_lost_must_read_and_one_before_it_need_not() -> None:
+    beyond, before = Cursor("b"), Cursor("b")
+    beyond.jump(9)
+    before.jump(4)
+    before.follow(9)
+    beyond.lost_after(4)
+    before.lost_after(4)
+    assert beyond.wants(64)
+    assert not before.wants(64)
+
+
+def test_nothing_but_the_state_is_sent_until_it_is_complete() -> None:
+    cursor = StateCursor("t:1", acks=False)
+    cursor.ends_at(8)
+    cursor.jump(5)
+    assert not cursor.offer(6, 5, 1)
+    assert not cursor.wants(1)
+    cursor.take(8, 0.0)
+    assert cursor.complete
+    assert cursor.offer(9, 8, 1)
+
+
+def test_a_state_that_was_complete_stays_so_when_redis_loses_it() -> None:
+    cursor = StateCursor("t:1", acks=False)
+    cursor.ends_at(8)
+    cursor.take(8, 0.0)
+    cursor.begin_read()
+    assert list(cursor.plan(Backlog(0, 3, 0, 3, "reset", []), 1, 0.0)) == [Gap(8, "reset")]
+    assert cursor.complete
+    assert cursor.offer(4, 3, 1)

@@ -116,9 +116,9 @@ def nested(levels: int) -> Any:
 def test_data_may_be_as_deep_as_in_json() -> None:
     def publish(levels: int) -> bytes:
         data = pack({"type": "publish", "topic": "t", "data": nested(levels)})
-        message = messages.client_message(data, unpack)
+        message = messages.client_message(unpack(data))
         assert isinstance(message, messages.Publish)
-        return notifications.publish_from(message, 1 << 16, "u1")
+        return notifications.append_from(message, 1 << 16, "u1").body
 
     assert publish(MAX_DEPTH)
     for levels in (MAX_DEPTH + 1, MAX_DEPTH + 2, 500):

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.protocol.limits import Rate, spend
+from pushsvc.protocol.limits import Rate, owe, spend
 
 rates = st.builds(Rate, st.floats(0.1, 1000), st.floats(1, 1000))
 
@@ -47,3 +47,12 @@ def test_who_waits_as_long_as_told_is_let_through(rate: Rate, cost: float) -> No
             break
     bucket, wait_again = spend(bucket, now + wait, cost, rate)
     assert wait_again == 0
+
+
+def test_what_was_used_already_is_paid_by_waiting_longer() -> None:
+    rate = Rate(per_second=10, burst=20)
+    bucket = owe(0.0, 100.0, 30, rate)
+    bucket, wait = spend(bucket, 100.0, 1, rate)
+    assert round(wait, 6) == 1.1
+    bucket, wait = spend(bucket, 101.2, 1, rate)
+    assert wait == 0

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pushsvc.codes import Close
-from pushsvc.protocol import ids
+from pushsvc.protocol import encoding, ids
 from pushsvc.protocol.delivery import Cursor
 from pushsvc.protocol.feeds import BROADCAST
 from pushsvc.protocol.grants import NOTHING, Grants
 from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.messages import MAX_SUBSCRIPTIONS
 from pushsvc.protocol.session import (
+    ANSWER_BYTES,
     Acked,
     Beat,
     End,
@@ -87,6 +88,16 @@ def test_acks_and_pings_do_not_use_up_the_message_rate() -> None:
     assert say(who, type="refresh", token="t", ref=1) == [Renew("t", 1)]
 
 
+def test_a_long_answer_counts_as_several_messages() -> None:
+    who = session()
+    who.answered(ANSWER_BYTES - 1, POLICY, 0.0)
+    assert say(who, type="refresh", token="t", ref=1) == [Renew("t", 1)]
+    who.answered(30 * ANSWER_BYTES, POLICY, 0.0)
+    (refused,) = say(who, type="refresh", token="t", ref=2)
+    assert told(refused)["code"] == "rate_limited"
+    assert told(refused)["retry_after"] > 1
+
+
 def test_over_the_rate_is_told_and_persisting_is_closed_with_4008() -> None:
     who = session()
     for _ in range(20):
@@ -117,6 +128,18 @@ def test_the_error_carries_the_ref_of_the_message() -> None:
     assert told(effect)["ref"] == "r1"
 
 
+@pytest.mark.parametrize("payload", [b'{"type":"nope"}', b"[1]", b"nonsense"])
+def test_a_message_that_cannot_be_used_is_parsed_once(payload: bytes) -> None:
+    parsed = []
+
+    def read(data: bytes) -> Any:
+        parsed.append(data)
+        return encoding.decode(data)
+
+    session().receive(payload, POLICY, 0.0, read)
+    assert parsed == [payload]
+
+
 def test_too_many_bytes_are_too_many_whatever_they_say() -> None:
     who = session()
     assert who.received(2000, POLICY, 0.0) is None
@@ -138,12 +161,14 @@ def test_an_expiring_token_is_told_a_minute_before_and_closed_at_its_time() -> N
 
 def test_a_refresh_postpones_the_end_and_another_user_ends_it() -> None:
     who = session(expires=100.0)
-    (answer,) = who.renewed("u1", 200.0, 1_700_000_000, NOTHING, 5)
+    (answer,) = who.renewed(("u1", ""), 200.0, 1_700_000_000, NOTHING, 5)
     assert isinstance(answer, Send)
     assert told(answer) == {"type": "reply", "ref": 5, "expires_at": 1_700_000_000}
     who.seen = 139.0
     assert who.due(POLICY, 139.0) == []
-    assert who.renewed("u2", 300.0, 1_700_000_000, NOTHING, 6) == [End(Close.TOKEN_REFUSED)]
+    for other in (("u2", ""), ("u1", "acme"), ("acme/u1", "")):
+        effects = who.renewed(other, 300.0, 1_700_000_000, NOTHING, 6)
+        assert effects == [End(Close.TOKEN_REFUSED)]
 
 
 def test_a_silent_peer_is_asked_for_a_sign_of_life_and_then_let_go() -> None:
@@ -339,6 +364,22 @@ def test_topics_and_publishing_count_towards_the_message_rate() -> None:
     assert told(refused)["code"] == "rate_limited"
 
 
+def test_a_subscription_to_many_topics_counts_as_more_messages_that_the_next_waits_for() -> None:
+    who = session(grants=GRANTS)
+    every: dict[str, Any] = dict.fromkeys((f"chat.r{n}" for n in range(MAX_SUBSCRIPTIONS)), None)
+    for _ in range(19):
+        say(who, type="subscribe", topic="chat.r1")
+    (effect,) = say(who, type="subscribe", topics=every)
+    assert isinstance(effect, Subscribe)
+    assert effect.more == 16
+    (refused,) = say(who, type="publish", topic="chat.r1", data=1)
+    assert 1.6 < told(refused)["retry_after"] <= 1.8
+    who.topics = every
+    (again,) = say(who, now=100.0, type="subscribe", topics=every)
+    assert isinstance(again, Subscribe)
+    assert again.more == 0
+
+
 def test_a_connection_listens_to_so_many_topics_and_those_it_has_are_counted_once() -> None:
     who = session(grants=GRANTS)
     who.topics = {f"chat.r{n}": None for n in range(MAX_SUBSCRIPTIONS - 1)}
@@ -354,7 +395,7 @@ def test_a_new_token_that_opens_less_ends_what_it_does_not_cover() -> None:
     who = session(grants=GRANTS)
     who.topics = {"chat.r1": None, "scores.nba": None}
     narrower = Grants(subscribe=("chat.*",))
-    first, second, last = who.renewed("u1", 200.0, 1_700_000_000, narrower, 5)
+    first, second, last = who.renewed(("u1", ""), 200.0, 1_700_000_000, narrower, 5)
     assert first == Unsubscribe("scores.nba", None)
     assert isinstance(second, Send)
     assert second.error == "forbidden"
@@ -367,7 +408,7 @@ def test_a_new_token_that_opens_less_ends_what_it_does_not_cover() -> None:
 
 def test_a_new_token_that_opens_more_opens_it() -> None:
     who = session()
-    assert who.renewed("u1", 200.0, 1_700_000_000, GRANTS, None) == []
+    assert who.renewed(("u1", ""), 200.0, 1_700_000_000, GRANTS, None) == []
     (effect,) = say(who, type="publish", topic="chat.r1", data=1)
     assert isinstance(effect, Publish)
 

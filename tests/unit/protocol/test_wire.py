@@ -13,7 +13,7 @@ from websockets.frames import Opcode
 from pushsvc.codes import Close
 from pushsvc.errors import InvalidRequest
 from pushsvc.protocol import encoding, frames, ids
-from pushsvc.protocol.feeds import BROADCAST, TOPIC, mailbox, topic
+from pushsvc.protocol.feeds import BROADCAST, TOPIC, broadcast, mailbox, topic
 from pushsvc.protocol.wire import (
     BINARY,
     BY_SUBPROTOCOL,
@@ -152,7 +152,7 @@ def test_no_text_can_break_out_of_its_event_or_line(
 places = st.integers(0, 10**14).flatmap(
     lambda ms: st.integers(0, 10**6).map(lambda sequence: ms << 64 | sequence)
 )
-names = st.text("ABCabc019._-:@=", min_size=1, max_size=128)
+names = st.text("ABCabc019._-:@=,%/é\U0001f600", min_size=1, max_size=64)
 
 
 @given(
@@ -168,6 +168,11 @@ def test_a_position_is_read_as_it_was_written(positions: dict[str, int]) -> None
     assert parse_position(position(positions)) == short
 
 
+def test_a_topic_may_be_encoded_as_a_client_encodes_it() -> None:
+    for text in ("t:a%3Ab%2Fc%C3%A9=7-1", "t:a:b%2fc%c3%a9=7-1", "t:%61:b%2Fc%C3%A9=7-1"):
+        assert parse_position(text) == {topic("a:b/c\u00e9"): 7 << 64 | 1}
+
+
 def test_no_position_is_an_empty_text() -> None:
     assert position({}) == ""
     assert parse_position("") == {}
@@ -176,7 +181,8 @@ def test_no_position_is_an_empty_text() -> None:
 @pytest.mark.parametrize(
     "text",
     ["x=1-0", "u", "u=", "u=1", "u=-1-0", "=1-0", "t:=1-0", "t:a b=1-0", "u=1-0;b=1-0", "u:u1=1-0",
-     "t:" + "a" * 129 + "=1-0", "u=1-0,,x", "u=1764000000123456789-0"],
+     "t:" + "a" * 257 + "=1-0", "t:%2g=1-0", "t:%2A=1-0", "t:a%20b=1-0", "u=1-0,,x",
+     "u=1764000000123456789-0"],
 )  # fmt: skip
 def test_what_no_answer_gave_is_no_position(text: str) -> None:
     with pytest.raises(InvalidRequest):
@@ -189,3 +195,12 @@ def test_any_text_is_a_position_or_is_refused(text: str) -> None:
         parse_position(text)
     except InvalidRequest as error:
         assert error.detail  # noqa: PT017
+
+
+def test_a_position_names_no_namespace() -> None:
+    held = {mailbox("u1", "acme"): ID, broadcast("acme"): 0, topic("a/b", "acme"): ID}
+    text = position(held)
+    assert text == "u=1764000000123-4,b=0-0,t:a%2Fb=1764000000123-4"
+    assert parse_position(text) == {"u": ID, "b": 0, topic("a/b"): ID}
+    with pytest.raises(InvalidRequest):
+        parse_position("t:acme/a=1764000000123-4")

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+from pushsvc import admin
 from pushsvc.web import pages
 
-ROOT = Path(pages.__file__).parent / "console"
+ROOT = Path(admin.__file__).parent / "console"
 
 
 def test_all_of_the_console_is_found_with_its_type() -> None:
-    found = pages.folder("console")
+    found = pages.folder("pushsvc.admin", "console")
     there = {
         str(path.relative_to(ROOT))
         for path in ROOT.rglob("*")
@@ -26,10 +27,10 @@ def test_every_file_of_the_console_can_be_served() -> None:
 
 
 def test_an_entity_tag_follows_the_content_alone() -> None:
-    found = pages.folder("console")
+    found = pages.folder("pushsvc.admin", "console")
     tags = {file.etag for file in found.values()}
     pages.folder.cache_clear()
-    again = pages.folder("console")
+    again = pages.folder("pushsvc.admin", "console")
     assert again is not found
     assert tags == {file.etag for file in again.values()}
     assert len(tags) == len({file.body for file in found.values()})

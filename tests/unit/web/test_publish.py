@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pushsvc.auth.tokens import Claims
 from pushsvc.errors import InvalidRequest
-from pushsvc.web.publish import idempotency_key
+from pushsvc.web.publish import Once, idempotency_key
 
 
 @pytest.mark.parametrize(
@@ -34,3 +35,10 @@ def test_anything_else_is_refused(header: str) -> None:
 def test_a_header_is_a_key_or_is_refused(header: str) -> None:
     with contextlib.suppress(InvalidRequest):
         assert 1 <= len(idempotency_key(header)) <= 255
+
+
+def test_the_same_key_of_the_same_publisher_in_another_namespace_is_another() -> None:
+    names = [("", "acme/pub"), ("acme", "pub"), ("", "pub"), ("other", "pub"), ("", "acme pub")]
+    callers = [Claims(user, 4_000_000_000, namespace=each).caller for each, user in names]
+    assert len({Once(caller, "k").digest for caller in callers}) == len(names)
+    assert Claims("pub", 4_000_000_000).caller == "pub"  # as nodes without namespaces call it

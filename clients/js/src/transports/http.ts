@@ -1,10 +1,13 @@
-import { sleep } from "../backoff.js";
 import type { ErrorClass, PushError } from "../errors.js";
-import type { Reply, ServerMessage } from "../types.js";
+import type { Settings } from "../settings.js";
+import type { Tokens } from "../tokens.js";
+import type { HistoryQuery, Reply, ServerMessage } from "../types.js";
 import { type Link, type LinkEvents, places, type Target } from "./link.js";
 
 /** Milliseconds between two acknowledgements: they count as requests, of which few are allowed. */
 const ACK_PAUSE = 250;
+/** Most requests for one page of the history. */
+const MOST_TRIES = 5;
 
 /** How to speak with a node over HTTP. */
 export type Http = ReturnType<typeof http>;
@@ -28,14 +31,15 @@ export function http(PushError: ErrorClass) {
 
   /** The error that an answer is. */
   async function refusal(answer: Response): Promise<PushError> {
-    const seconds = Number(answer.headers.get("Retry-After")) || undefined;
-    const { status } = answer;
+    const { status, headers } = answer;
     const { type = status, detail, retry_after } = await answer.json().catch(() => ({}));
+    // Nothing, a date, or no time at all is no reason to ask at once.
+    const seconds = Number(retry_after ?? headers.get("Retry-After"));
     return new PushError(
       String(type).replace(/.*:/, ""),
-      detail ?? `answered with ${status}`,
+      detail ?? `${answer.url.replace(/\?.*/, "")} answered with ${status}`,
       status,
-      retry_after ?? seconds,
+      seconds > 0 ? seconds : undefined,
     );
   }
 
@@ -52,46 +56,79 @@ export function http(PushError: ErrorClass) {
     return answer.json();
   }
 
+  /** Waits; rejects at the end of what asks, and after it. */
+  async function pause(seconds: number, end: AbortSignal): Promise<void> {
+    end.throwIfAborted();
+    await new Promise<void>((resolve) => {
+      const wake = () => {
+        clearTimeout(timer);
+        end.removeEventListener("abort", wake);
+        resolve();
+      };
+      // A timer takes more than this for nothing.
+      const timer = setTimeout(wake, Math.min(seconds * 1000, 2e9));
+      end.addEventListener("abort", wake);
+    });
+    end.throwIfAborted();
+  }
+
   /** Tells which of these topics are refused; rejects if it is not for topics. */
-  async function search(target: Target, on: LinkEvents, names: string[]): Promise<void> {
+  async function search(
+    target: Target,
+    on: LinkEvents,
+    names: string[],
+    end: AbortSignal,
+  ): Promise<void> {
     const topics = new Map(names.map((name) => [name, target.topics.get(name)]));
     try {
-      await poll({ ...target, topics });
+      await poll({ ...target, topics }, undefined, 0, end);
     } catch (e) {
       const error = e as PushError;
       const [first] = names;
       if (error.status === 429) {
-        await sleep((error.retryAfter ?? 1) * 1000);
-        return search(target, on, names);
+        await pause(error.retryAfter ?? 1, end);
+        return search(target, on, names, end);
       }
       if (first === undefined || !mayBeForTopics(error)) throw error;
       if (names.length === 1) return on.refused(first, error);
       // One question at a time keeps within the rates of the server.
       const half = names.length >> 1;
-      await search(target, on, names.slice(0, half));
-      await search(target, on, names.slice(half));
+      await search(target, on, names.slice(0, half), end);
+      await search(target, on, names.slice(half), end);
     }
   }
 
   /** Tells the end of what listened, after the topics that were the reason, if any were. */
-  async function ended(target: Target, on: LinkEvents, error: unknown): Promise<void> {
+  async function ended(
+    target: Target,
+    on: LinkEvents,
+    error: unknown,
+    { signal }: AbortController,
+  ): Promise<void> {
     let end = error;
     if (target.topics.size && mayBeForTopics(error as PushError)) {
       try {
-        await search(target, on, []);
-        await search(target, on, [...target.topics.keys()]);
+        await search(target, on, [], signal);
+        await search(target, on, [...target.topics.keys()], signal);
         // Without its status, which would be the end of the client.
         end = new PushError((error as PushError).code, (error as PushError).message);
       } catch (other) {
         end = other;
       }
     }
-    on.end(end instanceof PushError ? end : new PushError("lost", String(end)));
+    on.end(end instanceof PushError ? end : new PushError("lost", reasonOf(end)));
   }
 
-  async function ask(target: Target, path: string, body?: unknown): Promise<Reply> {
+  async function ask(
+    target: Target,
+    path: string,
+    body?: unknown,
+    end?: AbortSignal,
+  ): Promise<Reply> {
     const abort = new AbortController();
-    const timer = setTimeout(() => abort.abort(), target.timing.answer);
+    const stop = () => abort.abort();
+    const timer = setTimeout(stop, target.timing.answer);
+    end?.addEventListener("abort", stop);
     const post = body ? { method: "POST", body: JSON.stringify(body) } : {};
     try {
       const answer = await get(target, path, { ...post, signal: abort.signal });
@@ -102,6 +139,40 @@ export function http(PushError: ErrorClass) {
       throw new PushError("unknown", "no answer came: it may have been done");
     } finally {
       clearTimeout(timer);
+      end?.removeEventListener("abort", stop);
+    }
+  }
+
+  /**
+   * A page of the user's mailbox: at the pace of the server, with a new token for a bad one.
+   *
+   * @param end of the client
+   */
+  async function history(
+    settings: Settings,
+    tokens: Tokens,
+    query: HistoryQuery & { user: string | undefined },
+    end: AbortSignal,
+  ): Promise<Reply> {
+    const given = Object.entries(query).filter(([, value]) => value != null);
+    const path = `/v1/user/notifications?${new URLSearchParams(given)}`;
+    let refused = false;
+    for (let tries = 1; ; tries++) {
+      const token = await tokens.get();
+      end.throwIfAborted();
+      try {
+        return await ask({ ...settings, token, topics: new Map() }, path, undefined, end);
+      } catch (e) {
+        end.throwIfAborted();
+        const { status, retryAfter } = e as PushError;
+        if (tries >= MOST_TRIES) throw e;
+        if (status === 401 && !refused && !tokens.fixed) tokens.doubt(token);
+        else if (status !== 429) throw e;
+        // Another token may be asked for at once.
+        const unsaid = status === 429 ? (settings.timing.first / 1000) * 2 ** (tries - 1) : 0;
+        refused ||= status === 401 && !retryAfter;
+        await pause(retryAfter ?? unsaid, end);
+      }
     }
   }
 
@@ -118,10 +189,11 @@ export function http(PushError: ErrorClass) {
         due.delete(broadcast);
         try {
           await ask(target, "/v1/ack", { device: target.device, id, broadcast });
-        } catch {
+        } catch (e) {
           // Tried again, unless a later one says it too.
           if (!due.has(broadcast)) due.set(broadcast, id);
-          pause = 4 * ACK_PAUSE;
+          const { retryAfter = 0 } = e as PushError;
+          pause = Math.max(pause, 4 * ACK_PAUSE, Math.min(retryAfter, 60) * 1000);
         }
       }
       timer = due.size && !closed ? setTimeout(acknowledge, pause) : undefined;
@@ -132,7 +204,7 @@ export function http(PushError: ErrorClass) {
         if (type === "publish") {
           return ask(target, "/v1/notifications", { to: { topic }, ...fields });
         }
-        return ask(target, `/v1/topics/${encodeURIComponent(topic as string)}/presence`);
+        return ask(target, `/v1/topic/presence?topic=${encodeURIComponent(topic as string)}`);
       },
       ack({ id, broadcast }) {
         due.set(!!broadcast, id as string);
@@ -146,7 +218,13 @@ export function http(PushError: ErrorClass) {
     };
   }
 
-  return { get, query, refusal, poll, ended, requests };
+  return { get, query, refusal, poll, ended, requests, history };
+}
+
+/** What went wrong; Node tells that only as the cause. */
+function reasonOf(error: unknown): string {
+  const { cause } = Object(error);
+  return cause ? `${error} (${cause})` : String(error);
 }
 
 /** Whether topics may be the reason of a refusal. */

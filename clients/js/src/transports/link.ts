@@ -48,13 +48,23 @@ export function parse(text: string): ServerMessage {
   }
 }
 
-/** Positions in topics, as a stream or a poll takes and gives them. */
+/**
+ * Positions in topics, as a stream or a poll takes and gives them. Nodes of before know no
+ * encoding: what they take for a name is left as it is.
+ */
 export function places(topics: Target["topics"]): string {
-  return [...topics].flatMap(([name, at]) => (at ? [`t:${name}=${at}`] : [])).join();
+  return [...topics]
+    .flatMap(([name, at]) =>
+      at ? [`t:${name.replace(/[^\w.:@=-]+/g, encodeURIComponent)}=${at}`] : [],
+    )
+    .join();
 }
 
 /** The place in a topic that a position tells, `0-0` without one. */
 export function placeIn(position: string, topic: string): string {
-  const part = position.split(",").find((each) => each.startsWith(`t:${topic}=`));
-  return part?.slice(topic.length + 3) ?? "0-0";
+  for (const each of position.split(",")) {
+    const [name, at] = each.split(/=(?=[^=]*$)/);
+    if (decodeURIComponent(name!) === `t:${topic}`) return at!;
+  }
+  return "0-0";
 }

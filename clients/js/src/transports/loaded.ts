@@ -3,9 +3,13 @@ import type { Fallback } from "../fallback.js";
 import { loadFallback } from "../parts.js";
 import type { Link, Opener } from "./link.js";
 
-/** What works without a WebSocket, loaded by the first who needs it. */
+/** What most clients never need, loaded by the first who does. Rejects with a `PushError`. */
 export async function fallback(): Promise<Fallback> {
-  return (await loadFallback()).fallback(PushError);
+  try {
+    return (await loadFallback()).fallback(PushError);
+  } catch (error) {
+    throw new PushError("lost", String(error));
+  }
 }
 
 /** A transport that is loaded first. If it cannot be loaded, that is the end of the attempt. */
@@ -13,12 +17,9 @@ export function loaded(name: "sse" | "poll"): Opener {
   return (target, on) => {
     let link: Link | undefined;
     let closed = false;
-    fallback().then(
-      (part) => {
-        if (!closed) link = part[name](target, on);
-      },
-      (error) => on.end(new PushError("lost", String(error))),
-    );
+    fallback().then((part) => {
+      if (!closed) link = part[name](target, on);
+    }, on.end);
     return {
       most: 1,
       request: (message) => (link as Link).request(message),

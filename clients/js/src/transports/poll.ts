@@ -45,7 +45,7 @@ export const poll =
         await sleep(PAUSE);
       }
     };
-    listen().catch((error) => ended(target, on, error));
+    listen().catch((error) => ended(target, on, error, abort));
     return {
       ...link,
       failed() {

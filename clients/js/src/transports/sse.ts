@@ -60,7 +60,7 @@ export const sse =
         read(decoder.decode(value, { stream: true }));
       }
     };
-    listen().catch((error) => ended(target, on, error));
+    listen().catch((error) => ended(target, on, error, abort));
     return {
       ...link,
       close() {

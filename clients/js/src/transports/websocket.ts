@@ -12,7 +12,7 @@ export const websocket: Opener = (target, on) => {
   let socket: any;
   try {
     socket = new target.WebSocket(
-      `${target.url.replace(/^http/, "ws")}/v1/ws?device=${encodeURIComponent(target.device)}`,
+      `${target.url.replace(/^http/i, "ws")}/v1/ws?device=${encodeURIComponent(target.device)}`,
       ["pushsvc.v1.json", `bearer.${target.token}`],
     );
     socket.onmessage = ({ data }: any) => {

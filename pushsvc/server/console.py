@@ -1,0 +1,76 @@
+"""What the console works with, put together: a process has it beside its worker, or without one."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+from pushsvc.admin.console_api import ConsoleApi, ConsoleAuthenticator
+from pushsvc.admin.trace import TraceQuery
+from pushsvc.admin.trace_api import TraceRates
+from pushsvc.feeds.mailboxes import Mailboxes
+from pushsvc.server.build import open_store
+from pushsvc.server.verifier import verifier_of
+from pushsvc.settings import Settings
+from pushsvc.web.rates import RequestRates
+
+MAX_BODY: Final = 64 * 1024
+"""Bytes of what the console sends: a notification to try something out."""
+
+
+@asynccontextmanager
+async def console_api(settings: Settings) -> AsyncIterator[ConsoleApi]:
+    """What the console works with, until the context ends.
+
+    It is no part of a worker: the admin port of several workers has the same one, and what is asked
+    there waits behind nothing that clients do. Its connections to Redis are opened when it is first
+    used.
+
+    Raises:
+        SettingsError: a setting does not fit its surroundings.
+    """
+    async with AsyncExitStack() as stack:
+        verify = verifier_of(settings)
+        store = await open_store(settings, stack)
+        authenticator = ConsoleAuthenticator(
+            verify,
+            store.revocations,
+            store.tickets,
+            store.leases.fetch_live,
+            store.leases.redis_time,
+        )
+        stack.push_async_callback(authenticator.aclose)
+        following = asyncio.create_task(verify.follow(), name="issuers")
+        stack.callback(following.cancel)
+        bounded = {"max_body": MAX_BODY, "timeout": settings.request_timeout_seconds}
+        rates = RequestRates(settings.rate_messages_per_second, settings.rate_burst)
+        users = {"verifier": authenticator, "rates": rates, "history": store.history}
+        yield ConsoleApi(
+            authenticator=authenticator,
+            summaries=store.summaries,
+            live=store.leases.fetch_live,
+            redis_time=store.leases.redis_time,
+            mailboxes=Mailboxes(store.redis, store.leases),
+            publish={
+                **bounded,
+                "publisher": store.publisher,
+                "store": store.feeds,
+                "rates": RequestRates(settings.publish_rate_per_second),
+                "max_message": settings.max_message_bytes,
+                "verifier": authenticator,
+            },
+            users=users,
+            recall={**users, "schedule": store.schedule},
+            revocations={**bounded, "authenticator": authenticator},
+            trace={
+                "verifier": authenticator,
+                "rates": TraceRates(),
+                "traces": TraceQuery(
+                    store.answers,
+                    store.leases,
+                    store.summaries,
+                    store.outbox,
+                    store.event_log,
+                ),
+            },
+        )

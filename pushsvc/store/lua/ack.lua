@@ -1,0 +1,67 @@
+-- Move a device's cursor forward; never back, and never past what was published.
+-- WITH: marks, withdrawals
+-- KEYS: cursors, listeners, log, marks, acks
+-- ARGV: device, id, retention (ms), most acks kept, what the id is:
+--       '' one that the device was sent, 'stored' one that must be in the log, 'broadcast' one of
+--       the broadcast, whose log is elsewhere
+--       '1' where a connection of the user acknowledges, which need not be told
+-- Returns the device's cursor; or, where others are concerned,
+-- {cursor, {listener, device and time, ...}, {id that is settled for all devices, ...},
+--  1 if a receipt may be due}.
+local cursors, listeners, log, marks, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local device, id, retention, kind = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
+local told = tonumber(ARGV[6])
+
+if kind == 'broadcast' then
+  local cursor = redis.call('HGET', cursors, BROADCAST .. device)
+  if not cursor or not less(cursor, id) then
+    return cursor or '0-0'
+  end
+  redis.call('HSET', cursors, BROADCAST .. device, id)
+  redis.call('PEXPIRE', cursors, retention * 2)
+  return redis.call('HLEN', listeners) > told and {id, redis.call('HGETALL', listeners), {}, 0} or id
+end
+
+local fields = redis.call('HMGET', cursors, device, HEAD)
+local cursor, head = fields[1] or '0-0', fields[2] or '0-0'
+if not less(cursor, id) or less(head, id) then
+  return cursor
+end
+if kind == 'stored' and (not fields[1] or #redis.call('XRANGE', log, id, id) == 0) then
+  return cursor
+end
+redis.call('HSET', cursors, device, id)
+redis.call('PEXPIRE', cursors, retention * 2)
+-- Who acknowledged what, and when: the time is the id of the entry.
+redis.call('XADD', acks, 'MAXLEN', '~', ARGV[4], '*', 'd', device, 'i', id)
+redis.call('PEXPIRE', acks, retention)
+
+local others = {}
+if redis.call('HLEN', listeners) > told then
+  others = redis.call('HGETALL', listeners)
+end
+local settled, receipts = {}, 0
+local marks_there = redis.call('HKEYS', marks)
+if #marks_there > 0 then
+  for _, each in ipairs(marked(marks_there, 'a', nil, id)) do
+    local any = each[3]
+    if less(cursor, any) and #redis.call('XRANGE', log, any, any) == 1 then
+      withdraw(log, marks, any, 'acked')
+      settled[#settled + 1] = any
+    else
+      redis.call('HDEL', marks, 'a:' .. any)
+    end
+  end
+  if #settled > 0 then
+    bound_withdrawn(marks)
+    redis.call('PEXPIRE', marks, retention * 2)
+    others = redis.call('HGETALL', listeners)
+  end
+  if #marked(marks_there, 'r', nil, id) > 0 then
+    receipts = 1
+  end
+end
+if #others == 0 and receipts == 0 then
+  return id
+end
+return {id, others, settled, receipts}

@@ -1,0 +1,71 @@
+-- Register a connection and read what it has not acked, in one step: whatever is published is
+-- either in the answer or routed to the connection.
+-- WITH: marks, backlog
+-- KEYS: log, listeners, cursors, marks
+-- ARGV: connection id, device, position held ('' at first), count, bytes, retention (ms),
+--       most connections, most devices, the broadcast's head, '1' where its node's lease lapsed,
+--       '1' to tell what was withdrawn before the position held
+-- Returns the backlog, with the device's position in the broadcast, or {'', listener, ...} where
+-- the user holds as many connections as it may.
+local log, listeners, cursors, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local connection, device, held = ARGV[1], ARGV[2], ARGV[3]
+local keep_ms = tonumber(ARGV[6]) * 2
+
+-- One that comes back after its node's lease lapsed was let in before.
+if ARGV[10] == '' and redis.call('HLEN', listeners) >= tonumber(ARGV[7])
+    and redis.call('HEXISTS', listeners, connection) == 0 then
+  local answer = redis.call('HKEYS', listeners)
+  table.insert(answer, 1, '')
+  return answer
+end
+
+local cursor = redis.call('HGET', cursors, device)
+local new = not cursor
+if new then
+  -- A new device starts after what any device of the user has acked. The place is kept, so that
+  -- another device's later acks do not move it. One that holds a position is not new: its cursor
+  -- was lost, and it is owed whatever follows that position.
+  cursor = '0-0'
+  local devices, lowest, lowest_device = 0, nil, nil
+  local fields = redis.call('HGETALL', cursors)
+  for i = 1, #fields, 2 do
+    local name, id = fields[i], fields[i + 1]
+    if string.sub(name, 1, 1) ~= '~' then
+      devices = devices + 1
+      if held == '' and less(cursor, id) then
+        cursor = id
+      end
+      if not lowest or less(id, lowest) then
+        lowest, lowest_device = id, name
+      end
+    end
+  end
+  if devices >= tonumber(ARGV[8]) then
+    redis.call(
+      'HDEL', cursors, lowest_device, BROADCAST .. lowest_device, BEGAN .. lowest_device
+    )
+    redis.call('HSET', cursors, EVICTED, lowest_device)
+  end
+  redis.call('HSET', cursors, device, cursor)
+  if cursor ~= '0-0' then
+    redis.call('HSET', cursors, BEGAN .. device, cursor)
+  end
+end
+local broadcast = redis.call('HGET', cursors, BROADCAST .. device)
+if not broadcast then
+  -- Who was never here before was not owed what was broadcast before.
+  broadcast = ARGV[9]
+  redis.call('HSET', cursors, BROADCAST .. device, broadcast)
+end
+redis.call('HSET', listeners, connection, device .. ' ' .. string.format('%.0f', now_ms()))
+redis.call('PEXPIRE', listeners, keep_ms)
+redis.call('PEXPIRE', cursors, keep_ms)
+local answer = backlog(
+  log, cursors, marks, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]), broadcast,
+  ARGV[11] == '1' and cursor or nil
+)
+if new and held == '' and answer[5] == '' and redis.call('HEXISTS', cursors, EVICTED) == 1 then
+  -- It may be one that made room for others, and was owed what they have acknowledged.
+  answer[5] = 'trimmed'
+end
+return answer

@@ -1,0 +1,72 @@
+-- Reading a feed; goes after the marks.
+
+-- What follows a position in a feed, at most `count` entries and about `bytes` bytes.
+-- `marks` is nil for feeds from which nothing is withdrawn; what was withdrawn is told from
+-- `told` on, nil for the start.
+-- Returns {cursor, head, start, upto, gap, extra, id, body, id, body, ...}: everything after `start`
+-- up to `upto` is accounted for; a false body stands for an entry whose time to live has passed, a
+-- number for one that was withdrawn.
+local function backlog(log, cursors, marks, cursor, held, count, bytes, extra, told)
+  local meta = redis.call('HMGET', cursors, HEAD, STORED, TRIMMED, FIRST)
+  local head, stored, trimmed, first = meta[1] or '0-0', meta[2], meta[3], meta[4]
+  local start, gap = cursor, ''
+  if held ~= '' and less(cursor, held) then
+    start = held
+  end
+  local position = held == '' and cursor or held
+  if less(head, start) or (first and position ~= '0-0' and less(position, first)) then
+    -- The data set ends before what the connection has seen, or began after it: Redis was emptied
+    -- or rolled back.
+    gap = 'reset'
+    start = cursor
+    if less(head, start) then
+      start = '0-0'
+    end
+  end
+  local now = now_ms()
+  local upto, size, looked = head, 0, 0
+  local answer = {cursor, head, start, upto, gap, extra}
+  local from, most = start, less(start, head) and math.min(8, count) or 0
+  while most > 0 do
+    local entries = redis.call('XRANGE', log, '(' .. from, '+', 'COUNT', most)
+    if #entries == 0 and looked == 0 and stored and less(start, stored)
+        and redis.call('EXISTS', log) == 0 then
+      trimmed = stored -- the whole log passed its retention
+    end
+    for _, entry in ipairs(entries) do
+      local body = entry[2][4]
+      from, looked, size = entry[1], looked + 1, size + #body
+      answer[5 + 2 * looked] = from
+      answer[6 + 2 * looked] = tonumber(entry[2][2]) > now and body
+      if size >= bytes or looked == count then
+        upto = from
+        break
+      end
+    end
+    if #entries < most or upto ~= head then
+      break
+    end
+    -- As many as will do, if they are like those before.
+    most = math.min(count - looked, 1 + math.floor((bytes - size) * looked / size))
+  end
+  if gap == '' and trimmed and less(start, trimmed) then
+    answer[5] = 'trimmed'
+  end
+  answer[4] = upto
+  local fields = marks and redis.call('HKEYS', marks) or {}
+  local withdrawn = #fields > 0 and marked(fields, 'w', told or start, upto) or {}
+  if #withdrawn > 0 then
+    for _, each in ipairs(withdrawn) do
+      each[4] = redis.call('HGET', marks, 'w:' .. each[3]) == 'acked' and 2 or 1
+    end
+    for i = 7, #answer, 2 do
+      local ms, sequence = split(answer[i])
+      withdrawn[#withdrawn + 1] = {ms, sequence, answer[i], answer[i + 1]}
+    end
+    table.sort(withdrawn, earlier)
+    for i, each in ipairs(withdrawn) do
+      answer[5 + 2 * i], answer[6 + 2 * i] = each[3], each[4]
+    end
+  end
+  return answer
+end

@@ -1,0 +1,222 @@
+-- Append one message to a feed and say who listens.
+-- WITH: marks, state, schedule
+-- KEYS: log, listeners, cursors, latest, marks, and the idempotency key where the caller gave one;
+--       in place of the marks, which only mailboxes have, the order of the latest where nodes listen;
+--       of what was scheduled became in place of the idempotency key, times, scheduled
+-- ARGV: body, ttl (ms; 0 = live only), most entries kept, retention (ms), once ttl (ms),
+--       '1' where whole nodes listen, collapse key, '1' where any device settles it,
+--       publisher that wants a receipt, and where a client publishes to a topic: how many bytes may be
+--       there for that, 0 for any, '' where none does; of what was scheduled its id
+-- Returns {id, previous id, {listener, ...} or {node, count, ...}, 1 if a receipt may be due, how many
+-- bytes of a topic's state went for a client's}; the previous id is '' for a repeated request. Returns
+-- false where the topic is full, and where what was scheduled waits no more.
+local log, listeners, cursors, latest, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6]
+local body, ttl, keep, retention = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local by_node, key, any, publisher = ARGV[6] == '1', ARGV[7], ARGV[8] == '1', ARGV[9]
+local client_bytes, scheduled = tonumber(ARGV[10]), ARGV[11]
+local marks, order = not by_node and KEYS[5], by_node and KEYS[5]
+
+local function listening()
+  return redis.call(by_node and 'HGETALL' or 'HKEYS', listeners)
+end
+
+-- What was scheduled goes out in the one step in which it stops to wait: whoever comes later, to send
+-- or to recall it, finds that it is out.
+if scheduled and not redis.call('ZSCORE', KEYS[7], scheduled) then
+  return false
+end
+
+if once and not scheduled then
+  local seen = redis.call('GET', once)
+  if seen then
+    -- A write, so that what waits for a durability waits for the first request's append as well.
+    redis.call('PEXPIRE', once, ARGV[5])
+    return {seen, '', listening(), 0, 0}
+  end
+end
+
+-- What an entry takes beside its body, about.
+local ENTRY = 256
+
+-- Take out of the log what passed its retention; the newest id of that, if there was any.
+local function trim_by_age(now)
+  local old = redis.call('XREVRANGE', log, string.format('%.0f', now - retention), '-', 'COUNT', 1)
+  if #old > 0 then
+    redis.call('XTRIM', log, 'MINID', string.format('%.0f', now - retention + 1))
+    return old[1][1]
+  end
+end
+
+-- Whether a topic is too full for a client. What is there is counted only when clients have added enough
+-- to what was counted last; from seven eighths on it is full, and for 30 seconds not counted again: so
+-- that a publish costs in proportion to itself, however near to full the topic is. What is counted and
+-- has passed its time goes, so that a topic frees itself though nobody may publish to it.
+local function full(now, most)
+  local size, closed = string.match(redis.call('HGET', cursors, BYTES) or '0 0', '^(%d+) (%d+)$')
+  if now < tonumber(closed) then
+    return true
+  end
+  local more = (ENTRY + #body) * (key ~= '' and 2 or 1)
+  if size + more > most then
+    size = 0
+    local old = trim_by_age(now)
+    if old then
+      redis.call('HSET', cursors, TRIMMED, old)
+    end
+    local function add(stream, expiry_and_length)
+      local after = '-'
+      repeat
+        local entries = redis.call('XRANGE', stream, after, '+', 'COUNT', 32)
+        for _, entry in ipairs(entries) do
+          local expires, length = expiry_and_length(entry[2])
+          if tonumber(expires) > now then
+            size = size + ENTRY + length
+          elseif stream == log then
+            redis.call('XDEL', log, entry[1])
+          else
+            remove_latest(latest, order, entry[1], entry[2][1])
+          end
+          after = '(' .. entry[1]
+        end
+      until #entries < 32 or size > most
+    end
+    add(log, function(fields) return fields[2], #fields[4] end)
+    add(order, function(fields) return string.match(fields[2], '^(%d+) (%d+)$') end)
+    if size + more > most * 7 / 8 then
+      redis.call('HSET', cursors, BYTES, string.format('%.0f %.0f', size, now + 30000))
+      redis.call('PEXPIRE', cursors, retention * 2)
+      return true
+    end
+  end
+  redis.call('HSET', cursors, BYTES, string.format('%.0f 0', size + more))
+  return false
+end
+
+-- It is appended. What was scheduled waits until then and no longer: an error before leaves it where it
+-- is, and one after does not send it again.
+local function appended(id)
+  if scheduled then
+    unschedule(KEYS[7], KEYS[8], scheduled)
+  end
+  if once then
+    redis.call('SET', once, id, 'PX', ARGV[5])
+  end
+end
+
+local now = now_ms()
+if client_bytes and client_bytes > 0 and ttl > 0 and full(now, client_bytes) then
+  return false
+end
+local receipts, freed = 0, 0
+local fields = redis.call('HMGET', cursors, HEAD, STORED, ORDERED)
+local previous, stored, ordered = fields[1] or '0-0', fields[2], fields[3]
+local head_ms, head_seq = split(previous)
+-- Ids never go back, even where a failover brings a clock that is behind.
+local id = string.format('%.0f-0', now)
+if now <= head_ms then
+  id = string.format('%.0f-%.0f', head_ms, head_seq + 1)
+end
+
+if not fields[1] then
+  redis.call('HSET', cursors, FIRST, id)
+end
+if ttl == 0 then
+  redis.call('HSET', cursors, HEAD, id)
+  appended(id)
+else
+  local expires = string.format('%.0f', now + ttl)
+  if key ~= '' then
+    -- The newer takes the older's place: who was not sent that one never needs it.
+    local older = redis.call('HGET', latest, key)
+    if older then
+      local older_id = string.match(older, '^%S+')
+      local copies = 1 + redis.call('XDEL', log, older_id)
+      if client_bytes and order then
+        freed = (ENTRY + #string.match(older, '^%S+ %S+ (.*)$')) * copies
+      end
+      if marks then
+        redis.call('HDEL', marks, 'a:' .. older_id)
+        receipts = ended(cursors, marks, older_id, 'replaced')
+      else
+        redis.call('XDEL', order, older_id)
+      end
+    end
+    local value = order and id .. ' ' .. expires .. ' ' .. body or id
+    redis.call('HSET', latest, key, value)
+    redis.call('PEXPIRE', latest, retention)
+    if order then
+      redis.call('XADD', order, id, key, expires .. ' ' .. #value)
+      redis.call('PEXPIRE', order, retention)
+    end
+    if not older and redis.call('HLEN', latest) > keep then
+      if order then
+        if not in_order(latest, order, stored, ordered) then
+          put_in_order(latest, order, retention)
+          ordered = stored
+        end
+        while redis.call('HLEN', latest) > keep do
+          local oldest = redis.call('XRANGE', order, '-', '+', 'COUNT', 1)[1]
+          remove_latest(latest, order, oldest[1], oldest[2][1])
+        end
+      else
+        -- The newest nine tenths stay, so that it is seldom done.
+        local values = redis.call('HGETALL', latest)
+        local ids = {}
+        for i = 1, #values, 2 do
+          local ms, sequence = split(values[i + 1])
+          ids[#ids + 1] = {ms, sequence, values[i]}
+        end
+        table.sort(ids, earlier)
+        for i = 1, #ids - math.ceil(keep * 0.9) do
+          redis.call('HDEL', latest, ids[i][3])
+        end
+      end
+    end
+  end
+  if any then
+    redis.call('HSET', marks, 'a:' .. id, '1')
+    redis.call('PEXPIRE', marks, retention * 2)
+  end
+  if publisher ~= '' then
+    redis.call('HSET', marks, 'r:' .. id, publisher .. ' ' .. expires)
+    redis.call('PEXPIRE', marks, retention * 2)
+  end
+  -- A log from which the last entry was taken stays there, empty.
+  local trimmed = redis.call('EXISTS', log) == 0 and stored or nil -- all of it passed its retention
+  redis.call('XADD', log, id, 'x', expires, 'd', body)
+  appended(id)
+  if order and ordered == stored then
+    redis.call('HSET', cursors, HEAD, id, STORED, id, ORDERED, id)
+  else
+    redis.call('HSET', cursors, HEAD, id, STORED, id)
+  end
+  redis.call('PEXPIRE', log, retention)
+  trimmed = trim_by_age(now) or trimmed
+  local over = redis.call('XLEN', log) - keep
+  if over > 0 then
+    local first = redis.call('XRANGE', log, '-', '+', 'COUNT', over)
+    trimmed = first[#first][1]
+    redis.call('XTRIM', log, 'MAXLEN', keep)
+    if marks and redis.call('EXISTS', marks) == 1 then
+      for _, entry in ipairs(first) do
+        ended(cursors, marks, entry[1], 'trimmed')
+        redis.call('HDEL', marks, 'a:' .. entry[1])
+      end
+    end
+  end
+  if trimmed then
+    redis.call('HSET', cursors, TRIMMED, trimmed)
+    if marks and redis.call('EXISTS', marks) == 1 then
+      receipts = 1
+      if over <= 0 then
+        -- By age, which happens to many at once, and seldom.
+        for _, each in ipairs(marked(redis.call('HKEYS', marks), 'a', nil, trimmed)) do
+          redis.call('HDEL', marks, 'a:' .. each[3])
+        end
+      end
+    end
+  end
+end
+-- The cursors outlive the log, so that a device that comes back late is told what it missed.
+redis.call('PEXPIRE', cursors, retention * 2)
+return {id, previous, listening(), receipts, freed}

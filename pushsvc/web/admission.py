@@ -1,0 +1,159 @@
+"""Who may connect, and is there room? The same for WebSockets, event streams and polls."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from pushsvc.auth.authenticator import Authenticator
+from pushsvc.auth.tokens import Claims
+from pushsvc.errors import Forbidden, InvalidToken, Overloaded
+from pushsvc.node.connections import Connections
+from pushsvc.node.dispatcher import Dispatcher
+from pushsvc.node.listener import Listener
+from pushsvc.protocol.delivery import Backlog
+from pushsvc.protocol.session import SUBSCRIBED_AT_ONCE
+from pushsvc.web.connection_request import ConnectionRequest
+from pushsvc.web.rates import RequestRates
+
+CONNECTIONS: Final = 5
+"""Connections that a user may begin for each message that one may send."""
+AT_ONCE: Final = 10
+"""The same of what may be begun at once."""
+POLLS: Final = 10
+"""Polls that a user may make for each message: a listener makes one for each few messages."""
+POLLED_AT_ONCE: Final = 4
+"""Topics of a poll that count as one more: all that a user polls is no more work than sockets."""
+
+
+class Admission:
+    """Admits connections, of which a node takes so many, and so many handshakes at once.
+
+    Args:
+        authenticator: of tokens and tickets.
+        dispatcher: what an admitted connection listens to.
+        connections: those that the node holds.
+        rates: how fast each user may begin sockets and streams.
+        polls: the same for polls.
+        max_connections: most of them.
+        max_handshakes: most handshakes in flight.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        dispatcher: Dispatcher,
+        connections: Connections,
+        rates: RequestRates,
+        polls: RequestRates,
+        *,
+        max_connections: int,
+        max_handshakes: int,
+    ) -> None:
+        self.in_flight = 0
+        self.draining = False
+        """Whether load balancers are told to send no clients here any more."""
+        self.closed = False
+        """Whether a client that comes nevertheless is sent away."""
+        self._authenticator = authenticator
+        self._dispatcher = dispatcher
+        self._connections = connections
+        self._rates = rates
+        self._polls = polls
+        self._max_connections = max_connections
+        self._max_handshakes = max_handshakes
+
+    @contextmanager
+    def handshake(self) -> Iterator[None]:
+        """Count a handshake for as long as the context lasts.
+
+        Raises:
+            Overloaded: the node is at a limit, or takes no clients any more.
+        """
+        if self.closed:
+            raise Overloaded("this node is draining: reconnect", retry_after=1.0)
+        if self.in_flight >= self._max_handshakes:
+            raise Overloaded("too many handshakes at once: retry", retry_after=2.0)
+        if len(self._connections) + self.in_flight >= self._max_connections:
+            raise Overloaded("this node holds all it can: retry", retry_after=5.0)
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+    async def authenticate(self, request: ConnectionRequest, *, poll: bool = False) -> Claims:
+        """What the token or the ticket of a request says.
+
+        Args:
+            request: of the client.
+            poll: whether it is one.
+
+        Raises:
+            InvalidToken: there is none, or it is refused.
+            RateLimited: the user begins connections too fast.
+            PushError: it cannot be verified for now.
+        """
+        claims = await self._claims(request)
+        now = time.monotonic()
+        rates = self._polls if poll else self._rates
+        rates.spend(claims.caller, now)
+        at_once = POLLED_AT_ONCE if poll else SUBSCRIBED_AT_ONCE
+        rates.owe(claims.caller, now, len(request.topics) // at_once)
+        return claims
+
+    async def _claims(self, request: ConnectionRequest) -> Claims:
+        token, ticket = request.token, request.ticket
+        if ticket is not None and not token:
+            return await self._authenticator.redeem(ticket)
+        if not token:
+            raise InvalidToken(
+                "send a token: Authorization: Bearer <token>, the subprotocol bearer.<token>, or "
+                "?ticket=<ticket>"
+            )
+        return self._authenticator.verify_cached(token) or await self._authenticator.verify(token)
+
+    async def join(
+        self,
+        listener: Listener,
+        request: ConnectionRequest,
+        claims: Claims,
+        *,
+        withdrawn: bool = True,
+    ) -> Backlog:
+        """Register a listener; what it is owed, from the client's position on.
+
+        Args:
+            listener: with the session that the request makes.
+            request: of the client.
+            claims: of its token.
+            withdrawn: whether it is told what was withdrawn while it was away.
+
+        Raises:
+            Forbidden: the token does not cover a topic.
+            InvalidToken: the token was revoked meanwhile.
+            PushError: the user has too many connections, or Redis cannot be reached.
+        """
+        for name in request.topics:
+            if not claims.grants.may_subscribe(name):
+                raise Forbidden(
+                    f"the token's topics.subscribe does not cover {name}: "
+                    f"{claims.grants.why_not('subscribe')}"
+                )
+        positions = request.positions_of(listener.session)
+        backlog = await self._dispatcher.join(listener, positions, withdrawn=withdrawn)
+        try:
+            self.check(claims)
+            request.tell_positions(listener.wire, listener.session)
+        except BaseException:
+            self._dispatcher.left(listener)
+            raise
+        return backlog
+
+    def check(self, claims: Claims) -> None:
+        """Look once more at claims that were verified some time ago.
+
+        Raises:
+            PushError: see ``Authenticator.check``.
+        """
+        self._authenticator.check(claims)

@@ -1,0 +1,20 @@
+"""Parts of a node, in this process."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pushsvc.server.embedded import EmbeddedServer
+from tests.support.dispatching import Node
+
+
+@pytest.fixture
+async def node(valkey: EmbeddedServer, prefix: str) -> AsyncIterator[Node]:
+    node = Node(valkey.url, prefix)
+    yield node
+    await node.aclose()
+
+
+@pytest.fixture(autouse=True)
+def clean_log() -> None:
+    """No process runs here whose log could be read."""

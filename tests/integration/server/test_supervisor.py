@@ -1,0 +1,182 @@
+"""The place of a worker that cannot run: it is filled again, less and less often."""
+
+import asyncio
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from structlog.testing import capture_logs
+
+from pushsvc.server.supervisor import (
+    BAD_SETTINGS,
+    REPORT_EVERY,
+    RESTART_SECONDS,
+    SILENT_SECONDS,
+    _Slot,
+)
+from pushsvc.settings import Settings
+from tests.support.nodes import SECRET, wait_until
+
+SETTINGS = Settings(jwt_secret=SecretStr(SECRET))
+
+
+@pytest.fixture(autouse=True)
+def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the workers keep their metrics."""
+    directory = tmp_path / "metrics"
+    directory.mkdir()
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(directory))
+    return directory
+
+
+def without_certificate(tmp_path: Path) -> Settings:
+    """Settings with which no worker becomes ready."""
+    missing = tmp_path / "missing.pem"
+    return SETTINGS.model_copy(update={"tls_cert_file": missing, "tls_key_file": missing})
+
+
+async def until_ended(slot: _Slot) -> None:
+    async with asyncio.timeout(30):
+        while slot.process.exitcode is None:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_worker_that_never_becomes_ready_is_replaced_after_growing_pauses(
+    tmp_path: Path, counted: Path
+) -> None:
+    slot = _Slot(without_certificate(tmp_path), None)
+    shortest, longest = RESTART_SECONDS
+    expected = shortest
+    for _ in range(5):
+        ended = slot.process
+        await until_ended(slot)
+        assert ended.exitcode == BAD_SETTINGS
+        now = time.monotonic()
+        slot.keep_filled(now)
+        slot.keep_filled(now + expected - 0.01)
+        assert slot.process is ended
+        slot.keep_filled(now + expected)
+        assert slot.process is not ended
+        assert "TLS_CERT_FILE" in slot.report["troubles"][0]  # who asks meanwhile learns why
+        expected = min(2 * expected, longest)
+    assert expected == longest
+    await until_ended(slot)
+    slot.close()
+    # What they counted is kept once, however many there were.
+    assert sorted(os.listdir(counted)) == ["counter_ended.db", "histogram_ended.db"]  # noqa: PTH208 - of a test
+
+
+async def test_a_place_without_a_process_cannot_be_killed_again() -> None:
+    slot = _Slot(SETTINGS, None)
+    slot.kill()
+    slot.keep_filled(time.monotonic())
+    slot.kill()
+    assert slot.report["troubles"] == ["ended"]
+    slot.close()
+
+
+# --- who hangs -----------------------------------------------------------------------------------
+
+
+async def test_a_worker_that_says_nothing_hangs_unless_its_parent_stood_still_meanwhile() -> None:
+    slot = _Slot(SETTINGS, None)
+    assert slot.process.pid is not None
+    os.kill(slot.process.pid, signal.SIGSTOP)
+    now = time.monotonic()
+    slot.keep_filled(now)
+    now += 10 * SILENT_SECONDS  # a terminal's Ctrl-Z, a machine that is moved
+    slot.keep_filled(now)
+    assert slot.process.is_alive()
+    deadline = now + SILENT_SECONDS
+    while now < deadline:
+        assert slot.process.is_alive()
+        now += REPORT_EVERY
+        slot.keep_filled(now)
+    slot.keep_filled(now + REPORT_EVERY)
+    assert slot.process.exitcode == -signal.SIGKILL
+    slot.close()
+
+
+async def test_what_a_worker_said_is_heard_before_it_is_judged(tmp_path: Path) -> None:
+    slot = _Slot(without_certificate(tmp_path), None)
+    asyncio.get_running_loop().remove_reader(slot._pipe.fileno())
+    wait_until(slot._pipe.poll, "the worker to say something")
+    now = time.monotonic()
+    slot.reported_at = now - SILENT_SECONDS - 1
+    with capture_logs() as log:
+        slot.keep_filled(now)
+    assert "a worker hangs and is killed" not in [line["event"] for line in log]
+    await until_ended(slot)
+    slot.close()
+
+
+# --- a process that cannot be started ------------------------------------------------------------
+
+
+def descriptors() -> set[int]:
+    listed = list(Path("/proc/self/fd").iterdir())  # with the one that this takes
+    return {int(each.name) for each in listed if each.is_symlink()}
+
+
+@contextmanager
+def descriptors_left(count: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = descriptors()
+    free = [number for number in range(max(used) + count + 2) if number not in used]
+    limit = free[count - 1] + 1 if count else 1
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def test_a_worker_that_cannot_be_started_is_tried_again_after_growing_pauses() -> None:
+    slot = _Slot(SETTINGS, None)
+    slot.kill()
+    ended = slot.process
+    now = time.monotonic()
+    slot.keep_filled(now)
+    pause, longest = RESTART_SECONDS
+    now += pause
+    before = descriptors()
+    with capture_logs() as log:
+        for left in range(8):  # a pipe to it, two of multiprocessing, one of the fork
+            pause = min(2 * pause, longest)
+            with descriptors_left(left):
+                slot.keep_filled(now)
+            assert slot.report["troubles"] == ["a worker cannot be started: Too many open files"]
+            assert descriptors() == before
+            slot.keep_filled(now + pause - 0.01)
+            assert slot.process is ended
+            now += pause
+    assert [line["event"] for line in log] == ["a worker cannot be started and is tried again"]
+    slot.keep_filled(now)
+    assert slot.process is not ended
+    assert slot.process.is_alive()
+    assert slot.report["troubles"] == ["starting"]
+    slot.kill()
+    slot.close()
+
+
+async def test_what_an_ended_worker_held_is_no_longer_counted_even_if_files_could_not_be_opened(
+    counted: Path,
+) -> None:
+    slot = _Slot(SETTINGS, None)
+    name = f"gauge_livesum_{slot.process.pid}.db"
+    await asyncio.to_thread(wait_until, (counted / name).exists, "the worker to count")
+    slot.kill()
+    now = time.monotonic()
+    with descriptors_left(0):
+        slot.keep_filled(now)
+    assert (counted / name).exists()
+    slot.keep_filled(now + RESTART_SECONDS[0])
+    assert not (counted / name).exists()
+    slot.kill()
+    slot.close()

@@ -1,0 +1,192 @@
+"""What a connection to a real server notices about it."""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from pushsvc.server.embedded import EmbeddedServer, find_server
+from pushsvc.store.scripts import Scripts
+from pushsvc.store.topology import connector
+from tests.support.failover import ask
+from tests.support.nodes import wait_until
+from tests.support.ports import free_port
+from tests.support.proxy import Proxy
+
+CUT_OFF = ("CONFIG", "SET", "min-replicas-to-write", 1)
+"""Has a server without replicas answer NOREPLICAS."""
+
+
+async def test_a_server_that_is_no_cluster_is_an_error_that_says_so(valkey: EmbeddedServer) -> None:
+    connection = connector(f"redis+cluster://127.0.0.1:{valkey.port}")(2)
+    with pytest.raises(RedisConnectionError, match="cluster support disabled"):
+        await connection.execute([("PING",)])
+    await connection.aclose()
+
+
+async def test_a_server_that_cannot_confirm_is_looked_up_again_without_an_alarm(
+    valkey: EmbeddedServer,
+) -> None:
+    """It may have been replaced, and Sentinel knows; its own return is no change, though."""
+    connection = connector(valkey.url)(2)
+    wait = ("WAIT", 1, 1)
+    first, unconfirmed = await connection.execute([("CLIENT", "ID")], wait)
+    second, _ = await connection.execute([("CLIENT", "ID")], ("WAIT", 0, 1))
+    assert unconfirmed == 0
+    assert second != first
+    assert connection.changes == 0
+    await connection.aclose()
+
+
+async def test_a_connection_that_broke_is_a_change_once_it_is_back() -> None:
+    with EmbeddedServer() as server:
+        connection = connector(server.url)(2)
+        await connection.execute([("PING",)])
+        ask(server.port, "CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        deadline = time.monotonic() + 5
+        while connection.changes == 0 and time.monotonic() < deadline:
+            try:
+                await connection.execute([("PING",)])
+            except (RedisConnectionError, ResponseError, OSError):
+                continue
+        assert connection.changes == 1
+        await connection.aclose()
+
+
+async def test_a_connection_that_the_server_closed_is_left_before_anything_is_written() -> None:
+    """So that a command that was never sent fails nobody."""
+    with EmbeddedServer() as server:
+        connection = connector(server.url)(2)
+        await connection.execute([("PING",)])
+        for restart in (1, 2):
+            await asyncio.to_thread(server.kill)
+            await asyncio.to_thread(server.start)
+            assert await connection.execute([("INCR", "n")]) == [1]
+            assert connection.changes == restart, "what was written before may be lost"
+        await connection.aclose()
+
+
+async def test_a_connection_that_was_reset_is_left_likewise() -> None:
+    with EmbeddedServer() as server, Proxy(server.port) as proxy:
+        connection = connector(proxy.url)(2)
+        await connection.execute([("PING",)])
+        await asyncio.to_thread(proxy.reset)
+        assert await connection.execute([("INCR", "n")]) == [1]
+        assert connection.changes == 1
+        await connection.aclose()
+
+
+async def test_what_was_written_before_the_connection_ended_is_not_repeated() -> None:
+    with EmbeddedServer() as server, Proxy(server.port) as proxy:
+        connection = connector(proxy.url)(2)
+        await connection.execute([("PING",)])
+        proxy.cut_after = b"INCR"
+        with pytest.raises((RedisConnectionError, OSError)):
+            await connection.execute([("INCR", "n")])
+        proxy.cut_after = b""
+        assert await connection.execute([("GET", "n")]) == [b"1"]
+        await connection.aclose()
+
+
+# --- a primary that others may have replaced -----------------------------------------------------
+
+
+@pytest.fixture
+def server() -> Iterator[EmbeddedServer]:
+    with EmbeddedServer(extra=["--replica-serve-stale-data", "no"]) as running:
+        yield running
+
+
+@pytest.fixture
+def sentinel(server: EmbeddedServer, tmp_path: Path) -> Iterator[int]:
+    """The port of a Sentinel that takes the server for the primary ``main``."""
+    port = free_port()
+    configuration = tmp_path / "sentinel.conf"
+    configuration.write_text(
+        f"port {port}\nbind 127.0.0.1\nsentinel monitor main 127.0.0.1 {server.port} 1\n"
+    )
+    process = subprocess.Popen(
+        [find_server(), configuration, "--sentinel"], stdout=subprocess.DEVNULL
+    )
+    try:
+        wait_until(partial(_answers, port), "Sentinel to answer")
+        yield port
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    try:
+        return bool(ask(port, "PING"))
+    except redis.ConnectionError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("said", "command"),
+    [
+        (("REPLICAOF", "127.0.0.1", 1), ("GET", "k")),
+        (("SCRIPT", "FLUSH"), ("EVALSHA", Scripts().digests["live"], 1, "k")),
+    ],
+)
+async def test_a_server_that_is_not_what_it_was_is_looked_up_again_at_once(
+    said: tuple[Any, ...], command: tuple[Any, ...], server: EmbeddedServer
+) -> None:
+    connection = connector(server.url)(2)
+    await connection.execute([("PING",)])
+    ask(server.port, *said)
+    first, refused = await connection.execute([("CLIENT", "ID"), command])
+    assert isinstance(refused, ResponseError)
+    second, _ = await connection.execute([("CLIENT", "ID"), command])
+    assert second != first
+    assert connection.changes == 1
+    await connection.aclose()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("SET", "k", "v"), ("EVALSHA", Scripts().digests["lease"], 1, "k", "1", "n", 1000)],
+)
+async def test_a_primary_that_is_cut_off_is_looked_up_again_but_not_all_the_time(
+    command: tuple[Any, ...], server: EmbeddedServer
+) -> None:
+    """Nor is an alarm given: one without Sentinel may lack its replicas for long."""
+    connection = connector(server.url)(2)
+    connection.greet(Scripts().load)
+    await connection.execute([("PING",)])
+    ask(server.port, *CUT_OFF)
+    connections: list[int] = []
+    async with asyncio.timeout(5):
+        while len(set(connections)) < 3:
+            number, answer = await connection.execute([("CLIENT", "ID"), command])
+            assert isinstance(answer, ResponseError)
+            connections.append(number)
+    assert len(connections) > 20
+    assert connection.changes == 0
+    await connection.aclose()
+
+
+async def test_a_primary_that_is_cut_off_is_left_for_the_one_that_sentinel_names(
+    server: EmbeddedServer, sentinel: int
+) -> None:
+    with EmbeddedServer() as new:
+        connection = connector(f"redis+sentinel://127.0.0.1:{sentinel}/main")(2)
+        assert await connection.execute([("SET", "k", "old")]) == [b"OK"]
+        ask(server.port, *CUT_OFF)
+        ask(sentinel, "SENTINEL", "REMOVE", "main")
+        ask(sentinel, "SENTINEL", "MONITOR", "main", "127.0.0.1", new.port, 1)
+        async with asyncio.timeout(5):
+            while await connection.execute([("SET", "k", "new")]) != [b"OK"]:
+                await asyncio.sleep(0.01)
+        assert ask(new.port, "GET", "k") == "new"
+        assert connection.changes == 1
+        await connection.aclose()
