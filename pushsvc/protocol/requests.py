@@ -31,7 +31,7 @@ _MAX_DIGITS: Final = 16
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 # A target is visible ASCII; a fragment is never sent (RFC 9112, section 3.2).
 _match_request_line = re.compile(rb"(" + _TOKEN + rb") ([!\"$-~]++) (HTTP/1\.[01])\r\n").match
-_match_absolute = re.compile(r"https?://([^/?@]+)([^?]*)(.*)", re.IGNORECASE).fullmatch
+_match_absolute = re.compile(r"https?://([^/?]+)((?:/[^?]*)?)((?:\?.*)?)", re.IGNORECASE).fullmatch
 # RFC 9110, section 7.2: a name, an IPv4 or a bracketed address, and perhaps a port.
 _is_host = re.compile(
     r"(?:\[[0-9A-Za-z:.%\-_~]++\]|[0-9A-Za-z\-._~!$&'()*+,;=%]*+)(?::[0-9]*+)?+"
