@@ -59,7 +59,7 @@ class Broadcasts:
         clock: Callable[[], float],
     ) -> None:
         self.registrations: Registrations[Broadcast] = Registrations(
-            self, feeds, identity, observer, seconds=CHECK_SECONDS, now=clock()
+            self, feeds, identity, observer, turns, seconds=CHECK_SECONDS, now=clock()
         )
         self._identity = identity
         self._feeds = feeds

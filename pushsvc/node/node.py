@@ -85,7 +85,7 @@ class Node:
         self.reader = reader = Reader(feeds, observer)
         self.listeners = listeners = Everyone()
         catch_up = CatchUp(reader, policy, clock, observer)
-        self.presence = Presence(identity, feeds, outbox, leases, policy, clock)
+        self.presence = Presence(identity, feeds, outbox, leases, policy, turns, clock)
         self.topics = Topics(
             identity,
             feeds,
@@ -109,6 +109,7 @@ class Node:
             catch_up,
             policy,
             observer,
+            turns,
             self.broadcasts.head,
             sweep_seconds=sweep_seconds,
             now=clock(),
@@ -137,6 +138,7 @@ class Node:
             clock,
             max_age=max_age,
             transport=transport,
+            turns=turns,
         )
 
     def _fan_out(self, listeners: Iterable[Any], frame: bytes) -> list[Any]:

@@ -16,7 +16,7 @@ from pushsvc.node.listener import Listener
 from pushsvc.node.observer import Observer
 from pushsvc.node.presence import Presence
 from pushsvc.node.registrations import Backlogs, Counts, Registrations, results_of
-from pushsvc.node.turns import Turns, Work, parts
+from pushsvc.node.turns import PART, Turns, Work, parts
 from pushsvc.protocol import ids, messages
 from pushsvc.protocol.delivery import Backlog, Cursor, Deliver, Gap, StateCursor, Step
 from pushsvc.protocol.feeds import topic
@@ -56,7 +56,7 @@ class Topics:
     ) -> None:
         self.presence = presence
         self.registrations: Registrations[Channel] = Registrations(
-            self, feeds, identity, observer, seconds=sweep_seconds, now=clock()
+            self, feeds, identity, observer, turns, seconds=sweep_seconds, now=clock()
         )
         self._identity = identity
         self._feeds = feeds
@@ -367,13 +367,18 @@ class Topics:
 
     def tick(self) -> None:
         """Say how many listen, and try again what failed; to be called once a second."""
-        self._counts.tell(
-            [(each.cursor.feed, len(each)) for each in self._channels.values() if each.registered]
-        )
+        if not self._turns.busy("counts"):
+            self._turns.run("counts", self._tell_counts(), PART)
         stalled, self._stalled = self._stalled, {}
         for cursor, listener in stalled.items():
             self._read_state(listener, cursor)
         self.presence.tick()
+
+    def _tell_counts(self) -> Work:
+        for place, part in enumerate(parts(list(self._channels.values()))):
+            if place:
+                yield
+            self._counts.tell([(each.cursor.feed, len(each)) for each in part if each.registered])
 
     # --- as registrations see them -------------------------------------------------------------
 
