@@ -22,7 +22,7 @@ from bench.harness import SECRET, Figure, node, pin, say
 from pushsvc.auth.tokens import mint
 
 CROWD = 10_000
-ROUNDS = 1
+ROUNDS = 3
 FAN_OUTS = 40
 EVERY = 0.25
 """Seconds between two fan-outs: the node is busy with them for about half of its time."""
