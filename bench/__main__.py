@@ -6,6 +6,7 @@ import sys
 
 from bench import (
     acked,
+    bystander,
     console,
     fanout,
     handshakes,
@@ -23,6 +24,7 @@ BENCHMARKS = {
     "handshakes": handshakes.run,
     "acked": acked.run,
     "fanout": fanout.run,
+    "bystander": bystander.run,
     "pauses": pauses.run,
     "console": console.run,
     "publishers": publishers.run,

@@ -107,10 +107,14 @@ class Server:
     Args:
         module: what Python runs, with its arguments.
         settings: further environment variables.
+        code: the checkout that it runs; this one by default.
     """
 
-    def __init__(self, *module: str, settings: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, *module: str, settings: dict[str, str] | None = None, code: Path | None = None
+    ) -> None:
         self._command = [sys.executable, "-m", *module]
+        self._code = code
         self._settings = settings or {}
         self.port = 0
         self.admin_port = 0
@@ -122,8 +126,9 @@ class Server:
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PUSHSVC_")}
         with log.open("wb") as output:
             self.process = psutil.Popen(
-                self._command, env=environ | self._settings, stdout=output, stderr=output
-            )
+                self._command, env=environ | self._settings, stdout=output, stderr=output,
+                cwd=self._code,
+            )  # fmt: skip
         pin(self.process.pid, 0)
         try:
             wait_until(lambda: self._serving(log), "the server's log to say that it serves")
@@ -202,13 +207,18 @@ class Server:
 
 @contextmanager
 def node(
-    *, profile: bool = False, module: tuple[str, ...] = ("pushsvc", "serve"), **settings: object
+    *,
+    profile: bool = False,
+    module: tuple[str, ...] = ("pushsvc", "serve"),
+    code: Path | None = None,
+    **settings: object,
 ) -> Iterator[Server]:
     """A ``pushsvc serve`` process with a Valkey of its own; settings as keywords in lower case.
 
     Args:
         profile: run it under cProfile, and show where its time went when it ends.
         module: what is run, with its arguments, where it is not profiled.
+        code: the checkout that it runs; this one by default.
         settings: of the node.
     """
     with TemporaryDirectory(prefix="pushsvc-bench-") as directory, EmbeddedServer() as valkey:
@@ -228,7 +238,8 @@ def node(
         }
         stats = Path(directory) / "stats"
         command = ("bench.profiled_node", str(stats)) if profile else module
-        server = Server(*command, settings={f"PUSHSVC_{k}": v for k, v in variables.items()})
+        named = {f"PUSHSVC_{k}": v for k, v in variables.items()}
+        server = Server(*command, settings=named, code=code)
         with server:
             server.redis_url = valkey.url
             wait_until(server.ready, "the node to be ready")

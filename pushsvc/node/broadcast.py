@@ -5,15 +5,22 @@ for all. The position of a device is kept beside its mailbox.
 """
 
 from collections.abc import Callable
+from typing import Final
 
 from pushsvc.feeds.nodes import Entry
 from pushsvc.node.catch_up import CatchUp, Reader, own
-from pushsvc.node.dispatch import dispatch
+from pushsvc.node.dispatch import dispatch, pass_on
 from pushsvc.node.listener import Everyone, Listener, Listeners
+from pushsvc.node.observer import Observer
+from pushsvc.node.turns import Turns, Work, parts
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import Backlog, Cursor
 from pushsvc.protocol.feeds import namespace_of
 from pushsvc.protocol.session import Policy
+from pushsvc.protocol.wire import Wire
+
+READS: Final = 16
+"""Connections that are handed what was read in one step: each may be sent many entries."""
 
 
 class Broadcast:
@@ -25,6 +32,8 @@ class Broadcast:
         reader: of the feed, for all of them.
         catch_up: for those that are not in step.
         policy: the rules of every session.
+        observer: told of what is dispatched.
+        turns: for what goes to many.
         clock: seconds on a monotonic clock.
 
     Attributes:
@@ -35,8 +44,8 @@ class Broadcast:
     """
 
     __slots__ = (
-        "_catch_up", "_clock", "_everyone", "_namespace", "_policy", "_reader", "coming", "cursor",
-        "head", "registered",
+        "_catch_up", "_clock", "_everyone", "_namespace", "_observer", "_policy", "_reader",
+        "_turns", "coming", "cursor", "head", "registered",
     )  # fmt: skip
 
     def __init__(
@@ -46,6 +55,8 @@ class Broadcast:
         reader: Reader,
         catch_up: CatchUp,
         policy: Policy,
+        observer: Observer,
+        turns: Turns,
         clock: Callable[[], float],
     ) -> None:
         self.cursor = Cursor(feed, acks=False)
@@ -57,6 +68,8 @@ class Broadcast:
         self._reader = reader
         self._catch_up = catch_up
         self._policy = policy
+        self._observer = observer
+        self._turns = turns
         self._clock = clock
 
     def __len__(self) -> int:
@@ -77,24 +90,60 @@ class Broadcast:
                 cursor.confirm()
             self._catch_up.read_on(listener, cursor, "backlog")
 
-    def deliver(self, entry: Entry, now: float) -> tuple[int, int]:
-        """Dispatch an entry to everyone; how many got it, and how many read it later."""
+    def deliver(self, entry: Entry) -> None:
+        """Dispatch an entry to everyone, after what they are being sent."""
+        feed = self.cursor.feed
+        if self._turns.full(feed):
+            # To be read after what waits; whoever comes until then begins there.
+            self.head = max(self.head, entry.id)
+            self.cursor.follow(entry.id)
+            self._observer.fanned_out(entry, 0, 1)
+        else:
+            self._turns.run(feed, self._deliver(entry), len(self), len(entry.body))
+
+    def _deliver(self, entry: Entry) -> Work:
         entry_id = entry.id
         self.head = max(self.head, entry_id)
         if self.cursor.offer(entry_id, entry.previous, 1):
-            self.cursor.take(entry_id, now)
+            self.cursor.take(entry_id, self._clock())
         self.read_on()
-        listeners = list(self._listeners())
-        sent, missed = dispatch(entry, listeners, self._policy.window, now, broadcast=True)
-        late = 0
-        for listener in missed:
-            cursor = listener.session.broadcast
-            if cursor.sent < entry_id:
-                late += 1
-                # What the node itself lacks is read for all who have all before it.
-                if cursor.sent < self.cursor.sent:
-                    self._catch_up.read_on(listener, cursor, "gap")
-        return len(sent), late
+        frames: dict[Wire, bytes] = {}
+        sent = late = 0
+        for place, part in enumerate(parts(list(self._listeners()))):
+            if place:
+                yield
+            got, missed = dispatch(
+                entry, part, self._policy.window, self._clock(), broadcast=True, frames=frames
+            )
+            sent += len(got)
+            for listener in missed:
+                cursor = listener.session.broadcast
+                if cursor.sent < entry_id:
+                    late += 1
+                    # What the node itself lacks is read for all who have all before it.
+                    if cursor.sent < self.cursor.sent:
+                        self._catch_up.read_on(listener, cursor, "gap")
+        self._observer.fanned_out(entry, sent, late)
+        self.read_on()
+
+    def pass_on(self, entry: Entry, payload: bytes) -> None:
+        """Hand over what is ephemeral, and no entry, to those who have room for it."""
+        feed = self.cursor.feed
+        if self._turns.full(feed):
+            self._observer.passed_on(entry, 0, len(self))
+        else:
+            self._turns.run(feed, self._pass_on(entry, payload), len(self), len(payload))
+
+    def _pass_on(self, entry: Entry, payload: bytes) -> Work:
+        frames: dict[Wire, bytes] = {}
+        sent = dropped = 0
+        for place, part in enumerate(parts(list(self._listeners()))):
+            if place:
+                yield
+            here, full = pass_on(payload, part, frames)
+            sent += here
+            dropped += full
+        self._observer.passed_on(entry, sent, dropped)
 
     # --- what the node has missed --------------------------------------------------------------
 
@@ -117,6 +166,9 @@ class Broadcast:
 
     def was_read(self, backlog: Backlog) -> None:
         """Hand what was lost on the way here to everyone that was in step until then."""
+        self._turns.run(self.cursor.feed, self._hand_over(backlog), len(self))
+
+    def _hand_over(self, backlog: Backlog) -> Work:
         cursor = self.cursor
         lost = backlog.gap == "reset" or max(cursor.head, backlog.head) < self.head
         if lost:
@@ -130,9 +182,11 @@ class Broadcast:
         if came > sent:
             cursor.follow(came)  # meanwhile
         if backlog.entries or backlog.gap or lost:
-            for listener in list(self._listeners()):
+            for place, listener in enumerate(list(self._listeners()), 1):
                 if listener.open:
                     self._hand_on(listener, backlog, lost=lost)
+                if not place % READS:
+                    yield
         self.read_on()
 
     def _hand_on(self, listener: Listener, backlog: Backlog, *, lost: bool) -> None:

@@ -18,6 +18,7 @@ from pushsvc.node.listener import Everyone, Listener
 from pushsvc.node.observer import Observer
 from pushsvc.node.registrations import Backlogs, Counts, Registrations
 from pushsvc.node.tasks import Tasks
+from pushsvc.node.turns import Turns
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import Backlog, Cursor
 from pushsvc.protocol.feeds import BROADCAST
@@ -40,7 +41,8 @@ class Broadcasts:
         reader: of the feeds, for all of them.
         catch_up: for those that are not in step.
         policy: the rules of every session.
-        observer: told what the sweep finds.
+        observer: told of what is dispatched, and what the sweep finds.
+        turns: for what goes to many.
         clock: seconds on a monotonic clock.
     """
 
@@ -53,10 +55,11 @@ class Broadcasts:
         catch_up: CatchUp,
         policy: Policy,
         observer: Observer,
+        turns: Turns,
         clock: Callable[[], float],
     ) -> None:
         self.registrations: Registrations[Broadcast] = Registrations(
-            self, feeds, identity, observer, seconds=CHECK_SECONDS, now=clock()
+            self, feeds, identity, observer, turns, seconds=CHECK_SECONDS, now=clock()
         )
         self._identity = identity
         self._feeds = feeds
@@ -64,6 +67,8 @@ class Broadcasts:
         self._reader = reader
         self._catch_up = catch_up
         self._policy = policy
+        self._observer = observer
+        self._turns = turns
         self._clock = clock
         self._broadcasts: dict[str, Broadcast] = {}
         self._registering: dict[Broadcast, Backlogs] = {}
@@ -87,7 +92,14 @@ class Broadcasts:
         broadcast = self._broadcasts.get(feed)
         if broadcast is None:
             broadcast = self._broadcasts[feed] = Broadcast(
-                feed, self._everyone, self._reader, self._catch_up, self._policy, self._clock
+                feed,
+                self._everyone,
+                self._reader,
+                self._catch_up,
+                self._policy,
+                self._observer,
+                self._turns,
+                self._clock,
             )
         if not broadcast.registered:
             broadcast.coming += 1
@@ -131,14 +143,20 @@ class Broadcasts:
 
     # --- from the inbox ------------------------------------------------------------------------
 
-    def deliver(self, entry: Entry, now: float) -> tuple[int, int]:
-        """Dispatch an entry to everyone; how many got it, and how many read it later."""
+    def deliver(self, entry: Entry) -> None:
+        """Dispatch an entry to everyone, after what they are being sent."""
         broadcast = self._broadcasts.get(entry.feed)
         if broadcast is not None:
-            return broadcast.deliver(entry, now)
-        # The farewell was lost.
-        self._feeds.clean([(entry.feed, [self._identity.id])])
-        return 0, 0
+            broadcast.deliver(entry)
+        else:
+            # The farewell was lost.
+            self._feeds.clean([(entry.feed, [self._identity.id])])
+
+    def pass_on(self, entry: Entry, payload: bytes) -> None:
+        """Hand over what is ephemeral, and no entry, to those who have room for it."""
+        broadcast = self._broadcasts.get(entry.feed)
+        if broadcast is not None:
+            broadcast.pass_on(entry, payload)
 
     # --- redelivery ----------------------------------------------------------------------------
 

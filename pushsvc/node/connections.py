@@ -21,6 +21,7 @@ from pushsvc.logs import SampledLog
 from pushsvc.node.ages import Ages
 from pushsvc.node.poller import READABLE, WRITABLE, new_poller
 from pushsvc.node.transport import PLAIN, Transport
+from pushsvc.node.turns import PART, Turns, Work, parts
 from pushsvc.node.wheel import Wheel
 from pushsvc.protocol import frames, messages
 from pushsvc.protocol.delivery import Cursor
@@ -41,7 +42,7 @@ from pushsvc.protocol.wire import TEXT, Wire
 
 READ_BYTES: Final = 16 * 1024
 """Most bytes read from one socket before the next has its turn."""
-POLL_EVENTS: Final = 256
+POLL_EVENTS: Final = 64
 """Most sockets served before the event loop has its turn."""
 MAX_TAIL: Final = 64 * 1024
 """Bytes of replies that may wait, behind one notification, for a peer that does not read."""
@@ -166,6 +167,7 @@ class Connections:
         clock: seconds on a monotonic clock.
         max_age: seconds after which a connection is asked to go elsewhere; 0 for never.
         transport: how the sockets are read and written.
+        turns: for what is done with many connections; of its own by default.
     """
 
     def __init__(
@@ -179,6 +181,7 @@ class Connections:
         *,
         max_age: float = 0.0,
         transport: Transport = PLAIN,
+        turns: Turns | None = None,
     ) -> None:
         self.policy = policy
         self.max_tail = max_message + MAX_TAIL
@@ -199,6 +202,7 @@ class Connections:
         self._count = 0
         self._numbers = 0
         self._wheel = Wheel(self.now)
+        self._turns = Turns() if turns is None else turns
         self._ages = Ages(max_age, random.random) if max_age else None
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.poller.fileno(), self._poll)
@@ -208,6 +212,18 @@ class Connections:
 
     def __iter__(self) -> Iterator[Connection]:
         return (connection for connection in self._by_fd if connection is not None)
+
+    def each(self, name: str, act: Callable[[Connection], None]) -> None:
+        """Do something with each connection that is there now and has not gone by its turn."""
+        self._turns.run(name, self._each(list(self), act), PART)
+
+    def _each(self, connections: list[Connection], act: Callable[[Connection], None]) -> Work:
+        for place, part in enumerate(parts(connections)):
+            if place:
+                yield
+            for connection in part:
+                if connection.open:
+                    act(connection)
 
     def present(self) -> list[Connection]:
         """Those that no close was sent to yet."""
@@ -290,25 +306,34 @@ class Connections:
             for each in self:
                 session = each.session
                 session.seen = max(session.seen, self.now - self.policy.heartbeat)
-        for fd, slot in self._wheel.turn(self.now):
+        self._turns.run("due", self._due(self.now), PART)
+
+    def _due(self, now: float) -> Work:
+        """Look at those that are due by now; the wheel holds what is due later."""
+        for place, (fd, slot) in enumerate(self._wheel.turn(now), 1):
             connection = self._by_fd[fd]
-            if connection is None or connection.wake != slot:
-                continue
-            connection.wake = 0
-            if not connection.open:
-                self._drop(connection)
-                continue
-            if connection.tail is not None and self.now - connection.blocked_at >= self._patience:
-                self.abort(connection, Close.SLOW_CONSUMER)
-                continue
-            if self._ages is not None and self.now >= self._ages.end(fd):
-                connection.depart(random.random())  # noqa: S311 - not a secret
-                continue
-            self.perform(connection, connection.session.due(self.policy, self.now))
-            if connection.fd >= 0 and connection.open:
-                self.watch(connection)
-                if self._ages is not None:
-                    connection.wake = self._wheel.put(fd, connection.wake, self._ages.end(fd))
+            if connection is not None and connection.wake == slot:
+                self._look(connection)
+            if not place % PART:
+                yield
+
+    def _look(self, connection: Connection) -> None:
+        fd = connection.fd
+        connection.wake = 0
+        if not connection.open:
+            self._drop(connection)
+            return
+        if connection.tail is not None and self.now - connection.blocked_at >= self._patience:
+            self.abort(connection, Close.SLOW_CONSUMER)
+            return
+        if self._ages is not None and self.now >= self._ages.end(fd):
+            connection.depart(random.random())  # noqa: S311 - not a secret
+            return
+        self.perform(connection, connection.session.due(self.policy, self.now))
+        if connection.fd >= 0 and connection.open:
+            self.watch(connection)
+            if self._ages is not None:
+                connection.wake = self._wheel.put(fd, connection.wake, self._ages.end(fd))
 
     @property
     def _patience(self) -> float:

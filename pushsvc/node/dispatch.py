@@ -15,6 +15,7 @@ def dispatch(
     now: float,
     *,
     broadcast: bool = False,
+    frames: dict[Wire, bytes] | None = None,
 ) -> tuple[list[Listener], list[Listener]]:
     """Hand a new entry of a mailbox or a broadcast to those that are in step with the feed.
 
@@ -26,6 +27,7 @@ def dispatch(
         window: most entries that may be sent to one and not acknowledged.
         now: seconds on a monotonic clock.
         broadcast: whether the feed is their broadcast, and not their mailbox.
+        frames: how it was written for others, where these are not all.
 
     Returns:
         Those that were sent it, and those that were not: their cursors know that there is
@@ -33,7 +35,7 @@ def dispatch(
     """
     feed, entry_id, previous, body = entry.feed, entry.id, entry.previous, entry.body
     payload = b""
-    frames: dict[Wire, bytes] = {}
+    frames = {} if frames is None else frames
     sent: list[Listener] = []
     missed: list[Listener] = []
     for listener in listeners:
@@ -58,18 +60,28 @@ def dispatch(
     return sent, missed
 
 
-def pass_on(payload: bytes, listeners: Iterable[Listener]) -> tuple[int, int]:
-    """Hand over what is no entry of a feed; how many got it, and how many had no room for it."""
-    frames: dict[Wire, bytes] = {}
+def pass_on(
+    payload: bytes, listeners: Iterable[Listener], frames: dict[Wire, bytes] | None = None
+) -> tuple[int, int]:
+    """Hand over what is no entry of a feed; how many got it, and how many had no room for it.
+
+    Args:
+        payload: what it is.
+        listeners: to whom.
+        frames: how it was written for others, where these are not all.
+    """
+    frames = {} if frames is None else frames
     sent = dropped = 0
     for listener in listeners:
         if not listener.writable():
-            dropped += 1
+            dropped += listener.open
             continue
         wire = listener.wire
         frame = frames.get(wire)
         if frame is None:
-            frame = frames[wire] = wire.message(payload)
+            frame = wire.message(payload)
+            if wire.shared:
+                frames[wire] = frame
         listener.write(frame)
         sent += 1
     return sent, dropped

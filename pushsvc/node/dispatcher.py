@@ -24,7 +24,7 @@ from pushsvc.node.registrations import Registrations
 from pushsvc.node.topics import Topics
 from pushsvc.protocol import ids, messages
 from pushsvc.protocol.delivery import Backlog, Cursor
-from pushsvc.protocol.feeds import MAILBOX, is_broadcast, namespace_of
+from pushsvc.protocol.feeds import MAILBOX, is_broadcast
 from pushsvc.protocol.messages import Ref
 from pushsvc.protocol.session import Acked, Policy
 
@@ -138,7 +138,7 @@ class Dispatcher:
     # --- from the inbox ------------------------------------------------------------------------
 
     def deliver(self, entries: Iterable[Entry]) -> None:
-        """Dispatch new entries, in order."""
+        """Dispatch new entries, in order; what goes to many may be under way for some turns."""
         now = self._clock()
         for entry in entries:
             if entry.ephemeral:
@@ -146,9 +146,9 @@ class Dispatcher:
             elif entry.feed.startswith(MAILBOX):
                 self._deliver(entry, now)
             elif is_broadcast(entry.feed):
-                self._observer.fanned_out(entry, *self._broadcasts.deliver(entry, now))
+                self._broadcasts.deliver(entry)
             else:
-                self._observer.fanned_out(entry, *self._topics.deliver(entry))
+                self._topics.deliver(entry)
         self._observer.flush()
 
     def _deliver(self, entry: Entry, now: float) -> None:
@@ -164,15 +164,14 @@ class Dispatcher:
 
     def _pass_on(self, entry: Entry) -> None:
         """Hand over what is ephemeral, and no entry, to those who have room for it."""
-        listeners: Iterable[Listener]
+        payload = messages.ephemeral(self._leases.redis_time(), entry.body)
         if entry.feed.startswith(MAILBOX):
             listeners = self._mailboxes.listeners.of(entry.feed)
+            self._observer.passed_on(entry, *pass_on(payload, listeners))
         elif is_broadcast(entry.feed):
-            listeners = list(self._mailboxes.listeners.within(namespace_of(entry.feed)))
+            self._broadcasts.pass_on(entry, payload)
         else:
-            listeners = self._topics.in_step(entry.feed)
-        payload = messages.ephemeral(self._leases.redis_time(), entry.body)
-        self._observer.passed_on(entry, *pass_on(payload, listeners))
+            self._topics.pass_on(entry, payload)
 
     def control(self, message: ControlMessage) -> None:
         """Act on a control message; one of a kind that a newer node sends is passed over."""

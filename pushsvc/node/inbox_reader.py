@@ -12,6 +12,7 @@ from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds import nodes
 from pushsvc.feeds.nodes import ControlMessage, Entry, Inbox, Kind
 from pushsvc.node.observer import Observer
+from pushsvc.node.turns import parts
 
 PAUSE: Final = 0.5
 """Most seconds between two tries to read the inbox, half of it at random."""
@@ -73,20 +74,25 @@ class InboxReader:
                     self._heard(value)
                 elif not self._fresh():
                     self._observer.fenced()
+                elif kind is Kind.ENTRIES:
+                    await self._hand_on(value)
                 else:
                     self._open(kind, value)
-                    # A full inbox must not keep the loop from its sockets.
                     await asyncio.sleep(0)
 
+    async def _hand_on(self, packet: bytes) -> None:
+        try:
+            entries = nodes.unpack(packet)
+        except msgspec.DecodeError as error:
+            self._observer.unreadable("a packet", error)
+            return
+        for part in parts(entries):
+            self._deliver(part)
+            # A full inbox must not keep the loop from its sockets.
+            await asyncio.sleep(0)
+
     def _open(self, kind: Kind, packet: bytes) -> None:
-        if kind is Kind.ENTRIES:
-            try:
-                entries = nodes.unpack(packet)
-            except msgspec.DecodeError as error:
-                self._observer.unreadable("a packet", error)
-            else:
-                self._deliver(entries)
-        elif kind is Kind.CONTROL:
+        if kind is Kind.CONTROL:
             try:
                 self._control(nodes.unpack_control(packet))
             except Exception as error:  # noqa: BLE001 - another version may mean anything by it

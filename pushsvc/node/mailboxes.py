@@ -13,6 +13,7 @@ from pushsvc.node.identity import NodeIdentity
 from pushsvc.node.listener import Everyone, Listener
 from pushsvc.node.observer import Observer
 from pushsvc.node.registrations import Backlogs, Registrations
+from pushsvc.node.turns import Turns
 from pushsvc.protocol.delivery import Backlog, Cursor
 from pushsvc.protocol.session import Policy
 
@@ -31,6 +32,7 @@ class Mailboxes:
         catch_up: lets them read on.
         policy: the rules of every session.
         observer: told what the sweep finds.
+        turns: for checks of many.
         broadcast_head: the newest id of a broadcast, where a device begins that is new.
         sweep_seconds: the longest that a lost entry can delay a quiet mailbox.
         now: seconds on a monotonic clock.
@@ -45,6 +47,7 @@ class Mailboxes:
         catch_up: CatchUp,
         policy: Policy,
         observer: Observer,
+        turns: Turns,
         broadcast_head: Callable[[str], int],
         *,
         sweep_seconds: float,
@@ -52,7 +55,7 @@ class Mailboxes:
     ) -> None:
         self.listeners = listeners
         self.registrations: Registrations[Listener] = Registrations(
-            self, feeds, identity, observer, seconds=sweep_seconds, now=now
+            self, feeds, identity, observer, turns, seconds=sweep_seconds, now=now
         )
         self._identity = identity
         self._feeds = feeds

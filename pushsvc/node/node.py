@@ -26,6 +26,7 @@ from pushsvc.node.requests import Requests
 from pushsvc.node.spans import Spans, Tracer
 from pushsvc.node.topics import Topics
 from pushsvc.node.transport import PLAIN, Transport
+from pushsvc.node.turns import Turns
 from pushsvc.protocol.session import Policy
 
 
@@ -80,10 +81,11 @@ class Node:
         self.spans = None if tracer is None else Spans(tracer, lambda: identity.id)
         feeds, leases, outbox = domain.feeds, domain.leases, domain.outbox
         self.observer = observer = Observer(domain.event_log, leases.redis_time, self.spans)
+        self.turns = turns = Turns(observer.flush)
         self.reader = reader = Reader(feeds, observer)
         self.listeners = listeners = Everyone()
         catch_up = CatchUp(reader, policy, clock, observer)
-        self.presence = Presence(identity, feeds, outbox, leases, policy, clock)
+        self.presence = Presence(identity, feeds, outbox, leases, policy, turns, clock)
         self.topics = Topics(
             identity,
             feeds,
@@ -92,11 +94,12 @@ class Node:
             self.presence,
             fan_out or self._fan_out,
             observer,
+            turns,
             sweep_seconds=sweep_seconds,
             clock=clock,
         )
         self.broadcasts = Broadcasts(
-            identity, feeds, listeners, reader, catch_up, policy, observer, clock
+            identity, feeds, listeners, reader, catch_up, policy, observer, turns, clock
         )
         mailboxes = Mailboxes(
             identity,
@@ -106,6 +109,7 @@ class Node:
             catch_up,
             policy,
             observer,
+            turns,
             self.broadcasts.head,
             sweep_seconds=sweep_seconds,
             now=clock(),
@@ -134,6 +138,7 @@ class Node:
             clock,
             max_age=max_age,
             transport=transport,
+            turns=turns,
         )
 
     def _fan_out(self, listeners: Iterable[Any], frame: bytes) -> list[Any]:
@@ -154,3 +159,4 @@ class Node:
             stack.push_async_callback(self.broadcasts.aclose)
             stack.callback(self.dispatcher.close)
             stack.callback(self.connections.close)
+            stack.callback(self.turns.close)

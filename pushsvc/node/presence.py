@@ -20,6 +20,7 @@ from pushsvc.node.identity import NodeIdentity
 from pushsvc.node.listener import Listener
 from pushsvc.node.readings import FRESH_COUNT, MOST_NAMED, Readings, Seen
 from pushsvc.node.tasks import Tasks
+from pushsvc.node.turns import Turns, Work, parts
 from pushsvc.protocol import messages
 from pushsvc.protocol.feeds import name_of, topic
 from pushsvc.protocol.messages import Ref
@@ -47,6 +48,15 @@ Answers = asyncio.Future[list[list[str] | PushError]]
 Submitted = tuple[list[Part], Answers]
 
 
+class _Follower:
+    """How one is told: who came and went, or only how many there are."""
+
+    __slots__ = ("by_name",)
+
+    def __init__(self, *, by_name: bool) -> None:
+        self.by_name = by_name
+
+
 class Presence:
     """Who is here.
 
@@ -56,6 +66,7 @@ class Presence:
         outbox: for hints to other nodes.
         leases: who is live.
         policy: the rules of every session.
+        turns: for what is told to many.
         clock: seconds on a monotonic clock.
     """
 
@@ -66,6 +77,7 @@ class Presence:
         outbox: Outbox,
         leases: Leases,
         policy: Policy,
+        turns: Turns,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._identity = identity
@@ -73,12 +85,12 @@ class Presence:
         self._outbox = outbox
         self._leases = leases
         self._policy = policy
+        self._turns = turns
         self._clock = clock
         self._here: dict[str, dict[str, int]] = {}
         self._came: dict[str, set[str]] = {}
         self._leaving: dict[tuple[str, str], float] = {}
-        # Whether each is told who came and went, or only how many there are.
-        self._followers: dict[str, dict[Listener, bool]] = {}
+        self._followers: dict[str, dict[Listener, _Follower]] = {}
         # What they were told last.
         self._known: dict[str, Seen] = {}
         self._readings = Readings(feeds, leases, self._write_now, self._listening, clock)
@@ -185,7 +197,7 @@ class Presence:
 
     def follow(self, listener: Listener, feed: str, *, by_name: bool) -> None:
         """Tell a listener from now on who comes and goes, or how many there are."""
-        self._followers.setdefault(feed, {})[listener] = by_name
+        self._followers.setdefault(feed, {})[listener] = _Follower(by_name=by_name)
 
     def unfollow(self, listener: Listener, feed: str) -> None:
         """Stop telling a listener."""
@@ -265,20 +277,32 @@ class Presence:
         if known.users is not None and seen.users is not None:
             changes += _changes(name, seen.users - known.users, known.users - seen.users)
         count = messages.present(name, seen.count)
-        for listener, by_name in list(followers.items()):
-            if not listener.open:
-                continue
-            if not by_name:
-                if seen.count != known.count:
-                    listener.send(count)
+        counted = [count] if seen.count != known.count else []
+        told: list[tuple[Listener, _Follower, list[bytes]]] = []
+        for listener, follower in followers.items():
+            payloads = changes
+            if not follower.by_name:
+                payloads = counted
             elif seen.users is None:
                 # Nobody is named any more, until the client asks again.
-                followers[listener] = False
-                listener.send(count)
-            else:
-                for payload in changes:
-                    listener.send(payload)
+                follower.by_name = False
+                payloads = [count]
+            if payloads:
+                told.append((listener, follower, payloads))
+        if told:
+            self._turns.run(f"presence {feed}", self._say(feed, told), len(told))
         return seen
+
+    def _say(self, feed: str, told: "list[tuple[Listener, _Follower, list[bytes]]]") -> Work:
+        for place, part in enumerate(parts(told)):
+            if place:
+                yield
+            followers = self._followers.get(feed, {})
+            for listener, follower, payloads in part:
+                # One that began anew meanwhile began with what was known then.
+                if listener.open and followers.get(listener) is follower:
+                    for payload in payloads:
+                        listener.send(payload)
 
     # --- time ----------------------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from pushsvc.feeds.feed import Feeds
 from pushsvc.node.identity import NodeIdentity
 from pushsvc.node.observer import Observer
 from pushsvc.node.sweep_schedule import SweepSchedule
+from pushsvc.node.turns import PART, Turns, Work
 from pushsvc.protocol.delivery import Backlog, Cursor
 
 BATCH: Final = 256
@@ -77,6 +78,7 @@ class Registrations(Generic[Member]):
         feeds: where.
         identity: under whose id.
         observer: told what the sweep finds.
+        turns: for checks of many.
         seconds: how long a round of the sweep takes: the longest that a lost entry can delay a
             quiet feed.
         now: seconds on a monotonic clock.
@@ -88,10 +90,13 @@ class Registrations(Generic[Member]):
         feeds: Feeds,
         identity: NodeIdentity,
         observer: Observer,
+        turns: Turns,
         *,
         seconds: float,
         now: float,
     ) -> None:
+        self._name = f"sweep of {type(kind).__name__}"
+        self._turns = turns
         self._kind = kind
         self._feeds = feeds
         self._identity = identity
@@ -175,8 +180,14 @@ class Registrations(Generic[Member]):
 
     def tick(self, now: float) -> None:
         """Check those whose turn it is; to be called once a second."""
-        for members in self.batches(self._schedule.turn(self._kind.feeds, now)):
+        feeds = self._schedule.turn(self._kind.feeds, now)
+        if feeds:
+            self._turns.run(self._name, self._check_all(self.batches(feeds)), PART)
+
+    def _check_all(self, batches: Iterator[list[Member]]) -> Work:
+        for members in batches:
             self._check(members)
+            yield
 
     def _check(self, members: list[Member]) -> None:
         kind, node = self._kind, self._identity.id

@@ -16,8 +16,9 @@ from pushsvc.node.listener import Listener
 from pushsvc.node.observer import Observer
 from pushsvc.node.presence import Presence
 from pushsvc.node.registrations import Backlogs, Counts, Registrations, results_of
+from pushsvc.node.turns import PART, Turns, Work, parts
 from pushsvc.protocol import ids, messages
-from pushsvc.protocol.delivery import Backlog, Cursor, Deliver, Gap, StateCursor
+from pushsvc.protocol.delivery import Backlog, Cursor, Deliver, Gap, StateCursor, Step
 from pushsvc.protocol.feeds import topic
 from pushsvc.protocol.messages import Ref
 from pushsvc.protocol.session import Subscribe
@@ -33,7 +34,8 @@ class Topics:
         catch_up: for the subscribers that are behind; its ``caught_up`` is taken.
         presence: who is here.
         fan_out: writes to connections.
-        observer: told of what channels read.
+        observer: told of what is dispatched, and of what channels read.
+        turns: for what goes to many.
         sweep_seconds: the longest that a lost entry can delay a quiet topic.
         clock: seconds on a monotonic clock.
     """
@@ -47,13 +49,14 @@ class Topics:
         presence: Presence,
         fan_out: FanOut,
         observer: Observer,
+        turns: Turns,
         *,
         sweep_seconds: float,
         clock: Callable[[], float],
     ) -> None:
         self.presence = presence
         self.registrations: Registrations[Channel] = Registrations(
-            self, feeds, identity, observer, seconds=sweep_seconds, now=clock()
+            self, feeds, identity, observer, turns, seconds=sweep_seconds, now=clock()
         )
         self._identity = identity
         self._feeds = feeds
@@ -61,6 +64,7 @@ class Topics:
         self._catch_up = catch_up
         self._fan_out = fan_out
         self._observer = observer
+        self._turns = turns
         self._clock = clock
         self._channels: dict[str, Channel] = {}
         self._counts = Counts(feeds, identity)
@@ -238,26 +242,46 @@ class Topics:
 
     # --- from the inbox ------------------------------------------------------------------------
 
-    def in_step(self, feed: str) -> Sequence[Listener]:
-        """The subscribers that are in step with a topic."""
+    def deliver(self, entry: Entry) -> None:
+        """Dispatch an entry to its subscribers, after what they are being sent."""
+        feed = entry.feed
         channel = self._channels.get(feed)
-        return () if channel is None else channel.listeners_in_step()
-
-    def deliver(self, entry: Entry) -> tuple[int, int]:
-        """Dispatch an entry to its subscribers; how many got it, and how many read it later."""
-        channel = self._channels.get(entry.feed)
         if channel is None:
             # The farewell was lost.
-            self._feeds.clean([(entry.feed, [self._identity.id])])
-            return 0, 0
+            self._feeds.clean([(feed, [self._identity.id])])
+        elif self._turns.full(feed):
+            channel.cursor.follow(entry.id)  # to be read after what waits
+            self._observer.fanned_out(entry, 0, 1)
+        else:
+            self._turns.run(feed, self._deliver(channel, entry), len(channel), len(entry.body))
+
+    def _deliver(self, channel: Channel, entry: Entry) -> Work:
         cursor, entry_id, previous = channel.cursor, entry.id, entry.previous
-        if not cursor.offer(entry_id, previous, 1):
-            if cursor.sent >= entry_id:
-                return 0, 0
-            self._read_on(channel)
-            return 0, 1
-        payload = messages.notification(entry_id, entry.body, 1)
-        return channel.dispatch(entry_id, previous, payload, self._fan_out, self._catch_up)
+        sent, late = 0, 1
+        if cursor.offer(entry_id, previous, 1):
+            payload = messages.notification(entry_id, entry.body, 1)
+            sent, late = yield from channel.dispatch(
+                entry_id, previous, payload, self._fan_out, self._catch_up
+            )
+        elif cursor.sent >= entry_id:
+            return
+        self._observer.fanned_out(entry, sent, late)
+        self._read_on(channel)
+
+    def pass_on(self, entry: Entry, payload: bytes) -> None:
+        """Hand over what is ephemeral, and no entry, to those who have room for it."""
+        feed = entry.feed
+        channel = self._channels.get(feed)
+        if channel is None:
+            return
+        if self._turns.full(feed):
+            self._observer.passed_on(entry, 0, len(channel))
+        else:
+            work = self._pass_on(channel, entry, payload)
+            self._turns.run(feed, work, len(channel), len(payload))
+
+    def _pass_on(self, channel: Channel, entry: Entry, payload: bytes) -> Work:
+        self._observer.passed_on(entry, *(yield from channel.pass_on(payload)))
 
     def _caught_up(self, listener: Listener, cursor: Cursor) -> None:
         """A subscriber's own cursor may stand where the channel's does."""
@@ -270,7 +294,8 @@ class Topics:
             return
         shared = channel.cursor
         if cursor.sent < shared.sent:
-            if cursor.sent < cursor.head or shared.reading:
+            # While the channel is busy, it may be about to be handed what comes next.
+            if cursor.sent < cursor.head or shared.reading or self._turns.busy(cursor.feed):
                 self._catch_up.read_on(listener, cursor, "gap")
             else:
                 # To this one the feed ends before the channel's position. If Redis lost entries,
@@ -298,7 +323,11 @@ class Topics:
         self._reader.read(channel.cursor, cause, functools.partial(self._was_read, channel, cause))
 
     def _was_read(self, channel: Channel, cause: str, backlog: Backlog) -> None:
-        """Send what did not come by the inbox."""
+        """Send what did not come by the inbox, after what is being sent."""
+        work = self._hand_over(channel, cause, backlog)
+        self._turns.run(channel.cursor.feed, work, len(channel))
+
+    def _hand_over(self, channel: Channel, cause: str, backlog: Backlog) -> Work:
         cursor = channel.cursor
         cursor.release()
         if self._channels.get(cursor.feed) is not channel:
@@ -307,40 +336,49 @@ class Topics:
         for step in cursor.plan(backlog, 1, self._clock()):
             entry_id, payload = message_of(cursor.feed, step)
             if isinstance(step, Deliver):
-                sent, _ = channel.dispatch(
+                sent, _ = yield from channel.dispatch(
                     entry_id, cursor.sent, payload, self._fan_out, self._catch_up
                 )
                 self._observer.delivered_to_many(sent)
-                continue
-            # Those in step missed it with the channel; the others find it out by themselves.
-            for listener in channel.listeners_in_step():
-                if listener.writable():
-                    listener.write(listener.wire.entry(cursor.feed, entry_id, payload))
-                    if isinstance(step, Gap):
-                        self._observer.gap(step, listener)
-                else:
-                    channel.fall_behind(listener, held)
+            else:
+                # Those in step missed it with the channel; the others find it out by themselves.
+                told = functools.partial(self._told, step)
+                yield from channel.tell(entry_id, payload, held, told)
         self._observer.flush()
-        for listener, own_cursor in list(channel.behind.items()):
-            own_cursor.follow(cursor.sent)
-            if backlog.gap == "reset" or own_cursor.sent > backlog.head:
-                # Redis lost entries, which this one is told of when it reads.
-                own_cursor.must_read()
-                self._catch_up.read_on(listener, own_cursor, "gap")
-            self._caught_up(listener, own_cursor)
+        lost = backlog.gap == "reset"
+        for place, part in enumerate(parts(list(channel.behind.items()))):
+            if place:
+                yield
+            for listener, own_cursor in part:
+                if channel.behind.get(listener) is own_cursor:
+                    own_cursor.follow(cursor.sent)
+                    if lost or own_cursor.sent > backlog.head:
+                        # Redis lost entries, which this one is told of when it reads.
+                        own_cursor.must_read()
+                        self._catch_up.read_on(listener, own_cursor, "gap")
+                    self._caught_up(listener, own_cursor)
         self._read_on(channel, cause)
+
+    def _told(self, step: Step, listener: Listener) -> None:
+        if isinstance(step, Gap):
+            self._observer.gap(step, listener)
 
     # --- time ----------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Say how many listen, and try again what failed; to be called once a second."""
-        self._counts.tell(
-            [(each.cursor.feed, len(each)) for each in self._channels.values() if each.registered]
-        )
+        if not self._turns.busy("counts"):
+            self._turns.run("counts", self._tell_counts(), PART)
         stalled, self._stalled = self._stalled, {}
         for cursor, listener in stalled.items():
             self._read_state(listener, cursor)
         self.presence.tick()
+
+    def _tell_counts(self) -> Work:
+        for place, part in enumerate(parts(list(self._channels.values()))):
+            if place:
+                yield
+            self._counts.tell([(each.cursor.feed, len(each)) for each in part if each.registered])
 
     # --- as registrations see them -------------------------------------------------------------
 

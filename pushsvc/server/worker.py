@@ -17,7 +17,7 @@ from pushsvc.admin.trace_responder import TraceResponder
 from pushsvc.auth.authenticator import Authenticator
 from pushsvc.auth.tokens import Verifier
 from pushsvc.codes import Close
-from pushsvc.node.connections import Connections
+from pushsvc.node.connections import Connection, Connections
 from pushsvc.node.drain import Drained, depart_until, drain, pause
 from pushsvc.node.membership import Membership
 from pushsvc.node.node import Domain, Node
@@ -282,12 +282,15 @@ def _close_revoked(connections: Connections, authenticator: Authenticator) -> No
 
     def close(namespace: str, _: object) -> None:
         everyone = broadcast(namespace)
-        for connection in list(connections):
+
+        def check(connection: Connection) -> None:
             session = connection.session
             if session.broadcast.feed == everyone and authenticator.revoked_key(
                 namespace, session.user, session.token_key, session.issued
             ):
                 connection.end(Close.REVOKED)
+
+        connections.each("revoked", check)
 
     authenticator.on_change = close
 
@@ -296,10 +299,12 @@ def _close_gone(connections: Connections, issuers: Verifier | AuthFile) -> None:
     """Have connections closed whose issuer is trusted no more, or has its users elsewhere."""
 
     def close(gone: Mapping[str, Close]) -> None:
-        for connection in list(connections):
+        def check(connection: Connection) -> None:
             code = gone.get(connection.session.issuer)
             if code is not None:
                 connection.end(code)
+
+        connections.each("gone", check)
 
     issuers.on_gone = close
 

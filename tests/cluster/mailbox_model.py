@@ -293,6 +293,11 @@ class VirtualNode:
             sweep_seconds=60, clock=lambda: model.now,
         )  # fmt: skip
         self.dispatcher = self.parts.dispatcher
+        self.busy = False
+        """Whether what takes several turns gets none."""
+        self._turns = cast(Any, self.parts.turns)
+        self._go_on = self._turns._go_on
+        self._turns._go_on = lambda: None if self.busy else self._go_on()
         self.inbox: list[Entry | ControlMessage] = []
         self.held = False
         self.lapsed = False
@@ -339,6 +344,19 @@ class VirtualNode:
         socket.open = True
         self.sockets.append(socket)
         self.dispatcher.start(socket, backlog, b"")
+
+    def hold(self) -> None:
+        """Have what is sent to many wait for ``turn`` and ``go_on``."""
+        self.busy = True
+
+    def turn(self) -> None:
+        """A step of what is sent to many."""
+        self._turns._turn()
+
+    def go_on(self) -> None:
+        """Send to many as usual."""
+        self.busy = False
+        self._go_on()
 
     def come_back(self, name: str) -> None:
         """What membership does once it learns that the lease lapsed."""

@@ -34,6 +34,7 @@ from pushsvc.feeds.schedule import Schedule
 from pushsvc.node import catch_up as catch_up_module
 from pushsvc.node import presence as presence_module
 from pushsvc.node import registrations as registrations_module
+from pushsvc.node import turns as turns_module
 from pushsvc.node.identity import new_node_id
 from pushsvc.protocol import frames, ids
 from pushsvc.protocol.feeds import BROADCAST, topic
@@ -229,9 +230,10 @@ class TopicsModel(RuleBasedStateMachine):
 
     store: Store
 
-    @initialize(keep=st.sampled_from([4, 8, 1000]))
-    def begin(self, keep: int) -> None:
+    @initialize(keep=st.sampled_from([4, 8, 1000]), stalls=st.booleans())
+    def begin(self, keep: int, stalls: bool) -> None:  # noqa: FBT001
         self.now = 1000.0
+        self.stalls = stalls
         self.numbers = 0
         self.era = 0
         forever = Rate(EVER, EVER)
@@ -267,6 +269,8 @@ class TopicsModel(RuleBasedStateMachine):
 
     async def _new_node(self) -> VirtualNode:
         node = VirtualNode(cast(Any, self))
+        if self.stalls:
+            node.hold()
         await node.leases.renew(node.id, take=True)
         return node
 
@@ -452,6 +456,21 @@ class TopicsModel(RuleBasedStateMachine):
         else:
             inbox.insert(to % len(inbox), inbox.pop(entry % len(inbox)))
 
+    # --- what goes to many -----------------------------------------------------------------------
+
+    @rule(which=small)
+    def stall_or_go_on(self, which: int) -> None:
+        node: VirtualNode = anyone(self.nodes, which)
+        self.do(node.go_on if node.busy else node.hold)
+
+    @precondition(lambda self: any(node.busy and node.parts.turns._works for node in self.nodes))
+    @rule(which=small, turns=st.integers(1, 3))
+    def some_are_sent_to(self, which: int, turns: int) -> None:
+        busy = [each for each in self.nodes if each.busy and each.parts.turns._works]
+        node: VirtualNode = anyone(busy, which)
+        for _ in range(turns):
+            self.do(node.turn)
+
     # --- Redis, and the way there ----------------------------------------------------------------
 
     @rule(name=st.sampled_from(TOPICS))
@@ -585,6 +604,7 @@ class TopicsModel(RuleBasedStateMachine):
         for node in self.nodes:
             node.held = node.queue.cut = False
             node.inbox.clear()
+            node.go_on()
         await self._come_back()
         await self._renew()
         for socket in self.open_sockets:
@@ -671,6 +691,10 @@ class TopicsModel(RuleBasedStateMachine):
 def store(valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Store]:
     # Small limits, so that few entries reach them.
     monkeypatch.setattr(catch_up_module, "CHUNK", 500)
+    monkeypatch.setattr(turns_module, "PART", 1)
+    monkeypatch.setattr(turns_module, "AT_ONCE", 1)
+    monkeypatch.setattr(turns_module, "TURN", 0)
+    monkeypatch.setattr(turns_module, "MOST_WAITING", 2)
     monkeypatch.setattr(registrations_module, "BATCH", 1)
     monkeypatch.setattr(feed_module, "READ_COUNT", 4)
     monkeypatch.setattr(feed_module, "STATE_COUNT", 1)
@@ -686,7 +710,7 @@ def store(valkey: EmbeddedServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[S
 def model(store: Store) -> Iterator[TopicsModel]:
     """The model, for a story that is told by hand."""
     model: TopicsModel = type("Running", (TopicsModel,), {"store": store})()
-    model.begin(keep=1000)
+    model.begin(keep=1000, stalls=False)
     yield model
     model.teardown()
 
@@ -731,6 +755,18 @@ def test_a_loss_and_what_is_gone_of_what_came_after_it_are_one_gap(model: Topics
     model.redis_is_emptied(leases=False)
     _publish(model, "a", "")
     model.the_log_passes_its_retention(name="a")
+
+
+def test_one_that_goes_while_others_are_sent_to_gets_nothing_more(model: TopicsModel) -> None:
+    for _ in range(3):
+        model.come(which=0, names={"a"})
+    model.stall_or_go_on(which=0)
+    _publish(model, "a", "")
+    model.some_are_sent_to(which=0, turns=1)
+    model.unsubscribe(which=2)
+    _publish(model, "a", "")
+    model.subscribe(which=2, name="a", back=1)
+    model.some_are_sent_to(which=0, turns=3)
 
 
 def test_every_interleaving_keeps_the_promises_of_topics(store: Store) -> None:

@@ -63,7 +63,14 @@ def subscribe(node: Node, listener: Listener, name: str = "t") -> None:
 
 
 def in_step(node: Node, listener: Listener, feed: str = FEED) -> Callable[[], bool]:
-    return lambda: listener in node.parts.topics.in_step(feed)
+    def holds() -> bool:
+        return any(
+            listener in members
+            for channel in node.parts.topics.members(feed)
+            for members in channel.in_step.values()
+        )
+
+    return holds
 
 
 class Answers:

@@ -1,0 +1,69 @@
+"""A bystander: publishes to itself at an even pace, and notes how long each notification took.
+
+``argv`` is the port. The commands on standard input are ``begin`` and ``end``; the latter is
+answered by what was noted, as JSON: when each was due, and after how many seconds it was received.
+"""
+
+import json
+import re
+import select
+import socket
+import sys
+import time
+
+from bench.client import ack, handshake, post
+from bench.harness import SECRET
+from pushsvc.auth.tokens import mint
+
+EVERY = 0.02
+"""Seconds between two notifications."""
+_received = re.compile(rb'"type":"notification","id":"([0-9-]+)".*?"data":(\d+)').findall
+_READ = 64 * 1024
+
+
+def main(port: int) -> None:
+    """Do as told."""
+    token = mint(
+        secret=SECRET, user="bystander", audience="pushsvc", scopes=["push.publish"], ttl=3600
+    )
+    receiver = socket.create_connection(("127.0.0.1", port))
+    receiver.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    receiver.sendall(handshake("/v1/ws", token))
+    if not receiver.recv(_READ).startswith(b"HTTP/1.1 101"):
+        raise ConnectionError("the handshake was refused")
+    publisher = socket.create_connection(("127.0.0.1", port))
+    publisher.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sys.stdin.readline()
+    print("begun", flush=True)
+    due: list[float] = []
+    samples: list[tuple[float, float]] = []
+    begun = time.monotonic()
+    ending = False
+    while not ending or len(samples) < len(due):
+        at = begun + len(due) * EVERY
+        wait = 1.0 if ending else max(0.0, at - time.monotonic())
+        ready, _, _ = select.select([receiver, publisher, sys.stdin], [], [], wait)
+        if receiver in ready:
+            data = receiver.recv(_READ)
+            if not data:
+                raise ConnectionError("the node closed the connection")
+            now = time.monotonic()
+            found = _received(data)
+            samples += [(due[int(number)], now - due[int(number)]) for _, number in found]
+            receiver.sendall(b"".join(ack(each) for each, _ in found))
+        if publisher in ready:
+            answer = publisher.recv(_READ)
+            if b"HTTP/1.1 202" not in answer:
+                raise ConnectionError(f"a publish was refused: {answer[:500]!r}")
+        if sys.stdin in ready:
+            sys.stdin.readline()
+            ending = True
+        if not ending and time.monotonic() >= at:
+            body = b'{"to":{"user":"bystander"},"data":%d}' % len(due)
+            publisher.sendall(post("/v1/notifications", token, "application/json", body))
+            due.append(at)
+    print(json.dumps(samples), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))
