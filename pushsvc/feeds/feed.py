@@ -99,6 +99,9 @@ class Rest(NamedTuple):
     upto: int
 
 
+_PLAIN: Final = ("",) * 6
+"""The options of a publish that has none."""
+
 WHOLE: Final = Rest(ids.START, ids.START)
 
 
@@ -217,15 +220,18 @@ class Feeds:
         keys, remembered = self._keys.publish(feed, append.once), ONCE_SECONDS * 1000
         if append.scheduled:
             keys, remembered = self._keys.publish_scheduled(feed, append.scheduled), retention
-        command = self._publishing.script(
-            "publish", keys,
-            append.body, ttl, self._most(feed), retention, remembered,
-            "1" if by_node(feed) else "", append.collapse_key, "1" if append.any_device else "",
-            append.receipt,
+        options = (
+            append.collapse_key, "1" if append.any_device else "", append.receipt,
+            remembered if append.once or append.scheduled else "",
+            self.bounds.client_bytes if append.client and not append.scheduled else "",
+            append.scheduled,
         )  # fmt: skip
-        if append.scheduled:
-            return (*command, "", append.scheduled)
-        return (*command, self.bounds.client_bytes) if append.client else command
+        # Most have none: what is not sent need not be read there either.
+        return self._publishing.script(
+            "publish", keys,
+            append.body, ttl, self._most(feed), retention, "1" if by_node(feed) else "",
+            *(options if options != _PLAIN else ()),
+        )  # fmt: skip
 
     def _most(self, feed: str) -> int:
         """How many entries a feed keeps."""
@@ -243,15 +249,15 @@ class Feeds:
                 "publish no more until some have gone; send less, use a collapse_key again, or "
                 "send as ephemeral what need not be kept"
             )
-        entry_id, previous, listeners, receipts, freed = result
+        entry_id, previous, receipts, freed, *listeners = result.split()
         return Appended(
             ids.parse(entry_id),
-            ids.parse(previous) if previous else UNKNOWN,
+            UNKNOWN if previous == b"0" else ids.parse(previous),
             schema.counts(listeners)
             if by_node(append.feed)
             else {listener.decode(): 1 for listener in listeners},
-            bool(receipts),
-            freed,
+            receipts == b"1",
+            int(freed),
         )
 
     async def listening(self, feed: str) -> Mapping[str, int]:

@@ -542,6 +542,81 @@ async def microseconds(
     return min(costs)
 
 
+async def commands(store: Store, act: Callable[[], Awaitable[object]]) -> dict[str, int]:
+    """How often each command runs, inside scripts and out, by the server's own count."""
+
+    def counted() -> dict[str, int]:
+        stats = store.redis.info("commandstats")
+        return {name.removeprefix("cmdstat_"): stats[name]["calls"] for name in stats}
+
+    await act()  # the first time makes keys, and gives the server the scripts
+    before = counted()
+    await act()
+    after = counted()
+    ran = {name: calls - before.get(name, 0) for name, calls in after.items() if name != "info"}
+    return {name: calls for name, calls in ran.items() if calls}
+
+
+async def test_what_happens_all_day_runs_no_command_too_many(store: Store) -> None:
+    """Each costs Redis about a microsecond, and a write costs replicas and the disk as well."""
+    await store.join("n1.1", "phone")
+    assert await commands(store, store.publish) == {
+        "evalsha": 1, "time": 1, "hmget": 1, "pttl": 1, "xadd": 1, "hset": 1, "xlen": 1, "hkeys": 1,
+    }  # fmt: skip
+    sent = iter([await store.publish() for _ in range(2)])
+    assert await commands(
+        store, lambda: store.acknowledge("phone", next(sent), connection="n1.1")
+    ) == {"evalsha": 1, "hmget": 1, "hset": 1, "xadd": 1, "pttl": 1, "hlen": 1, "hkeys": 1}
+    assert await commands(store, lambda: store.join("n1.1", "phone")) == {
+        "evalsha": 1, "hlen": 1, "hmget": 1, "time": 1, "hset": 1, "pttl": 2,
+    }  # fmt: skip
+    last = await store.publish()
+    assert await commands(store, lambda: store.read("phone", ids.START)) == {
+        "evalsha": 1, "hmget": 1, "xrange": 1, "time": 1, "hkeys": 1,
+    }  # fmt: skip
+    assert await commands(store, lambda: store.read("phone", last)) == {"evalsha": 1, "hmget": 1}
+    assert await commands(store, lambda: store.feeds.check([(FEED, "n1.1")])) == {
+        "evalsha": 1, "hexists": 1, "pttl": 1, "hget": 1,
+    }  # fmt: skip
+
+
+async def test_the_same_for_a_topic(store: Store) -> None:
+    async def subscribe() -> None:
+        await store.subscribe(TOPIC, since=ids.START)
+
+    assert await commands(store, subscribe) == {"evalsha": 1, "hset": 1, "pttl": 1, "hmget": 1}
+    assert await commands(store, lambda: store.publish(feed=TOPIC)) == {
+        "evalsha": 1, "time": 1, "hmget": 1, "pttl": 1, "xadd": 1, "hset": 1, "xlen": 1,
+        "hgetall": 1,
+    }  # fmt: skip
+    assert await commands(store, lambda: store.publish(feed=TOPIC, ttl=0)) == {
+        "evalsha": 1, "time": 1, "hmget": 1, "hset": 1, "pttl": 1, "hgetall": 1,
+    }  # fmt: skip
+
+
+async def test_keys_live_on_while_they_are_used(store: Store) -> None:
+    """They are renewed before they have lived a sixteenth of what they are given."""
+    retention = round(BOUNDS.retention * 1000)
+    listeners, log, acks, cursors = (
+        key(FEED)
+        for key in (store.keys.listeners, store.keys.log, store.keys.acks, store.keys.cursors)
+    )
+    await store.join("n1.1", "phone")
+    await store.ack("phone", await store.publish())
+    for life in (1.0, 0.8, 0.1):
+        # as if time had passed
+        for key in (log, acks):
+            store.redis.pexpire(key, int(retention * life))
+        for key in (listeners, cursors):
+            store.redis.pexpire(key, int(2 * retention * life))
+        await store.ack("phone", await store.publish())
+        await store.feeds.check([(FEED, "n1.1")])
+        for key in (log, acks):
+            assert store.redis.pttl(key) >= retention - 1000
+        for key in (listeners, cursors):
+            assert 2 * retention >= store.redis.pttl(key) >= 2 * retention * 15 / 16 - 1000
+
+
 @pytest.fixture
 async def large(valkey: EmbeddedServer, prefix: str) -> AsyncIterator[Store]:
     """One that keeps much."""
