@@ -19,6 +19,9 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- What the key of a node's inbox ends with, and a batch of entries there.
+local INBOX, PACKET = ':inbox', 'p'
+
 -- How long a key is given (ms) that must be there for so long after each use: it is renewed once a
 -- sixteenth of its life has passed, since a renewal is a write, which replicas and the disk get too.
 local function lifetime(ms)

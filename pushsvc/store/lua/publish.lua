@@ -6,9 +6,12 @@
 -- ARGV: body, ttl (ms; 0 = live only), most entries kept, retention (ms), '1' where whole nodes listen;
 --       what follows may be left out where it is all empty: collapse key, '1' where any device settles
 --       it, publisher that wants a receipt, once ttl (ms), where a client publishes to a topic: how
---       many bytes may be there for that, 0 for any; of what was scheduled its id
--- Returns 'id previous receipt freed listener ...', or '... node count ...': 1 if a receipt may be due,
--- how many bytes of a topic's state went for a client's; the previous id is 0 for a repeated request.
+--       many bytes may be there for that, 0 for any; of what was scheduled its id; and of a mailbox,
+--       where the nodes that listen are sent it here: what the keys of their inboxes begin with, what
+--       such an inbox keeps, the beginning of a batch
+-- Returns 'id previous receipt freed sent listener ...', or '... node count ...': 1 if a receipt may be
+-- due, how many bytes of a topic's state went for a client's, 1 if all nodes that listen were sent it
+-- and 2 if the server refused that; the previous id is 0 for a repeated request.
 -- Returns false where the topic is full, and where what was scheduled waits no more.
 local log, listeners, cursors, latest, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6]
 local body, ttl, keep, retention = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -17,10 +20,35 @@ local once_ttl, client_bytes = ARGV[9], tonumber(ARGV[10] or '')
 local scheduled = ARGV[11] ~= '' and ARGV[11]
 local marks, order = not by_node and KEYS[5], by_node and KEYS[5]
 
+-- Put it into the inboxes of the nodes that listen, as a batch of one; 1 if it is in all of them, else 2. Their
+-- keys are no KEYS, as nobody knows before who listens. A server that refuses that is no harm: the
+-- publisher sends what was not sent here.
+local function send(id, previous, listening)
+  local ms, seq = split(id)
+  local previous_ms, previous_seq = split(previous)
+  -- In MessagePack: four integers of 64 bits, and bytes with a length of 32.
+  local batch = ARGV[14] .. struct.pack('>BI8BI8BI8BI8BI4',
+    0xcf, ms, 0xcf, seq, 0xcf, previous_ms, 0xcf, previous_seq, 0xc6, #body) .. body
+  local sent, whole = {}, 1
+  for _, connection in ipairs(listening) do
+    local node = string.match(connection, '^[^.]+')
+    if not sent[node] then
+      sent[node] = true
+      local added = redis.pcall('XADD', ARGV[12] .. node .. INBOX, 'NOMKSTREAM', 'MAXLEN', '~', ARGV[13],
+        '*', PACKET, batch)
+      if type(added) == 'table' then
+        whole = 2
+      end
+    end
+  end
+  return whole
+end
+
 -- One string costs less than a table of them.
 local function answer(id, previous, receipts, freed)
   local listening = redis.call(by_node and 'HGETALL' or 'HKEYS', listeners)
-  local told = id .. ' ' .. previous .. ' ' .. receipts .. ' ' .. freed
+  local sent = ARGV[12] and previous ~= '0' and send(id, previous, listening) or 0
+  local told = id .. ' ' .. previous .. ' ' .. receipts .. ' ' .. freed .. ' ' .. sent
   return #listening > 0 and told .. ' ' .. table.concat(listening, ' ') or told
 end
 
