@@ -259,7 +259,7 @@ class Settings(BaseSettings):
         default=30,
         description="Seconds after which a notification without acknowledgement is sent again.",
     )
-    ack_gather_seconds: float = Field(
+    acks_gather_seconds: float = Field(
         default=0.02,
         ge=0,
         le=0.025,
