@@ -46,12 +46,27 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     previous_ms: int
     previous_sequence: int
     body: bytes
+    any_device: bool = False
+    """One acknowledgement settles it for all devices; nodes of before do not say so."""
 
     @classmethod
-    def of(cls, feed: str, entry_id: int, previous: int, body: bytes) -> Self:
+    def of(
+        cls,
+        feed: str,
+        entry_id: int,
+        previous: int,
+        body: bytes,
+        any_device: bool = False,  # noqa: FBT001, FBT002
+    ) -> Self:
         """An entry by its whole ids."""
         return cls(
-            feed, entry_id >> 64, entry_id & _SEQUENCE, previous >> 64, previous & _SEQUENCE, body
+            feed,
+            entry_id >> 64,
+            entry_id & _SEQUENCE,
+            previous >> 64,
+            previous & _SEQUENCE,
+            body,
+            any_device,
         )
 
     @property
@@ -129,8 +144,14 @@ pack: Callable[[Sequence[Entry]], bytes] = msgspec.msgpack.Encoder().encode
 unpack: Callable[[bytes], list[Entry]] = msgspec.msgpack.Decoder(list[Entry]).decode
 """Reads the entries of a packet; raises ``msgspec.DecodeError`` where it is none."""
 
+_pack_name = msgspec.msgpack.Encoder().encode
 _pack_control = msgspec.msgpack.Encoder().encode
 _unpack_control = msgspec.msgpack.Decoder(tuple[str, str, list[str]]).decode
+
+
+def pack_head(feed: str) -> bytes:
+    """How the packet of one entry begins, before its ids: a list of one, which is a list of six."""
+    return b"\x91\x96" + _pack_name(feed)
 
 
 def unpack_control(packet: bytes) -> ControlMessage:

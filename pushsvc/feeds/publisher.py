@@ -271,9 +271,12 @@ class Publisher:
         """
         live = {each: n for each, n in appended.listeners.items() if each not in dead}
         nodes = {node_of(each) for each in live}
-        entry = Entry.of(append.feed, appended.id, appended.previous, append.body)
-        for node in nodes:
-            self._outbox.post(node, entry)
+        if not appended.sent:
+            entry = Entry.of(
+                append.feed, appended.id, appended.previous, append.body, append.any_device
+            )
+            for node in nodes:
+                self._outbox.post(node, entry)
         if len(live) < len(appended.listeners):
             gone = [each for each in appended.listeners if each in dead]
             self._feeds.clean([(append.feed, gone)])

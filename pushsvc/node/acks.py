@@ -1,6 +1,11 @@
-"""Acknowledgements on their way to Redis: one write a device while an earlier one is under way."""
+"""Acknowledgements on their way to Redis.
+
+Those of a moment gather, so that a moderate load writes them by the dozen, and of a device the last
+one only. Until they are written they are what a node's death loses: their entries come again.
+"""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Final, NamedTuple
@@ -15,6 +20,8 @@ SLICE: Final = 512
 """Most positions that are written at once."""
 MOST_ASKED: Final = 10_000
 """Most acknowledgements that wait to be answered; further ones are written, and not answered."""
+MOST_SHARED: Final = 10_000
+"""Most mailboxes of which it is known that one device settles something for all."""
 
 Answer = Callable[[int], None]
 """Told the device's position, once it is written down."""
@@ -46,9 +53,16 @@ class Acks:
         feeds: where they are written.
         outbox: for the nodes that hold other connections of a user.
         receipts_due: told of mailboxes that may owe a receipt.
+        gather: seconds for which those gather that nobody waits for.
     """
 
-    def __init__(self, feeds: Feeds, outbox: Outbox, receipts_due: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        feeds: Feeds,
+        outbox: Outbox,
+        receipts_due: Callable[[str], None],
+        gather: float = 0.0,
+    ) -> None:
         self._feeds = feeds
         self._outbox = outbox
         self._receipts_due = receipts_due
@@ -56,6 +70,11 @@ class Acks:
         # Those that Redis refused: they must not hold up the others.
         self._refused: dict[_PositionOf, _Position] = {}
         self._asked: list[tuple[_PositionOf, int, Answer]] = []
+        # The newest entry of a mailbox that any one device settles for all.
+        self._shared: OrderedDict[str, int] = OrderedDict()
+        self._gather = gather
+        self._timer: asyncio.TimerHandle | None = None
+        self._at_once = False
         self._task: asyncio.Task[None] | None = None
         self._failing = False
 
@@ -84,8 +103,22 @@ class Acks:
         _merge(waiting, place, _Position(entry_id, connection))
         if answer is not None and len(self._asked) < MOST_ASKED:
             self._asked.append((place, entry_id, answer))
-        if not self._failing:
-            self._start()
+        if self._failing:
+            return
+        shared = self._shared.get(feed, 0)
+        if shared and entry_id >= shared:
+            del self._shared[feed]
+        if answer is not None or shared or not self._gather or len(self._dirty) >= SLICE:
+            self.hurry()
+        elif self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(self._gather, self.hurry)
+
+    def share(self, feed: str, entry_id: int) -> None:
+        """Know that one acknowledgement settles an entry for all devices: it will not wait."""
+        self._shared[feed] = entry_id
+        self._shared.move_to_end(feed)
+        if len(self._shared) > MOST_SHARED:
+            self._shared.popitem(last=False)
 
     async def write(self, feed: str, device: str, entry_id: int, broadcast: bool) -> int:  # noqa: FBT001
         """Write down what a client acknowledges that cannot say so on its connection.
@@ -110,11 +143,17 @@ class Acks:
         for place, position in self._refused.items():
             _merge(self._dirty, place, position)
         self._refused.clear()
-        self._start()
+        self.hurry()
 
-    def _start(self) -> None:
-        if self._dirty and self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run())
+    def hurry(self) -> None:
+        """Write what gathers now."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._dirty:
+            self._at_once = True
+            if self._task is None:
+                self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def aclose(self) -> None:
         """Wait until everything is written, or could not be."""
@@ -127,8 +166,10 @@ class Acks:
     async def _run(self) -> None:
         self._failing = False
         try:
-            while self._dirty and not self._failing:
+            while self._at_once and self._dirty and not self._failing:
                 slice_ = {key: self._dirty.pop(key) for key in list(islice(self._dirty, SLICE))}
+                # What comes while this is written gathers until its own time.
+                self._at_once = bool(self._dirty)
                 try:
                     results = await self._feeds.ack(
                         Acknowledgement(place.feed, place.device, at.id, place.kind, at.connection)

@@ -134,6 +134,8 @@ class Dispatcher:
         self._observer.left(listener)
         self._topics.left(listener)
         self._mailboxes.leave(listener)
+        # Where it comes back to, what it acknowledged last is not to come again.
+        self._acks.hurry()
 
     # --- from the inbox ------------------------------------------------------------------------
 
@@ -153,6 +155,8 @@ class Dispatcher:
 
     def _deliver(self, entry: Entry, now: float) -> None:
         listeners = self._mailboxes.listeners.of(entry.feed)
+        if entry.any_device and listeners:
+            self._acks.share(entry.feed, entry.id)
         window = self._policy.window
         tombstones = self._catch_up.tombstones
         if tombstones and tombstones.holds(entry.feed, entry.id):

@@ -53,6 +53,7 @@ class Node:
         clock: seconds on a monotonic clock.
         max_message: most bytes of a client's message.
         sweep_seconds: the longest that a lost entry can delay a quiet feed.
+        acks_gather: seconds for which acknowledgements gather that nobody waits for.
         max_age: seconds after which a connection is asked to go elsewhere; 0 for never.
         transport: how sockets are read and written.
         tracer: makes spans; None where nothing is traced.
@@ -69,6 +70,7 @@ class Node:
         *,
         max_message: int,
         sweep_seconds: float,
+        acks_gather: float = 0.0,
         max_age: float = 0.0,
         transport: Transport = PLAIN,
         tracer: Tracer | None = None,
@@ -114,7 +116,7 @@ class Node:
             sweep_seconds=sweep_seconds,
             now=clock(),
         )
-        self.acks = Acks(feeds, outbox, domain.receipts_due)
+        self.acks = Acks(feeds, outbox, domain.receipts_due, acks_gather)
         self.dispatcher = Dispatcher(
             identity,
             leases,

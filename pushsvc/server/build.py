@@ -105,7 +105,9 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
         settings.max_connections_per_user,
         client_bytes=settings.client_bytes_per_topic,
     )
-    feeds = Feeds(bounds, publishing=publishing, sessions=sessions)
+    one_server = not url.startswith(("redis+cluster:", "rediss+cluster:"))
+    sends = one_server and durability is Durability.MEMORY
+    feeds = Feeds(bounds, publishing=publishing, sessions=sessions, sends=sends)
     leases = Leases(leasing, settings.lease_seconds)
     outbox = Outbox(inboxes)
     stack.push_async_callback(outbox.aclose)

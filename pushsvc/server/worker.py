@@ -178,6 +178,7 @@ def _node(
         time.monotonic,
         max_message=settings.max_message_bytes,
         sweep_seconds=settings.sweep_seconds,
+        acks_gather=settings.acks_gather_seconds,
         max_age=settings.max_connection_age_seconds,
         transport=transport,
         tracer=tracer,

@@ -259,6 +259,13 @@ class Settings(BaseSettings):
         default=30,
         description="Seconds after which a notification without acknowledgement is sent again.",
     )
+    acks_gather_seconds: float = Field(
+        default=0.02,
+        ge=0,
+        le=0.025,
+        description="Seconds for which acknowledgements gather before they are written, those that "
+        "nobody waits for; 0 for none. They are what a node's death loses, and comes again.",
+    )
     ack_attempts: int = Field(
         default=3,
         ge=1,

@@ -39,6 +39,7 @@ def probe(key: str, confirm: Command | None = None, *, cluster: bool = False) ->
         ("PING",),
         ("HSET", key, "field", "1"),
         ("PEXPIRE", key, _PROBE_MS),
+        ("PTTL", key),
         ("EXISTS", key),
         ("EXPIREAT", key, 4_000_000_000, "LT"),
         ("HDEL", key, "none"),

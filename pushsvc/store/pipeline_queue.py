@@ -107,6 +107,11 @@ class PipelineQueue:
         self._told_errors: set[str] = set()
         self._seconds = metrics.redis_seconds.labels(name)
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is under way: what is submitted now may be alone in its pipeline."""
+        return self._task is None
+
     @overload
     def submit(self, commands: Sequence[Command]) -> asyncio.Future[list[Result]]: ...
 

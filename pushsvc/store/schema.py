@@ -62,20 +62,24 @@ MESSAGE: Final = "n"
 """A control message."""
 CANARY: Final = "c"
 """What a node sends itself."""
+INBOX: Final = ":inbox"
+"""What the key of an inbox ends with."""
 
 
 class Keys:
     """The key names below one prefix.
 
     Attributes:
+        node: what the keys of a node begin with, before its id.
         wide: the pattern of the keys of users and topics whose stored form is not the name itself.
     """
 
-    __slots__ = ("_feed", "nodes", "prefix", "probe", "wide")
+    __slots__ = ("_feed", "node", "nodes", "prefix", "probe", "wide")
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
         self._feed = f"{prefix}:{{"
+        self.node = f"{prefix}:node:"
         self.nodes = f"{prefix}:nodes"
         self.probe = f"{prefix}:probe"
         self.wide = self._feed + "[ut]:*%*}:*"
@@ -193,7 +197,7 @@ class Keys:
 
     def inbox(self, node: str) -> str:
         """Stream: what other nodes send one node."""
-        return f"{self.prefix}:node:{node}:inbox"
+        return self.node + node + INBOX
 
     def summary(self, node: str) -> str:
         """String: what one node says of itself."""

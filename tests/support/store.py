@@ -27,10 +27,11 @@ FEED: Final = mailbox("u1")
 class Store:
     """One mailbox, and whatever other feed a test names."""
 
-    def __init__(self, url: str, prefix: str, bounds: Bounds) -> None:
+    def __init__(self, url: str, prefix: str, bounds: Bounds, *, sends: bool = False) -> None:
+        self.url = url
         self.commands = redis_at(url, prefix)
         self.keys = self.commands.keys
-        self.feeds = Feeds(bounds, publishing=self.commands, sessions=self.commands)
+        self.feeds = Feeds(bounds, publishing=self.commands, sessions=self.commands, sends=sends)
         self.redis = redis.Redis.from_url(url, decode_responses=True)
 
     async def append(self, body: str = "x", feed: str = FEED, **fields: Any) -> Appended:

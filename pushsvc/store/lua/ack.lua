@@ -1,4 +1,5 @@
--- Move a device's cursor forward; never back, and never past what was published.
+-- Move a device's cursor forward; never back, and never past what was published. That the cursors live
+-- on is the matter of what is published, of joining and of the sweep.
 -- WITH: marks, withdrawals
 -- KEYS: cursors, listeners, log, marks, acks
 -- ARGV: device, id, retention (ms), most acks kept, what the id is:
@@ -18,7 +19,6 @@ if kind == 'broadcast' then
     return cursor or '0-0'
   end
   redis.call('HSET', cursors, BROADCAST .. device, id)
-  redis.call('PEXPIRE', cursors, retention * 2)
   return redis.call('HLEN', listeners) > told and {id, redis.call('HGETALL', listeners), {}, 0} or id
 end
 
@@ -31,10 +31,9 @@ if kind == 'stored' and (not fields[1] or #redis.call('XRANGE', log, id, id) == 
   return cursor
 end
 redis.call('HSET', cursors, device, id)
-redis.call('PEXPIRE', cursors, retention * 2)
 -- Who acknowledged what, and when: the time is the id of the entry.
 redis.call('XADD', acks, 'MAXLEN', '~', ARGV[4], '*', 'd', device, 'i', id)
-redis.call('PEXPIRE', acks, retention)
+keep_alive(acks, lifetime(retention))
 
 local others = {}
 if redis.call('HLEN', listeners) > told then

@@ -11,15 +11,18 @@ local log, listeners, cursors, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local connection, device, held = ARGV[1], ARGV[2], ARGV[3]
 local keep_ms = tonumber(ARGV[6]) * 2
 
+local others = redis.call('HLEN', listeners)
 -- One that comes back after its node's lease lapsed was let in before.
-if ARGV[10] == '' and redis.call('HLEN', listeners) >= tonumber(ARGV[7])
+if ARGV[10] == '' and others >= tonumber(ARGV[7])
     and redis.call('HEXISTS', listeners, connection) == 0 then
   local answer = redis.call('HKEYS', listeners)
   table.insert(answer, 1, '')
   return answer
 end
 
-local cursor = redis.call('HGET', cursors, device)
+local meta =
+  redis.call('HMGET', cursors, HEAD, STORED, TRIMMED, FIRST, device, BROADCAST .. device, EVICTED)
+local cursor, broadcast, evicted = meta[5], meta[6], meta[7]
 local new = not cursor
 if new then
   -- A new device starts after what any device of the user has acked. The place is kept, so that
@@ -45,26 +48,30 @@ if new then
       'HDEL', cursors, lowest_device, BROADCAST .. lowest_device, BEGAN .. lowest_device
     )
     redis.call('HSET', cursors, EVICTED, lowest_device)
+    evicted = lowest_device
   end
   redis.call('HSET', cursors, device, cursor)
   if cursor ~= '0-0' then
     redis.call('HSET', cursors, BEGAN .. device, cursor)
   end
 end
-local broadcast = redis.call('HGET', cursors, BROADCAST .. device)
 if not broadcast then
   -- Who was never here before was not owed what was broadcast before.
   broadcast = ARGV[9]
   redis.call('HSET', cursors, BROADCAST .. device, broadcast)
 end
 redis.call('HSET', listeners, connection, device .. ' ' .. string.format('%.0f', now_ms()))
-redis.call('PEXPIRE', listeners, keep_ms)
-redis.call('PEXPIRE', cursors, keep_ms)
+if others == 0 then
+  redis.call('PEXPIRE', listeners, keep_ms)
+else
+  keep_alive(listeners, keep_ms)
+end
+keep_alive(cursors, keep_ms)
 local answer = backlog(
-  log, cursors, marks, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]), broadcast,
+  log, meta, marks, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]), broadcast,
   ARGV[11] == '1' and cursor or nil
 )
-if new and held == '' and answer[5] == '' and redis.call('HEXISTS', cursors, EVICTED) == 1 then
+if new and held == '' and answer[5] == '' and evicted then
   -- It may be one that made room for others, and was owed what they have acknowledged.
   answer[5] = 'trimmed'
 end

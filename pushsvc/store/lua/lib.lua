@@ -19,15 +19,44 @@ local function now_ms()
   return time[1] * 1000 + math.floor(time[2] / 1000)
 end
 
+-- What the key of a node's inbox ends with, and a batch of entries there.
+local INBOX, PACKET = ':inbox', 'p'
+
+-- How long a key is given (ms) that must be there for so long after each use: it is renewed once a
+-- sixteenth of its life has passed, since a renewal is a write, which replicas and the disk get too.
+local function lifetime(ms)
+  return math.ceil(ms * 16 / 15)
+end
+
+-- Have a key live on, which lives for so long (ms); whether it had to be renewed.
+local function keep_alive(key, life)
+  if redis.call('PTTL', key) < life * 15 / 16 then
+    redis.call('PEXPIRE', key, life)
+    return true
+  end
+end
+
+-- The milliseconds of an id. What is added makes a number of it, at less than a call.
+local function ms_of(id)
+  return string.match(id, '^%d+') + 0
+end
+
 local function split(id)
   local dash = string.find(id, '-', 1, true)
-  return tonumber(string.sub(id, 1, dash - 1)), tonumber(string.sub(id, dash + 1))
+  return string.sub(id, 1, dash - 1) + 0, string.sub(id, dash + 1) + 0
 end
 
 local function less(a, b)
-  local a_ms, a_seq = split(a)
-  local b_ms, b_seq = split(b)
-  return a_ms < b_ms or (a_ms == b_ms and a_seq < b_seq)
+  if a == b then
+    return false
+  end
+  local a_ms, b_ms = ms_of(a), ms_of(b)
+  if a_ms ~= b_ms then
+    return a_ms < b_ms
+  end
+  local _, a_seq = split(a)
+  local _, b_seq = split(b)
+  return a_seq < b_seq
 end
 
 -- Whether the id that one list begins with, in its two parts, is below another's.

@@ -1,13 +1,12 @@
 -- Reading a feed; goes after the marks.
 
 -- What follows a position in a feed, at most `count` entries and about `bytes` bytes.
--- `marks` is nil for feeds from which nothing is withdrawn; what was withdrawn is told from
--- `told` on, nil for the start.
+-- `meta` is what the cursors have of HEAD, STORED, TRIMMED and FIRST, and maybe more. `marks` is nil for feeds from which
+-- nothing is withdrawn; what was withdrawn is told from `told` on, nil for the start.
 -- Returns {cursor, head, start, upto, gap, extra, id, body, id, body, ...}: everything after `start`
 -- up to `upto` is accounted for; a false body stands for an entry whose time to live has passed, a
 -- number for one that was withdrawn.
-local function backlog(log, cursors, marks, cursor, held, count, bytes, extra, told)
-  local meta = redis.call('HMGET', cursors, HEAD, STORED, TRIMMED, FIRST)
+local function backlog(log, meta, marks, cursor, held, count, bytes, extra, told)
   local head, stored, trimmed, first = meta[1] or '0-0', meta[2], meta[3], meta[4]
   local start, gap = cursor, ''
   if held ~= '' and less(cursor, held) then
@@ -23,10 +22,10 @@ local function backlog(log, cursors, marks, cursor, held, count, bytes, extra, t
       start = '0-0'
     end
   end
-  local now = now_ms()
   local upto, size, looked = head, 0, 0
   local answer = {cursor, head, start, upto, gap, extra}
   local from, most = start, less(start, head) and math.min(8, count) or 0
+  local now = most > 0 and now_ms()
   while most > 0 do
     local entries = redis.call('XRANGE', log, '(' .. from, '+', 'COUNT', most)
     if #entries == 0 and looked == 0 and stored and less(start, stored)
@@ -53,7 +52,7 @@ local function backlog(log, cursors, marks, cursor, held, count, bytes, extra, t
     answer[5] = 'trimmed'
   end
   answer[4] = upto
-  local fields = marks and redis.call('HKEYS', marks) or {}
+  local fields = marks and less(told or start, upto) and redis.call('HKEYS', marks) or {}
   local withdrawn = #fields > 0 and marked(fields, 'w', told or start, upto) or {}
   if #withdrawn > 0 then
     for _, each in ipairs(withdrawn) do

@@ -12,5 +12,5 @@ for i = 4, #ARGV do
     changed = changed + redis.call('HDEL', present, field)
   end
 end
-redis.call('PEXPIRE', present, tonumber(ARGV[2]) * 2)
+keep_alive(present, tonumber(ARGV[2]) * 2)
 return changed > 0 and redis.call('HKEYS', KEYS[2]) or {}

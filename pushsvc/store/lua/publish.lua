@@ -3,21 +3,53 @@
 -- KEYS: log, listeners, cursors, latest, marks, and the idempotency key where the caller gave one;
 --       in place of the marks, which only mailboxes have, the order of the latest where nodes listen;
 --       of what was scheduled became in place of the idempotency key, times, scheduled
--- ARGV: body, ttl (ms; 0 = live only), most entries kept, retention (ms), once ttl (ms),
---       '1' where whole nodes listen, collapse key, '1' where any device settles it,
---       publisher that wants a receipt, and where a client publishes to a topic: how many bytes may be
---       there for that, 0 for any, '' where none does; of what was scheduled its id
--- Returns {id, previous id, {listener, ...} or {node, count, ...}, 1 if a receipt may be due, how many
--- bytes of a topic's state went for a client's}; the previous id is '' for a repeated request. Returns
--- false where the topic is full, and where what was scheduled waits no more.
+-- ARGV: body, ttl (ms; 0 = live only), most entries kept, retention (ms), '1' where whole nodes listen;
+--       what follows may be left out where it is all empty: collapse key, '1' where any device settles
+--       it, publisher that wants a receipt, once ttl (ms), where a client publishes to a topic: how
+--       many bytes may be there for that, 0 for any; of what was scheduled its id; and of a mailbox,
+--       where the nodes that listen are sent it here: what the keys of their inboxes begin with, what
+--       such an inbox keeps, the beginning of a batch
+-- Returns 'id previous receipt freed sent listener ...', or '... node count ...': 1 if a receipt may be
+-- due, how many bytes of a topic's state went for a client's, 1 if all nodes that listen were sent it
+-- and 2 if the server refused that; the previous id is 0 for a repeated request.
+-- Returns false where the topic is full, and where what was scheduled waits no more.
 local log, listeners, cursors, latest, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6]
 local body, ttl, keep, retention = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local by_node, key, any, publisher = ARGV[6] == '1', ARGV[7], ARGV[8] == '1', ARGV[9]
-local client_bytes, scheduled = tonumber(ARGV[10]), ARGV[11]
+local by_node, key, any, publisher = ARGV[5] == '1', ARGV[6] or '', ARGV[7] == '1', ARGV[8] or ''
+local once_ttl, client_bytes = ARGV[9], tonumber(ARGV[10] or '')
+local scheduled = ARGV[11] ~= '' and ARGV[11]
 local marks, order = not by_node and KEYS[5], by_node and KEYS[5]
 
-local function listening()
-  return redis.call(by_node and 'HGETALL' or 'HKEYS', listeners)
+-- Put it into the inboxes of the nodes that listen, as a batch of one; 1 if it is in all of them, else 2. Their
+-- keys are no KEYS, as nobody knows before who listens. A server that refuses that is no harm: the
+-- publisher sends what was not sent here.
+local function send(id, previous, listening)
+  local ms, seq = split(id)
+  local previous_ms, previous_seq = split(previous)
+  -- In MessagePack: four integers of 64 bits, and bytes with a length of 32.
+  local batch = ARGV[14] .. struct.pack('>BI8BI8BI8BI8BI4',
+    0xcf, ms, 0xcf, seq, 0xcf, previous_ms, 0xcf, previous_seq, 0xc6, #body) .. body
+  local sent, whole = {}, 1
+  for _, connection in ipairs(listening) do
+    local node = string.match(connection, '^[^.]+')
+    if not sent[node] then
+      sent[node] = true
+      local added = redis.pcall('XADD', ARGV[12] .. node .. INBOX, 'NOMKSTREAM', 'MAXLEN', '~', ARGV[13],
+        '*', PACKET, batch)
+      if type(added) == 'table' then
+        whole = 2
+      end
+    end
+  end
+  return whole
+end
+
+-- One string costs less than a table of them.
+local function answer(id, previous, receipts, freed)
+  local listening = redis.call(by_node and 'HGETALL' or 'HKEYS', listeners)
+  local sent = ARGV[12] and previous ~= '0' and send(id, previous, listening) or 0
+  local told = id .. ' ' .. previous .. ' ' .. receipts .. ' ' .. freed .. ' ' .. sent
+  return #listening > 0 and told .. ' ' .. table.concat(listening, ' ') or told
 end
 
 -- What was scheduled goes out in the one step in which it stops to wait: whoever comes later, to send
@@ -30,8 +62,8 @@ if once and not scheduled then
   local seen = redis.call('GET', once)
   if seen then
     -- A write, so that what waits for a durability waits for the first request's append as well.
-    redis.call('PEXPIRE', once, ARGV[5])
-    return {seen, '', listening(), 0, 0}
+    redis.call('PEXPIRE', once, once_ttl)
+    return answer(seen, '0', 0, 0)
   end
 end
 
@@ -99,7 +131,7 @@ local function appended(id)
     unschedule(KEYS[7], KEYS[8], scheduled)
   end
   if once then
-    redis.call('SET', once, id, 'PX', ARGV[5])
+    redis.call('SET', once, id, 'PX', once_ttl)
   end
 end
 
@@ -110,10 +142,10 @@ end
 local receipts, freed = 0, 0
 local fields = redis.call('HMGET', cursors, HEAD, STORED, ORDERED)
 local previous, stored, ordered = fields[1] or '0-0', fields[2], fields[3]
-local head_ms, head_seq = split(previous)
 -- Ids never go back, even where a failover brings a clock that is behind.
 local id = string.format('%.0f-0', now)
-if now <= head_ms then
+if now <= ms_of(previous) then
+  local head_ms, head_seq = split(previous)
   id = string.format('%.0f-%.0f', head_ms, head_seq + 1)
 end
 
@@ -123,6 +155,7 @@ end
 if ttl == 0 then
   redis.call('HSET', cursors, HEAD, id)
   appended(id)
+  keep_alive(cursors, retention * 2)
 else
   local expires = string.format('%.0f', now + ttl)
   if key ~= '' then
@@ -143,10 +176,10 @@ else
     end
     local value = order and id .. ' ' .. expires .. ' ' .. body or id
     redis.call('HSET', latest, key, value)
-    redis.call('PEXPIRE', latest, retention)
+    keep_alive(latest, lifetime(retention))
     if order then
       redis.call('XADD', order, id, key, expires .. ' ' .. #value)
-      redis.call('PEXPIRE', order, retention)
+      keep_alive(order, lifetime(retention))
     end
     if not older and redis.call('HLEN', latest) > keep then
       if order then
@@ -175,14 +208,15 @@ else
   end
   if any then
     redis.call('HSET', marks, 'a:' .. id, '1')
-    redis.call('PEXPIRE', marks, retention * 2)
+    keep_alive(marks, retention * 2)
   end
   if publisher ~= '' then
     redis.call('HSET', marks, 'r:' .. id, publisher .. ' ' .. expires)
-    redis.call('PEXPIRE', marks, retention * 2)
+    keep_alive(marks, retention * 2)
   end
+  local left = redis.call('PTTL', log)
   -- A log from which the last entry was taken stays there, empty.
-  local trimmed = redis.call('EXISTS', log) == 0 and stored or nil -- all of it passed its retention
+  local trimmed = left == -2 and stored or nil -- all of it passed its retention
   redis.call('XADD', log, id, 'x', expires, 'd', body)
   appended(id)
   if order and ordered == stored then
@@ -190,8 +224,12 @@ else
   else
     redis.call('HSET', cursors, HEAD, id, STORED, id)
   end
-  redis.call('PEXPIRE', log, retention)
-  trimmed = trim_by_age(now) or trimmed
+  -- The cursors outlive the log, so that a device that comes back late is told what it missed.
+  if left < retention or not fields[1] then
+    redis.call('PEXPIRE', log, lifetime(retention))
+    redis.call('PEXPIRE', cursors, retention * 2)
+    trimmed = trim_by_age(now) or trimmed
+  end
   local over = redis.call('XLEN', log) - keep
   if over > 0 then
     local first = redis.call('XRANGE', log, '-', '+', 'COUNT', over)
@@ -217,6 +255,4 @@ else
     end
   end
 end
--- The cursors outlive the log, so that a device that comes back late is told what it missed.
-redis.call('PEXPIRE', cursors, retention * 2)
-return {id, previous, listening(), receipts, freed}
+return answer(id, previous, receipts, string.format('%.0f', freed))

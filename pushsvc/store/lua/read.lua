@@ -2,8 +2,7 @@
 -- WITH: marks, backlog
 -- KEYS: log, cursors, and the marks of a mailbox
 -- ARGV: device ('' = nobody's), position held ('' = from the cursor), count, bytes
-local cursor = ARGV[2]
-if ARGV[1] ~= '' then
-  cursor = redis.call('HGET', KEYS[2], ARGV[1]) or '0-0'
-end
-return backlog(KEYS[1], KEYS[2], KEYS[3], cursor, ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4]), '')
+local device, held = ARGV[1], ARGV[2]
+local meta = redis.call('HMGET', KEYS[2], HEAD, STORED, TRIMMED, FIRST, device)
+local cursor = device == '' and held or meta[5] or '0-0'
+return backlog(KEYS[1], meta, KEYS[3], cursor, held, tonumber(ARGV[3]), tonumber(ARGV[4]), '')

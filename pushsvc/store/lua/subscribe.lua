@@ -12,14 +12,15 @@ local since, count, bytes = ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local retention = tonumber(ARGV[6])
 local keep_ms = retention * 2
 redis.call('HSET', listeners, ARGV[1], ARGV[2])
-redis.call('PEXPIRE', listeners, keep_ms)
-redis.call('PEXPIRE', cursors, keep_ms)
+if keep_alive(listeners, keep_ms) then
+  redis.call('PEXPIRE', cursors, keep_ms)
+end
+local meta = redis.call('HMGET', cursors, HEAD, STORED, TRIMMED, FIRST, ORDERED)
 if since ~= '' then
-  return backlog(log, cursors, nil, since, since, count, bytes, '')
+  return backlog(log, meta, nil, since, since, count, bytes, '')
 end
 
-local meta = redis.call('HMGET', cursors, HEAD, FIRST, STORED, ORDERED)
-local head, first = meta[1] or '0-0', meta[2]
+local head, stored, first, ordered = meta[1] or '0-0', meta[2], meta[4], meta[5]
 local start, upto, gap = ARGV[7], head, ''
 if start ~= '0-0' and (less(head, start) or (first and less(start, first))) then
   -- Redis was emptied or rolled back since the state began: it begins anew.
@@ -29,10 +30,10 @@ elseif ARGV[8] ~= '' and less(ARGV[8], head) then
 end
 -- Only where it begins: what changes after that is newer, and comes as what is published. Put right amid
 -- a state, what was missing could be before the place where that goes on.
-if start == '0-0' and not in_order(latest, order, meta[3], meta[4]) then
+if start == '0-0' and not in_order(latest, order, stored, ordered) then
   put_in_order(latest, order, retention)
-  if meta[3] then
-    redis.call('HSET', cursors, ORDERED, meta[3])
+  if stored then
+    redis.call('HSET', cursors, ORDERED, stored)
   end
 end
 

@@ -5,9 +5,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
 import pytest
+import redis
 
 from pushsvc.errors import IdempotencyConflict, StoreUnavailable
 from pushsvc.feeds.feed import MAX_DEVICES, Appended, Bounds, Full
+from pushsvc.feeds.nodes import Entry, unpack
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import UNKNOWN, Backlog, LogEntry
 from pushsvc.protocol.feeds import BROADCAST, mailbox, topic
@@ -523,6 +525,77 @@ async def test_what_is_replaced_can_be_settled_no_more(store: Store) -> None:
     assert store.redis.hlen(store.keys.marks(FEED)) == 1
 
 
+# --- what is sent in the step that appends it ----------------------------------------------------
+
+
+@pytest.fixture
+async def sending(valkey: EmbeddedServer, prefix: str) -> AsyncIterator[Store]:
+    """One whose publishes are sent at once, where they are alone in their pipeline."""
+    store = Store(valkey.url, prefix, BOUNDS, sends=True)
+    store.redis.xadd(store.keys.inbox("n1"), {"c": ""})
+    yield store
+    await store.aclose()
+
+
+def inbox(store: Store, node: str = "n1") -> list[Entry]:
+    """What lies in the inbox of a node."""
+    with redis.Redis.from_url(store.url) as raw:
+        came = raw.xrange(store.keys.inbox(node))
+    return [entry for _, fields in came if b"p" in fields for entry in unpack(fields[b"p"])]
+
+
+@pytest.mark.parametrize("user", ["u1", "a-user-whose-name-is-no-short-string-in-messagepack"])
+@pytest.mark.parametrize("size", [0, 1, 255, 256, 70_000])
+async def test_one_that_is_alone_is_sent_in_the_step_that_appends_it(
+    sending: Store, user: str, size: int
+) -> None:
+    feed = mailbox(user)
+    sending.redis.hset(sending.keys.listeners(feed), mapping={"n1.1": "a 1", "n1.2": "b 1"})
+    first = await sending.append("x" * size, feed)
+    second = await sending.append("y" * size, feed)
+    assert first.sent
+    assert second.sent
+    assert inbox(sending) == [
+        Entry.of(feed, first.id, ids.START, b"x" * size),
+        Entry.of(feed, second.id, first.id, b"y" * size),
+    ]
+
+
+async def test_no_inbox_is_made_for_a_node_that_is_gone(sending: Store) -> None:
+    await sending.join("n1.1", "phone")
+    await sending.join("n2.1", "laptop")
+    assert (await sending.append()).sent
+    assert len(inbox(sending)) == 1
+    assert not sending.redis.exists(sending.keys.inbox("n2"))
+
+
+async def test_what_is_not_alone_and_what_asks_for_more_is_left_to_the_publisher(
+    sending: Store,
+) -> None:
+    await sending.join("n1.1", "phone")
+    await sending.subscribe(TOPIC, "n1")
+    for fields in ({"any_device": True}, {"collapse_key": "k"}, {"once": "k"}, {"feed": TOPIC}):
+        assert not (await sending.append(**fields)).sent
+    results, _ = await sending.feeds.append([Append(FEED, b"1"), Append(FEED, b"2")])
+    both = await asyncio.gather(*(sending.feeds.append([Append(FEED, b"")]) for _ in range(2)))
+    results += both[1][0]
+    assert [isinstance(each, Appended) and each.sent for each in results] == [False] * 3
+
+
+async def test_a_server_that_refuses_the_inbox_has_the_notification_all_the_same(
+    sending: Store,
+) -> None:
+    sending.redis.set(sending.keys.inbox("n2"), "of another type")
+    await sending.join("n1.1", "phone")
+    await sending.join("n2.1", "laptop")
+    appended = await sending.append()
+    assert not appended.sent
+    assert held(await sending.read("phone", ids.START)) == [appended.id]
+    # Nobody tries that with each notification again.
+    sending.redis.delete(sending.keys.inbox("n2"))
+    assert not (await sending.append()).sent
+
+
 # --- what an operation costs, whatever else is kept ----------------------------------------------
 
 
@@ -540,6 +613,81 @@ async def microseconds(
         await act()
         costs.append(spent() - before)
     return min(costs)
+
+
+async def commands(store: Store, act: Callable[[], Awaitable[object]]) -> dict[str, int]:
+    """How often each command runs, inside scripts and out, by the server's own count."""
+
+    def counted() -> dict[str, int]:
+        stats = store.redis.info("commandstats")
+        return {name.removeprefix("cmdstat_"): stats[name]["calls"] for name in stats}
+
+    await act()  # the first time makes keys, and gives the server the scripts
+    before = counted()
+    await act()
+    after = counted()
+    ran = {name: calls - before.get(name, 0) for name, calls in after.items() if name != "info"}
+    return {name: calls for name, calls in ran.items() if calls}
+
+
+async def test_what_happens_all_day_runs_no_command_too_many(store: Store) -> None:
+    """Each costs Redis about a microsecond, and a write costs replicas and the disk as well."""
+    await store.join("n1.1", "phone")
+    assert await commands(store, store.publish) == {
+        "evalsha": 1, "time": 1, "hmget": 1, "pttl": 1, "xadd": 1, "hset": 1, "xlen": 1, "hkeys": 1,
+    }  # fmt: skip
+    sent = iter([await store.publish() for _ in range(2)])
+    assert await commands(
+        store, lambda: store.acknowledge("phone", next(sent), connection="n1.1")
+    ) == {"evalsha": 1, "hmget": 1, "hset": 1, "xadd": 1, "pttl": 1, "hlen": 1, "hkeys": 1}
+    assert await commands(store, lambda: store.join("n1.1", "phone")) == {
+        "evalsha": 1, "hlen": 1, "hmget": 1, "time": 1, "hset": 1, "pttl": 2,
+    }  # fmt: skip
+    last = await store.publish()
+    assert await commands(store, lambda: store.read("phone", ids.START)) == {
+        "evalsha": 1, "hmget": 1, "xrange": 1, "time": 1, "hkeys": 1,
+    }  # fmt: skip
+    assert await commands(store, lambda: store.read("phone", last)) == {"evalsha": 1, "hmget": 1}
+    assert await commands(store, lambda: store.feeds.check([(FEED, "n1.1")])) == {
+        "evalsha": 1, "hexists": 1, "pttl": 1, "hget": 1,
+    }  # fmt: skip
+
+
+async def test_the_same_for_a_topic(store: Store) -> None:
+    async def subscribe() -> None:
+        await store.subscribe(TOPIC, since=ids.START)
+
+    assert await commands(store, subscribe) == {"evalsha": 1, "hset": 1, "pttl": 1, "hmget": 1}
+    assert await commands(store, lambda: store.publish(feed=TOPIC)) == {
+        "evalsha": 1, "time": 1, "hmget": 1, "pttl": 1, "xadd": 1, "hset": 1, "xlen": 1,
+        "hgetall": 1,
+    }  # fmt: skip
+    assert await commands(store, lambda: store.publish(feed=TOPIC, ttl=0)) == {
+        "evalsha": 1, "time": 1, "hmget": 1, "hset": 1, "pttl": 1, "hgetall": 1,
+    }  # fmt: skip
+
+
+async def test_keys_live_on_while_they_are_used(store: Store) -> None:
+    """They are renewed before they have lived a sixteenth of what they are given."""
+    retention = round(BOUNDS.retention * 1000)
+    listeners, log, acks, cursors = (
+        key(FEED)
+        for key in (store.keys.listeners, store.keys.log, store.keys.acks, store.keys.cursors)
+    )
+    await store.join("n1.1", "phone")
+    await store.ack("phone", await store.publish())
+    for life in (1.0, 0.8, 0.1):
+        # as if time had passed
+        for key in (log, acks):
+            store.redis.pexpire(key, int(retention * life))
+        for key in (listeners, cursors):
+            store.redis.pexpire(key, int(2 * retention * life))
+        await store.ack("phone", await store.publish())
+        await store.feeds.check([(FEED, "n1.1")])
+        for key in (log, acks):
+            assert store.redis.pttl(key) >= retention - 1000
+        for key in (listeners, cursors):
+            assert 2 * retention >= store.redis.pttl(key) >= 2 * retention * 15 / 16 - 1000
 
 
 @pytest.fixture

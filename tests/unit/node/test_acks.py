@@ -7,7 +7,7 @@ from typing import Any, cast
 from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds.feed import AckKind, Acknowledged, Acknowledgement, Feeds
 from pushsvc.feeds.nodes import Outbox
-from pushsvc.node.acks import SLICE, Acks
+from pushsvc.node.acks import MOST_SHARED, SLICE, Acks
 from pushsvc.protocol import ids
 
 
@@ -38,9 +38,9 @@ class Client:
         acks.add(feed, device, entry_id, AckKind.SENT, "n1.1", self.heard.append if asks else None)
 
 
-def new_acks(feeds: SlowFeeds) -> Acks:
+def new_acks(feeds: SlowFeeds, gather: float = 0.0) -> Acks:
     """Acks of users that have no other connection, and owe no receipt."""
-    return Acks(cast(Feeds, feeds), cast(Outbox, None), cast(Callable[[str], None], None))
+    return Acks(cast(Feeds, feeds), cast(Outbox, None), cast(Callable[[str], None], None), gather)
 
 
 async def turn() -> None:
@@ -145,3 +145,106 @@ async def test_what_comes_for_a_refused_device_meanwhile_is_answered_with_its_ow
     await acks.aclose()
     assert feeds.written[-1] == {("u:1", "phone"): 30}
     assert client.heard == [20, 30]
+
+
+FOREVER = 3600.0
+"""To gather for; a test does not see the end of it."""
+
+
+async def test_acks_gather_and_the_last_of_each_device_is_written() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds, gather=0.005)
+    for entry in (10, 30, 20):
+        client.ack(acks, "u:1", "phone", entry)
+    client.ack(acks, "u:2", "phone", 5)
+    await turn()
+    assert feeds.written == []
+    async with asyncio.timeout(10):
+        while not feeds.written:
+            await asyncio.sleep(0.001)
+    # What comes while they are written gathers again.
+    client.ack(acks, "u:1", "phone", 40)
+    feeds.done()
+    await turn()
+    assert feeds.written == [{("u:1", "phone"): 30, ("u:2", "phone"): 5}]
+    async with asyncio.timeout(10):
+        while len(feeds.written) == 1:
+            await asyncio.sleep(0.001)
+    assert feeds.written[-1] == {("u:1", "phone"): 40}
+    feeds.done()
+    await acks.aclose()
+
+
+async def test_what_asks_for_an_answer_does_not_wait_and_takes_the_others_along() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds, FOREVER)
+    client.ack(acks, "u:1", "phone", 10)
+    client.ack(acks, "u:2", "phone", 20, asks=True)
+    await turn()
+    assert feeds.written == [{("u:1", "phone"): 10, ("u:2", "phone"): 20}]
+    client.ack(acks, "u:1", "phone", 11)
+    client.ack(acks, "u:3", "phone", 30, asks=True)  # while that is written
+    feeds.done()
+    await turn()
+    assert feeds.written[1:] == [{("u:1", "phone"): 11, ("u:3", "phone"): 30}]
+    feeds.done()
+    await acks.aclose()
+    assert client.heard == [20, 30]
+
+
+async def test_what_one_device_settles_for_all_does_not_wait() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds, FOREVER)
+    acks.share("u:1", 20)
+    client.ack(acks, "u:1", "phone", 10)  # there may be another one before it
+    await turn()
+    assert feeds.written == [{("u:1", "phone"): 10}]
+    feeds.done()
+    client.ack(acks, "u:1", "phone", 20)
+    await turn()
+    assert feeds.written[-1] == {("u:1", "phone"): 20}
+    feeds.done()
+    client.ack(acks, "u:1", "phone", 30)
+    await turn()
+    assert len(feeds.written) == 2
+    acks.hurry()
+    await turn()
+    feeds.done()
+    await acks.aclose()
+
+
+async def test_no_more_than_a_slice_gathers() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds, FOREVER)
+    for number in range(SLICE):
+        assert feeds.written == []
+        client.ack(acks, f"u:{number}", "phone", 10)
+    await turn()
+    assert len(feeds.written[-1]) == SLICE
+    feeds.done()
+    await acks.aclose()
+
+
+async def test_the_end_writes_what_gathers() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds, FOREVER)
+    client.ack(acks, "u:1", "phone", 10)
+    closing = asyncio.create_task(acks.aclose())
+    await turn()
+    assert feeds.written == [{("u:1", "phone"): 10}]
+    feeds.done()
+    await closing
+
+
+async def test_what_is_known_of_shared_entries_is_bounded() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds, FOREVER)
+    for number in range(MOST_SHARED + 1):
+        acks.share(f"u:{number}", 10)
+    client.ack(acks, "u:0", "phone", 10)
+    await turn()
+    assert feeds.written == []
+    closing = asyncio.create_task(acks.aclose())
+    await turn()
+    feeds.done()
+    await closing
