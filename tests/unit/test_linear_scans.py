@@ -44,7 +44,7 @@ from pushsvc.protocol import (
     wire,
 )
 from pushsvc.server.process import settle_memory
-from pushsvc.web import base, cors, publish, query, websocket
+from pushsvc.web import cors, operation, publish, query, websocket
 from pushsvc.web.base import MAX_HEADERS
 
 PACKAGE = Path(__file__).parents[2] / "pushsvc"
@@ -444,7 +444,7 @@ SCANS: dict[str, Scan] = {
     "subprotocols": Scan(offer, run_of("a,")),
     "options of a connection": Scan(upgrade, run_of("a,")),
     "an authorization": Scan(
-        lambda text: base.bearer(HTTPHeaders({"Authorization": text})), run_of(" ", "bearer")
+        lambda text: operation.bearer(HTTPHeaders({"Authorization": text})), run_of(" ", "bearer")
     ),
     # tokens
     "a token of dots": Scan(VERIFIER.verify_cached, run_of(".")),
