@@ -42,6 +42,7 @@ type step struct {
 	Connections int     `json:"connections"` // kept alive; each has one request under way (16)
 	Batch       int     `json:"batch"`       // notifications of a request (1)
 	Seconds     float64 `json:"seconds"`     // after which no more is published, where it is not 0
+	Ahead       int     `json:"ahead"`       // notifications that are out at most before the next is published; 0 is any number
 	Listeners   int     `json:"listeners"`   // who are to receive each notification (1)
 	Text        int     `json:"text"`        // bytes of text in each (64)
 

@@ -26,6 +26,14 @@ func protocolOf(todo *step) (protocol, error) {
 		return bare{}, nil
 	case "pushsvc":
 		return newPushsvc(todo), nil
+	case "centrifugo":
+		return newCentrifugo(todo), nil
+	case "socketio":
+		return newSocketIO(todo), nil
+	case "nchan":
+		return nchan{todo.Topic}, nil
+	case "pusher":
+		return newPusher(todo), nil
 	}
 	return nil, fmt.Errorf("no such protocol: %q", todo.Protocol)
 }

@@ -85,7 +85,7 @@ func (p *publisher) run() (any, error) {
 		next := progress + int64(p.todo.Patience*1e9)
 		over := (p.todo.Count > 0 && p.made >= p.todo.Count) ||
 			(p.todo.Seconds > 0 && now-begin > int64(p.todo.Seconds*1e9))
-		for !over && len(p.idle) > 0 {
+		for !over && len(p.idle) > 0 && !p.waits() {
 			due := now
 			if p.todo.Rate > 0 {
 				due = begin + int64(pause(p.made, p.todo.Rate))
@@ -125,6 +125,11 @@ func (p *publisher) run() (any, error) {
 		result.ReceivedSeconds = float64(s.lastAt-begin) / 1e9
 	}
 	return result, nil
+}
+
+// waits is whether as many as may be out are still to be received.
+func (p *publisher) waits() bool {
+	return p.todo.Ahead > 0 && p.made*p.todo.Listeners-p.sockets.received > (p.todo.Ahead-1)*p.todo.Listeners
 }
 
 // open opens the connections and waits for them.
