@@ -43,6 +43,10 @@ def main(arguments: Sequence[str]) -> int:
     peers = [p for p in PEERS if not options.only or p.name.lower() in options.only]
     absent = _absent(peers, build=options.build)
     peers = [p for p in peers if p.name not in absent]
+    here = [f"{name}: not on this machine; {why}" for name, why in absent.items()]
+    if not peers:
+        print(*here, sep="\n")
+        return 1
     size = TINY if options.tiny else Size()
     null = Null()
     started = time.monotonic()
@@ -51,7 +55,6 @@ def main(arguments: Sequence[str]) -> int:
     alone = results.pop(null.name, {})
     notes = {peer.name: f"{peer.version()}; {peer.note}" for peer in peers}
     print(markdown(results, notes))
-    here = [f"{name}: not on this machine; {why}" for name, why in absent.items()]
     for line in [*shortfalls(results), *checked(results, alone), *here, *failures]:
         print(f"- {line}.")
     facts = {
