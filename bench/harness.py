@@ -115,7 +115,7 @@ def tokens(users: list[str], *scopes: str) -> list[str]:
 
 
 class Process:
-    """A server process on the first core.
+    """A server process on the first core, with those that it has started when it serves.
 
     Args:
         command: what is run.
@@ -140,6 +140,7 @@ class Process:
         except BaseException:
             self._stop()
             raise
+        self._members = [self.process, *self.process.children(recursive=True)]
         return self
 
     def __exit__(
@@ -170,13 +171,13 @@ class Process:
         raise NotImplementedError
 
     def cpu(self) -> float:
-        """Seconds of CPU, user and system, that the process has used."""
-        times = self.process.cpu_times()
-        return float(times.user + times.system)
+        """Seconds of CPU, user and system, that it and its children have used."""
+        times = [member.cpu_times() for member in self._members]
+        return float(sum(each.user + each.system for each in times))
 
     def resident(self) -> int:
-        """Bytes of resident memory now."""
-        return int(self.process.memory_info().rss)
+        """Bytes of resident memory now, its children's as well."""
+        return int(sum(member.memory_info().rss for member in self._members))
 
     def memory(self, seconds: float = math.inf) -> int:
         """Bytes of resident memory, once they stay the same for a while; at the latest then."""

@@ -17,6 +17,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+import psutil
+import redis
+
 from bench.generator import CACHE
 from bench.harness import pin, say
 from bench.peers import plot
@@ -133,7 +136,7 @@ def _rounds(peers: Sequence[Peer], count: int, size: Size) -> tuple[Rounds, list
                 say(f"peers: round {number + 1} of {count}: {work.__name__}: {peer.name}")
                 try:
                     rounds[peer.name][-1] |= measure(work, peer, size)
-                except (OSError, RuntimeError) as error:
+                except (OSError, RuntimeError, psutil.Error, redis.RedisError) as error:
                     failures.append(f"{peer.name} failed in {work.__name__}: {error}")
                     say(f"peers: {failures[-1]}")
     return rounds, failures
@@ -164,15 +167,18 @@ def _panels(row: Row, results: Results) -> list[plot.Panel]:
     if row.unit == "ms":
         return [
             plot.Panel(f"{title} at 500 a second, ms", _bars((figure,), row.digits, results))
-            for title, figure in zip(("p50 of receipt", "p99"), row.figures, strict=True)
+            for title, figure in zip(
+                ("Receive latency, p50,", "Receive latency, p99,"), row.figures, strict=True
+            )
         ]
     titles = {
         "handshake_rated": "CPU of a handshake, 20 a second",
-        "publish_server": "publish one by one, busy: server + Valkey",
-        "rated_server": "publish at 500 a second: server + Valkey",
-        "batch_server": "publish in batches of 100: server + Valkey",
+        "publish_server": "Publish one by one, busy: server + Valkey",
+        "rated_server": "Publish at 500 a second: server + Valkey",
+        "batch_server": "Publish in batches of 100: server + Valkey",
     }
-    title = titles.get(row.figures[0], row.title.replace(" (token, registration)", ""))
+    told = row.title.replace(" (token, registration)", "")
+    title = titles.get(row.figures[0], told[0].upper() + told[1:])
     return [plot.Panel(f"{title}, {row.unit}", _bars(row.figures, row.digits, results))]
 
 

@@ -17,9 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import version as version_of
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, ClassVar, Final, Self
-
-import psutil
+from typing import Any, ClassVar, Final
 
 from bench.generator import CACHE, built
 from bench.harness import SECRET, Process, Server, node, say
@@ -323,7 +321,7 @@ class Sockudo(Peer):
             settings = {f"SOCKUDO_DEFAULT_APP_{k}": v for k, v in app.items()} | {
                 "HOST": "127.0.0.1", "PORT": str(port), "METRICS_PORT": str(metrics),
                 "METRICS_ENABLED": "false", "RATE_LIMITER_ENABLED": "false",
-                "ADAPTER_DRIVER": "redis", "REDIS_URL": valkey.url, "CACHE_DRIVER": "memory",
+                "ADAPTER_DRIVER": "redis", "REDIS_URL": valkey.url, "CACHE_DRIVER": "redis",
                 "QUEUE_DRIVER": "memory", "CONNECTION_RECOVERY_ENABLED": "true",
                 "WEBSOCKET_PING_INTERVAL": str(_HEARTBEAT_SECONDS),
                 "WEBSOCKET_IDLE_TIMEOUT": str(2 * _HEARTBEAT_SECONDS), "RUST_LOG": "error",
@@ -374,27 +372,7 @@ PEERS: Final[tuple[Peer, ...]] = (
 )  # fmt: skip
 
 
-class _Family(Process):
-    """A server and the processes that it has started by the time that it serves."""
-
-    def __enter__(self) -> Self:
-        super().__enter__()
-        self._members: list[psutil.Process] = [
-            self.process, *self.process.children(recursive=True)
-        ]  # fmt: skip
-        return self
-
-    def cpu(self) -> float:
-        """Seconds of CPU that all of them have used."""
-        times = [each.cpu_times() for each in self._members]
-        return float(sum(each.user + each.system for each in times))
-
-    def resident(self) -> int:
-        """Bytes of resident memory of all of them."""
-        return int(sum(each.memory_info().rss for each in self._members))
-
-
-class _Saying(_Family):
+class _Saying(Process):
     """A server whose log says which port it serves."""
 
     def _serving(self, log: str) -> bool:
@@ -405,7 +383,7 @@ class _Saying(_Family):
         return False
 
 
-class _Listening(_Family):
+class _Listening(Process):
     """A server that is told which port to serve: it serves once it answers, whatever that is."""
 
     def __init__(
