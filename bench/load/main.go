@@ -26,7 +26,7 @@ type step struct {
 	Address  string `json:"address"`  // 127.0.0.1:port
 	Secret   string `json:"secret"`   // that tokens are signed with, and what stands for it elsewhere
 	Users    string `json:"users"`    // what the names of users begin with; their number follows
-	First    int    `json:"first"`    // number of the first user
+	First    int    `json:"first"`    // number of the first user; each 20,000 users have an address of this machine
 	Count    int    `json:"count"`    // connections to open; notifications to publish
 
 	// connect
@@ -132,18 +132,11 @@ func allowManyFiles() {
 	if syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit) != nil {
 		return
 	}
-	for _, most := range []uint64{1 << 20, limit.Max} {
-		if syscall.Setrlimit(syscall.RLIMIT_NOFILE, &syscall.Rlimit{Cur: most, Max: max64(most, limit.Max)}) == nil {
-			return
-		}
+	more := syscall.Rlimit{Cur: 1 << 20, Max: 1 << 20}
+	if limit.Max >= 1<<20 || syscall.Setrlimit(syscall.RLIMIT_NOFILE, &more) != nil {
+		limit.Cur = limit.Max
+		_ = syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 	}
-}
-
-func max64(a, b uint64) uint64 {
-	if a > b {
-		return a
-	}
-	return b
 }
 
 func fail(err error) {

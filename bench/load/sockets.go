@@ -66,8 +66,8 @@ func (s *sockets) connect(todo *step) (any, error) {
 				}
 				break
 			}
-			// its place among all is what spreads it over addresses
-			c, err := s.loop.open(to, len(s.all), s)
+			// The number of its user spreads it over addresses, also where several of this program run.
+			c, err := s.loop.open(to, todo.First+begun, s)
 			if err != nil {
 				s.failed++
 				s.reasons.add(err.Error())

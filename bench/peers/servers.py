@@ -24,7 +24,7 @@ from bench.harness import SECRET, Process, Server, node, say
 from pushsvc import __version__
 from pushsvc.server.embedded import EmbeddedServer
 
-MOST_CONNECTIONS: Final = 40_000
+MOST_CONNECTIONS: Final = 18_000
 HISTORY: Final = 1_000
 """Notifications that are kept of each channel, for a week: what pushsvc keeps by default."""
 _HEARTBEAT_SECONDS: Final = 300
