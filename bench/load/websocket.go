@@ -99,10 +99,11 @@ func upgraded(data []byte) (size int, err error) {
 		return 0, nil
 	}
 	if !bytes.HasPrefix(data, []byte("HTTP/1.1 101")) {
-		if len(data) > 300 {
-			data = data[:300]
+		status, body := data[:bytes.IndexByte(data, '\r')], data[end+4:]
+		if len(body) > 300 {
+			body = body[:300]
 		}
-		return 0, fmt.Errorf("refused: %s", data)
+		return 0, fmt.Errorf("refused: %s %s", status, body)
 	}
 	return end + 4, nil
 }

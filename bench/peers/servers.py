@@ -201,7 +201,6 @@ class Nchan(Peer):
                 load_module {self._module()};
                 {"user root;" if os.geteuid() == 0 else ""}
                 daemon off; worker_processes 1; pid {folder}/pid; error_log stderr error;
-                worker_rlimit_nofile {2 * MOST_CONNECTIONS};
                 events {{ worker_connections {2 * MOST_CONNECTIONS}; }}
                 http {{
                     access_log off; {temporary}
@@ -384,7 +383,7 @@ class _Saying(Process):
 
 
 class _Listening(Process):
-    """A server that is told which port to serve: it serves once it answers, whatever that is."""
+    """A server that is told which port to serve: it does once it answers, and not with a 503."""
 
     def __init__(
         self, port: int, command: list[str], settings: dict[str, str] | None = None
@@ -396,8 +395,9 @@ class _Listening(Process):
         del log
         try:
             with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
-                connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
-                return bool(connection.recv(1))
+                connection.sendall(b"GET /pub?id=probe HTTP/1.0\r\n\r\n")
+                answer = connection.recv(64)
+                return bool(answer) and b" 503 " not in answer
         except OSError:
             return False
 
