@@ -305,7 +305,10 @@ class Sockudo(Peer):
         """Build it with Cargo, which takes half an hour of a core or two."""
         if not shutil.which("protoc"):
             raise RuntimeError("needs protoc (Debian: apt-get install protobuf-compiler)")
-        _built_with("cargo", f"{self._build} --root {CACHE / 'sockudo'}")
+        target = CACHE / "sockudo-target"  # where a build that was interrupted goes on
+        _built_with("cargo", f"{self._build} --root {CACHE / 'sockudo'}",
+                    CARGO_TARGET_DIR=str(target))  # fmt: skip
+        shutil.rmtree(target, ignore_errors=True)
 
     @contextmanager
     def running(self) -> Iterator[Running]:

@@ -95,7 +95,10 @@ def _cell(row: Row, results: Results, name: str) -> str:
 def _ratio(results: Results, name: str, figure: str) -> str:
     """A multiple of the reference's figure; a dash where it has none."""
     base = results[REFERENCE].get(figure)
-    return f"{results[name][figure] / base:.2g} {_TIMES}" if base else _NOTHING
+    if not base:
+        return _NOTHING
+    ratio = results[name][figure] / base
+    return f"{ratio:,.0f} {_TIMES}" if ratio >= 10 else f"{ratio:.2g} {_TIMES}"
 
 
 def shortfalls(results: Results) -> Sequence[str]:
