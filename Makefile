@@ -66,8 +66,8 @@ manifests: $(READY)  ## write k8s/ and the chart's schema and README from the ch
 autobahn: $(READY)  ## the framing against the Autobahn test suite; needs a Python 2.7
 	@$(BIN)/python -m tests.autobahn.run
 
-bench: $(READY)  ## the measured claims: memory, handshakes, acknowledged notifications
-	@$(BIN)/python -m bench
+bench: $(READY)  ## the measured claims: memory, handshakes, acknowledged notifications; ARGS="peers" for other servers beside
+	@$(BIN)/python -m bench $(ARGS)
 
 lock: $(READY)  ## pin the newest versions of Python packages, with hashes; those of the image too
 	@$(BIN)/pip install --quiet uv

@@ -18,6 +18,7 @@ from bench import (
     tls,
 )
 from bench.harness import Figure, pin
+from bench.peers import comparison
 
 BENCHMARKS = {
     "memory": memory.run,
@@ -36,7 +37,12 @@ BENCHMARKS = {
 
 def main() -> int:
     """Run what is asked for; 1 where a bar is missed."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    if sys.argv[1:2] == ["peers"]:  # not of those that a node is held to, with options of its own
+        return comparison.main(sys.argv[2:])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench", description=__doc__,
+        epilog="`python -m bench peers --help`: the comparison with other servers",
+    )  # fmt: skip
     parser.add_argument(
         "names", nargs="*", metavar="benchmark", help=f"any of {', '.join(BENCHMARKS)}; all if none"
     )

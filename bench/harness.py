@@ -4,6 +4,7 @@ The server under test has the first core for itself. Valkey and the clients shar
 """
 
 import json
+import math
 import os
 import pstats
 import re
@@ -12,7 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,18 @@ def pin(pid: int, core: int) -> None:
         os.sched_setaffinity(pid, {_CORES[core]})
 
 
+@contextmanager
+def _on_first_core() -> Iterator[None]:
+    """What is started meanwhile stays on the first core, with every thread that it makes."""
+    mine = os.sched_getaffinity(0) if _CORES else set()
+    pin(0, 0)
+    try:
+        yield
+    finally:
+        if _CORES:
+            os.sched_setaffinity(0, mine)
+
+
 def wait_until(condition: Callable[[], bool], what: str, seconds: float = 30.0) -> None:
     """Wait for a condition.
 
@@ -101,40 +114,41 @@ def tokens(users: list[str], *scopes: str) -> list[str]:
     ]
 
 
-class Server:
-    """A server process on the first core, whose log says which port it serves.
+class Process:
+    """A server process on the first core, with those that it has started when it serves.
 
     Args:
-        module: what Python runs, with its arguments.
+        command: what is run.
         settings: further environment variables.
         code: the checkout that it runs; this one by default.
     """
 
     def __init__(
-        self, *module: str, settings: dict[str, str] | None = None, code: Path | None = None
+        self,
+        command: Sequence[str],
+        settings: dict[str, str] | None = None,
+        code: Path | None = None,
     ) -> None:
-        self._command = [sys.executable, "-m", *module]
+        self._command = command
         self._code = code
         self._settings = settings or {}
         self.port = 0
-        self.admin_port = 0
-        self.redis_url = ""
 
     def __enter__(self) -> Self:
         self._directory = TemporaryDirectory(prefix="pushsvc-bench-")
         log = Path(self._directory.name) / "log"
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PUSHSVC_")}
-        with log.open("wb") as output:
+        with log.open("wb") as output, _on_first_core():
             self.process = psutil.Popen(
                 self._command, env=environ | self._settings, stdout=output, stderr=output,
                 cwd=self._code,
             )  # fmt: skip
-        pin(self.process.pid, 0)
         try:
-            wait_until(lambda: self._serving(log), "the server's log to say that it serves")
+            wait_until(lambda: self._serves(log), "the server to serve")
         except BaseException:
             self._stop()
             raise
+        self._members = [self.process, *self.process.children(recursive=True)]
         return self
 
     def __exit__(
@@ -154,31 +168,35 @@ class Server:
             self.process.wait()
         self._directory.cleanup()
 
-    def _serving(self, log: Path) -> bool:
+    def _serves(self, log: Path) -> bool:
         text = log.read_text()
         if self.process.poll() is not None:
             raise RuntimeError(f"the server ended:\n{text}")
-        for line in text.splitlines():
-            if '"serving"' in line:
-                said = json.loads(line)
-                self.port, self.admin_port = said["port"], said.get("admin_port", 0)
-                return True
-        return False
+        return self._serving(text)
+
+    def _serving(self, log: str) -> bool:
+        """Whether it serves already, which its log may say."""
+        raise NotImplementedError
 
     def cpu(self) -> float:
-        """Seconds of CPU, user and system, that the process has used."""
-        times = self.process.cpu_times()
-        return float(times.user + times.system)
+        """Seconds of CPU, user and system, that it and its children have used."""
+        times = [member.cpu_times() for member in self._members]
+        return float(sum(each.user + each.system for each in times))
 
-    def memory(self) -> int:
-        """Bytes of resident memory, once they stay the same for a while."""
+    def resident(self) -> int:
+        """Bytes of resident memory now, its children's as well."""
+        return int(sum(member.memory_info().rss for member in self._members))
+
+    def memory(self, seconds: float = math.inf) -> int:
+        """Bytes of resident memory, once they stay the same for a while; at the latest then."""
+        deadline = time.monotonic() + seconds
         steady, last = 0, -1
-        while steady < 6:
+        while steady < 6 and time.monotonic() < deadline:
             time.sleep(0.5)
-            now = self.process.memory_info().rss
+            now = self.resident()
             steady = steady + 1 if now == last else 0
             last = now
-        return int(last)
+        return last
 
     def rest(self) -> None:
         """Wait until the process has nothing to do."""
@@ -188,6 +206,31 @@ class Server:
             now = self.cpu()
             idle = idle + 1 if now - last < 0.015 else 0
             last = now
+
+
+class Server(Process):
+    """A Python module that is a server, and whose log says which port it serves.
+
+    Args:
+        module: what Python runs, with its arguments.
+        settings: further environment variables.
+        code: the checkout that it runs; this one by default.
+    """
+
+    def __init__(
+        self, *module: str, settings: dict[str, str] | None = None, code: Path | None = None
+    ) -> None:
+        super().__init__([sys.executable, "-m", *module], settings, code)
+        self.admin_port = 0
+        self.redis_url = ""
+
+    def _serving(self, log: str) -> bool:
+        for line in log.splitlines():
+            if '"serving"' in line:
+                said = json.loads(line)
+                self.port, self.admin_port = said["port"], said.get("admin_port", 0)
+                return True
+        return False
 
     def metric(self, name: str) -> float:
         """The sum of a metric's samples."""

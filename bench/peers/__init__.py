@@ -1,0 +1,1 @@
+"""The servers that pushsvc is compared with, beside it in one run."""
