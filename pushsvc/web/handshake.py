@@ -90,6 +90,7 @@ class Handshakes:
                 backlog = await self._admission.join(connection, request, claims)
             joined = connection
             first = head + self._welcome(connection, claims.expires)
+            self._connections.readiness.add(connection, fd)
             self._connections.adopt(connection, fd)
             fd = -1
             self._dispatcher.start(connection, backlog, first)

@@ -20,6 +20,7 @@ from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from pushsvc.node.connections import Connection, Connections
+from pushsvc.node.readiness import ReadinessSet
 from pushsvc.protocol import frames
 from pushsvc.protocol.delivery import Cursor
 from pushsvc.protocol.feeds import BROADCAST, mailbox
@@ -71,7 +72,9 @@ class EchoConnections(Connections):
     """A core that sends every message back, text as text and binary as binary."""
 
     def __init__(self) -> None:
-        super().__init__(_POLICY, MAX_MESSAGE, Nobody(), self._no_renewal, self._no_request)
+        super().__init__(
+            _POLICY, MAX_MESSAGE, Nobody(), self._no_renewal, self._no_request, ReadinessSet()
+        )
         self.max_tail = 4 * MAX_MESSAGE  # a client may send on while it does not read
 
     @staticmethod
@@ -102,6 +105,7 @@ class EchoHandler(Handler):
         cursors = Cursor(mailbox("autobahn"), "autobahn"), Cursor(BROADCAST)
         session = Session("autobahn", "autobahn", now + _DAY, now, *cursors)
         connection = self._connections.new(session, TEXT)
+        self._connections.readiness.add(connection, fd)
         self._connections.adopt(connection, fd)
         connection.write(switching(key, None))
         if early:
@@ -129,12 +133,13 @@ async def echo_server(port: int) -> AsyncIterator[int]:
         server.stop()
         await server.close_all_connections()
         connections.close()
+        connections.readiness.close()
 
 
 async def _tick(connections: Connections) -> None:
     while True:
         await asyncio.sleep(1)
-        connections.tick()
+        connections.readiness.tick()
 
 
 async def _serve(port: int) -> None:
