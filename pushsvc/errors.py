@@ -22,6 +22,8 @@
     │   ├── RateLimited         close 4008
     │   ├── QuotaExceeded
     │   └── TooManyConnections  close 4505
+    ├── HeadersTooLarge         431
+    ├── UnsupportedTransferEncoding  501
     └── Unavailable             503
         ├── Overloaded
         ├── StoreUnavailable
@@ -231,6 +233,22 @@ class TooManyConnections(TooManyRequests):
     code = "too_many_connections"
     title = "Too many connections"
     close = Close.TOO_MANY_CONNECTIONS
+
+
+class HeadersTooLarge(PushError):
+    """The request's headers have too many bytes or lines."""
+
+    code = "headers_too_large"
+    title = "Headers too large"
+    status = 431
+
+
+class UnsupportedTransferEncoding(PushError):
+    """The request's body comes in another transfer coding than chunks."""
+
+    code = "unsupported_transfer_encoding"
+    title = "Unsupported transfer encoding"
+    status = 501
 
 
 class Unavailable(PushError):

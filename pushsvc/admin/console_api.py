@@ -2,7 +2,7 @@
 
 A holder of ``push.admin`` or ``push.observe`` sees everything in its namespace; acting needs
 ``push.admin``, and sending ``push.publish``. An operator sees all namespaces. The rest of the API
-is served by the very handlers of the public port.
+is served by the very handlers and operations of the public port.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Final
 
 from pushsvc import __version__
-from pushsvc.admin.namespace import InNamespace
+from pushsvc.admin.namespace import InNamespace, OperationInNamespace
 from pushsvc.admin.trace_api import TraceHandler
 from pushsvc.auth.authenticator import Authenticator
 from pushsvc.auth.tokens import SCOPE_ADMIN, SCOPE_OBSERVE, SCOPE_PUBLISH, Claims, TokenCheck
@@ -22,10 +22,11 @@ from pushsvc.protocol import ids
 from pushsvc.protocol.feeds import mailbox
 from pushsvc.protocol.names import require_name
 from pushsvc.protocol.timestamps import rfc3339
-from pushsvc.web.base import Handler, lacking
-from pushsvc.web.publish import PublishHandler
+from pushsvc.web.base import Handler, OperationHandler
+from pushsvc.web.operation import Operation, Request
+from pushsvc.web.publish import PublishOperation
 from pushsvc.web.rates import RequestRates
-from pushsvc.web.revocations import DisconnectHandler, RevocationsHandler
+from pushsvc.web.revocations import DisconnectOperation, RevocationsOperation
 from pushsvc.web.users import (
     DISCONNECT,
     NAMED,
@@ -117,10 +118,13 @@ class ConsoleApi:
     redis_time: Callable[[], float]
     """Now by Redis time, in seconds since the epoch, as of the last look at the live nodes."""
     mailboxes: Mailboxes
-    publish: dict[str, Any]
+    publish: Operation
+    revocations: Operation
+    disconnect: Operation
+    timeout: float
+    """Seconds in which the body of a request must arrive."""
     users: dict[str, Any]
     recall: dict[str, Any]
-    revocations: dict[str, Any]
     trace: dict[str, Any]
 
     def rules(self) -> list[Any]:
@@ -139,8 +143,8 @@ class ConsoleApi:
                 },
             ),
             *(rule for of in NAMED for rule in self._of_user(API + of.removeprefix("/v1"))),
-            (API + r"/notifications", ConsolePublishHandler, self.publish),
-            (API + r"/revocations", ConsoleRevocationsHandler, self.revocations),
+            (API + r"/notifications", OperationHandler, self._having(self.publish)),
+            (API + r"/revocations", OperationHandler, self._having(self.revocations)),
             (API + r"/trace", TraceHandler, self.trace),
         ]
 
@@ -151,8 +155,11 @@ class ConsoleApi:
             (named, UserHandler, viewing),
             (named + NOTIFICATIONS, ConsoleNotificationsHandler, self.users),
             (named + NOTIFICATION, ConsoleRecallHandler, self.recall),
-            (named + DISCONNECT, ConsoleDisconnectHandler, self.revocations),
+            (named + DISCONNECT, OperationHandler, self._having(self.disconnect)),
         ]
+
+    def _having(self, serves: Operation) -> dict[str, Any]:
+        return {"serves": serves, "timeout": self.timeout}
 
 
 class MeHandler(Handler):
@@ -253,32 +260,32 @@ class ConsoleRecallHandler(InNamespace, RecallHandler):
     backends: ClassVar[frozenset[str]] = frozenset({SCOPE_ADMIN})
 
 
-class ConsoleRevocationsHandler(InNamespace, RevocationsHandler):
+class ConsoleRevocations(OperationInNamespace, RevocationsOperation):
     """Revokes tokens; all that may see the console see what is revoked."""
 
     readers: ClassVar[frozenset[str]] = VIEWERS
 
 
-class ConsoleDisconnectHandler(InNamespace, DisconnectHandler):
+class ConsoleDisconnect(OperationInNamespace, DisconnectOperation):
     """Revokes the tokens that a user has."""
 
 
-class ConsolePublishHandler(InNamespace, PublishHandler):
+class ConsolePublish(OperationInNamespace, PublishOperation):
     """Publishes one notification, for who may as a backend: topics are for clients, elsewhere."""
 
-    def initialize(self, *, rates: RequestRates, **made: Any) -> None:  # type: ignore[override]
-        super().initialize(rates=rates, client_rates=rates, client_bytes=rates, **made)
+    def __init__(self, *, rates: RequestRates, **made: Any) -> None:
+        super().__init__(rates=rates, client_rates=rates, client_bytes=rates, **made)
 
-    async def authorized(self) -> Claims:
+    async def authorized(self, request: Request) -> Claims:
         """What the request's token says; see ``InNamespace``.
 
         Raises:
             Forbidden: it has not the scope.
         """
-        claims = await super().authorized()
+        claims = await super().authorized(request)
         if SCOPE_PUBLISH not in claims.scopes:
             needed = f"sending from the console needs a token with the scope {SCOPE_PUBLISH}"
-            raise lacking(needed, self.request, self._verifier)
+            raise self.lacking(needed, request)
         return claims
 
 

@@ -6,6 +6,7 @@ from pushsvc.auth.tokens import Claims
 from pushsvc.errors import Forbidden, InvalidName
 from pushsvc.protocol.names import NAMESPACE_RULE, is_namespace
 from pushsvc.web.base import Handler
+from pushsvc.web.operation import Request, TokenOperation
 from pushsvc.web.query import Query
 
 
@@ -22,6 +23,15 @@ class InNamespace(Handler):
         """
         claims = await super().authorized()
         return within(claims, Query(self.request.query).one("namespace"))
+
+
+class OperationInNamespace(TokenOperation):
+    """The same of operations."""
+
+    async def authorized(self, request: Request) -> Claims:
+        """See ``InNamespace.authorized``."""
+        claims = await super().authorized(request)
+        return within(claims, Query(request.query).one("namespace"))
 
 
 def within(claims: Claims, namespace: str | None) -> Claims:

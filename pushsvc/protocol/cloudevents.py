@@ -144,6 +144,7 @@ def read(mode: Mode, headers: Mapping[str, str], body: bytes) -> list[Publish]:
 def _attributes_of_headers(headers: Mapping[str, str]) -> Attributes:
     attributes: Attributes = {}
     for header, value in headers.items():
+        header = header.lower()  # noqa: PLW2901 - as names are compared
         if header.startswith(HEADER):
             name = header[len(HEADER) :]
             if name == "datacontenttype":

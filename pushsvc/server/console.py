@@ -5,13 +5,20 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
-from pushsvc.admin.console_api import ConsoleApi, ConsoleAuthenticator
+from pushsvc.admin.console_api import (
+    ConsoleApi,
+    ConsoleAuthenticator,
+    ConsoleDisconnect,
+    ConsolePublish,
+    ConsoleRevocations,
+)
 from pushsvc.admin.trace import TraceQuery
 from pushsvc.admin.trace_api import TraceRates
 from pushsvc.feeds.mailboxes import Mailboxes
 from pushsvc.server.build import open_store
 from pushsvc.server.verifier import verifier_of
 from pushsvc.settings import Settings
+from pushsvc.web.cors import Origins
 from pushsvc.web.rates import RequestRates
 
 MAX_BODY: Final = 64 * 1024
@@ -42,7 +49,6 @@ async def console_api(settings: Settings) -> AsyncIterator[ConsoleApi]:
         stack.push_async_callback(authenticator.aclose)
         following = asyncio.create_task(verify.follow(), name="issuers")
         stack.callback(following.cancel)
-        bounded = {"max_body": MAX_BODY, "timeout": settings.request_timeout_seconds}
         rates = RequestRates(settings.rate_messages_per_second, settings.rate_burst)
         users = {"verifier": authenticator, "rates": rates, "history": store.history}
         yield ConsoleApi(
@@ -51,17 +57,19 @@ async def console_api(settings: Settings) -> AsyncIterator[ConsoleApi]:
             live=store.leases.fetch_live,
             redis_time=store.leases.redis_time,
             mailboxes=Mailboxes(store.redis, store.leases),
-            publish={
-                **bounded,
-                "publisher": store.publisher,
-                "store": store.feeds,
-                "rates": RequestRates(settings.publish_rate_per_second),
-                "max_message": settings.max_message_bytes,
-                "verifier": authenticator,
-            },
+            publish=ConsolePublish(
+                publisher=store.publisher,
+                rates=RequestRates(settings.publish_rate_per_second),
+                max_message=settings.max_message_bytes,
+                verifier=authenticator,
+                max_body=MAX_BODY,
+                origins=Origins(()),  # pages of this very port and no others
+            ),
+            revocations=ConsoleRevocations(authenticator=authenticator, max_body=MAX_BODY),
+            disconnect=ConsoleDisconnect(authenticator=authenticator, max_body=MAX_BODY),
+            timeout=settings.request_timeout_seconds,
             users=users,
             recall={**users, "schedule": store.schedule},
-            revocations={**bounded, "authenticator": authenticator},
             trace={
                 "verifier": authenticator,
                 "rates": TraceRates(),

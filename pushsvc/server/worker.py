@@ -34,12 +34,16 @@ from pushsvc.server.verifier import verifier_of
 from pushsvc.settings import Settings
 from pushsvc.web import api
 from pushsvc.web.admission import AT_ONCE, CONNECTIONS, POLLS, Admission
-from pushsvc.web.base import MAX_SMALL
 from pushsvc.web.cors import Origins
 from pushsvc.web.handshake import Handshakes
-from pushsvc.web.poll import Poll
+from pushsvc.web.operation import MAX_SMALL
+from pushsvc.web.poll import Poll, PollOperation
+from pushsvc.web.publish import BatchOperation, PublishOperation
 from pushsvc.web.rates import RequestRates
+from pushsvc.web.revocations import DisconnectOperation, RevocationsOperation
+from pushsvc.web.tickets import TicketsOperation
 from pushsvc.web.tls import Tls
+from pushsvc.web.users import AckOperation
 
 STOP_SECONDS: Final = 20.0
 """Most seconds that a worker takes to stop, beyond its delay, its drain and the time-out of
@@ -334,7 +338,7 @@ def _front(
     polls: set[Poll] = set()
     application = api.Application(
         handshakes,
-        _routes(settings, store, node, authenticator, admission, polls),
+        _routes(settings, store, node, authenticator, admission, polls, origins),
         admission=admission,
         origins=origins,
         demo=demo,
@@ -400,46 +404,53 @@ def _routes(
     authenticator: Authenticator,
     admission: Admission,
     polls: set[Poll],
+    origins: Origins,
 ) -> api.Routes:
     """What the paths of the public port are served with."""
-    bounded = {"max_body": settings.max_body_bytes, "timeout": settings.request_timeout_seconds}
-    small = {**bounded, "max_body": min(MAX_SMALL, settings.max_body_bytes)}
+    small = min(MAX_SMALL, settings.max_body_bytes)
     client_rates = RequestRates(settings.rate_messages_per_second, settings.rate_burst)
     asking = {"verifier": authenticator, "rates": client_rates}
+    publishing: dict[str, Any] = {
+        "publisher": store.publisher,
+        "rates": RequestRates(
+            settings.publish_rate_per_second, advice=", or use the batch address"
+        ),
+        "client_rates": client_rates,
+        "client_bytes": RequestRates(*byte_rate(settings), what="bytes"),
+        "max_message": settings.max_message_bytes,
+        "spans": node.spans,
+        "verifier": authenticator,
+        "max_body": settings.max_body_bytes,
+        "origins": origins,
+    }
     return api.Routes(
-        publish={
-            **bounded,
-            "publisher": store.publisher,
-            "store": store.feeds,
-            "rates": RequestRates(
-                settings.publish_rate_per_second, advice=", or use the batch address"
-            ),
-            "client_rates": client_rates,
-            "client_bytes": RequestRates(*byte_rate(settings), what="bytes"),
-            "max_message": settings.max_message_bytes,
-            "spans": node.spans,
-            "verifier": authenticator,
-        },
+        publish=PublishOperation(**publishing),
+        batch=BatchOperation(**publishing),
+        ack=AckOperation(
+            ack=node.acks.write,
+            rates=RequestRates(1000),  # as generous as acknowledging on a socket
+            verifier=authenticator,
+            max_body=small,
+            origins=origins,
+        ),
+        poll=PollOperation(
+            admission=admission,
+            connections=node.connections,
+            dispatcher=node.dispatcher,
+            topics=node.topics,
+            polls=polls,
+            origins=origins,
+        ),
+        tickets=TicketsOperation(
+            authenticator=authenticator, rates=client_rates, max_body=small, origins=origins
+        ),
+        revocations=RevocationsOperation(authenticator=authenticator, max_body=small),
+        disconnect=DisconnectOperation(authenticator=authenticator, max_body=small),
+        timeout=settings.request_timeout_seconds,
         users={**asking, "history": store.history},
         recall={**asking, "history": store.history, "schedule": store.schedule},
         topics={**asking, "presence": node.presence},
         cancel={"schedule": store.schedule, "verifier": authenticator},
-        # As generous as acknowledging on a socket.
-        ack={
-            **small,
-            "verifier": authenticator,
-            "ack": node.acks.write,
-            "rates": RequestRates(1000),
-        },
-        tickets={**small, "authenticator": authenticator, "rates": client_rates},
-        revocations={**small, "authenticator": authenticator},
-        poll={
-            "admission": admission,
-            "connections": node.connections,
-            "dispatcher": node.dispatcher,
-            "topics": node.topics,
-            "polls": polls,
-        },
         receipts={"receipt_log": store.receipt_log, "verifier": authenticator},
     )
 

@@ -15,16 +15,17 @@ from tornado.iostream import IOStream, StreamClosedError
 from pushsvc import metrics
 from pushsvc.web import event_stream, pages, scheduled, topics, users, websocket
 from pushsvc.web.admission import Admission
-from pushsvc.web.base import MAX_HEADERS, NotFoundHandler
+from pushsvc.web.base import MAX_HEADERS, NotFoundHandler, OperationHandler
 from pushsvc.web.cors import Origins
 from pushsvc.web.documents import AsyncAPIHandler, DocsHandler, HomeHandler, OpenAPIHandler
 from pushsvc.web.handshake import Handshakes
-from pushsvc.web.poll import PollHandler
-from pushsvc.web.publish import BatchHandler, PublishHandler
+from pushsvc.web.operation import Operation
+from pushsvc.web.poll import PollOperation
+from pushsvc.web.publish import BatchOperation, PublishOperation
 from pushsvc.web.receipts import ReceiptsHandler
 from pushsvc.web.request_splitter import RequestSplitter
-from pushsvc.web.revocations import DisconnectHandler, RevocationsHandler
-from pushsvc.web.tickets import TicketsHandler
+from pushsvc.web.revocations import DisconnectOperation, RevocationsOperation
+from pushsvc.web.tickets import TicketsOperation
 from pushsvc.web.tls import PlainStream, Tls
 
 KEEP_ALIVE = 75.0
@@ -46,28 +47,43 @@ def _demo(admin_url: str) -> list[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Routes:
-    """What the handlers of each kind are made with."""
+    """The operations, and what the handlers of each other kind are made with."""
 
-    publish: dict[str, Any]
+    publish: PublishOperation
+    batch: BatchOperation
+    ack: users.AckOperation
+    poll: PollOperation
+    tickets: TicketsOperation
+    revocations: RevocationsOperation
+    disconnect: DisconnectOperation
+    timeout: float
+    """Seconds in which the body of a request must arrive."""
     users: dict[str, Any]
     recall: dict[str, Any]
     topics: dict[str, Any]
     cancel: dict[str, Any]
-    ack: dict[str, Any]
-    tickets: dict[str, Any]
-    revocations: dict[str, Any]
-    poll: dict[str, Any]
     receipts: dict[str, Any]
+
+    def operations(self) -> dict[str, Operation]:
+        """Those whose whole path says what they are, by it."""
+        return {
+            "/v1/notifications": self.publish,
+            "/v1/notifications/batch": self.batch,
+            users.ACK: self.ack,
+            "/v1/poll": self.poll,
+            "/v1/tickets": self.tickets,
+            "/v1/revocations": self.revocations,
+        }
 
     def rules(self) -> list[Any]:
         """The paths of the public port."""
         return [
             (websocket.PATH, websocket.WebSocketHandler),
             (event_stream.PATH, event_stream.StreamHandler),
-            (r"/v1/poll", PollHandler, self.poll),
-            (users.ACK, users.AckHandler, self.ack),
-            (r"/v1/notifications", PublishHandler, self.publish),
-            (r"/v1/notifications/batch", BatchHandler, self.publish),
+            *(
+                (path, OperationHandler, {"serves": serves, "timeout": self.timeout})
+                for path, serves in self.operations().items()
+            ),
             *(rule for of in users.NAMED for rule in self._of_user(of)),
             *(
                 (of + topics.PRESENCE, topics.TopicPresenceHandler, self.topics)
@@ -79,8 +95,6 @@ class Routes:
             ),
             (scheduled.BROADCAST, scheduled.CancelHandler, self.cancel),
             (r"/v1/receipts", ReceiptsHandler, self.receipts),
-            (r"/v1/tickets", TicketsHandler, self.tickets),
-            (r"/v1/revocations", RevocationsHandler, self.revocations),
             (r"/openapi\.json", OpenAPIHandler),
             (r"/asyncapi\.json", AsyncAPIHandler),
             (r"/docs", DocsHandler),
@@ -94,7 +108,11 @@ class Routes:
             (named + users.NOTIFICATIONS, users.NotificationsHandler, self.users),
             (named + users.NOTIFICATION, users.RecallHandler, self.recall),
             (named + users.PRESENCE, users.PresenceHandler, self.users),
-            (named + users.DISCONNECT, DisconnectHandler, self.revocations),
+            (
+                named + users.DISCONNECT,
+                OperationHandler,
+                {"serves": self.disconnect, "timeout": self.timeout},
+            ),
         ]
 
 

@@ -2,35 +2,43 @@
 
 import asyncio
 import http
-import math
+import select
+from collections.abc import Coroutine
 from typing import Any, ClassVar, Final
 
-import structlog
+import msgspec
 import tornado.web
-from tornado.httputil import HTTPHeaders, HTTPServerRequest
+from tornado.iostream import IOStream
 
-from pushsvc import errors, metrics
+from pushsvc import errors
 from pushsvc.auth.tokens import Claims, TokenCheck
 from pushsvc.errors import PushError
-from pushsvc.logs import SampledLog
 from pushsvc.protocol import encoding
 from pushsvc.protocol.names import find_stray_percent
-from pushsvc.web.query import Query
-
-log = SampledLog(structlog.get_logger("pushsvc.web"))
+from pushsvc.web import cors, operation
+from pushsvc.web.cors import Origins
+from pushsvc.web.operation import (
+    ALWAYS,
+    CHUNKED,
+    METHOD_NOT_ALLOWED,
+    Admitted,
+    Answer,
+    Operation,
+    Request,
+)
 
 _BY_STATUS: dict[int, tuple[type[PushError], str]] = {
     400: (errors.InvalidRequest, "the request is not valid HTTP/1.1: see RFC 9112"),
     404: (errors.NotFound, "nothing is served at this path: see PROTOCOL.md for those that are"),
-    405: (errors.MethodNotAllowed, "this path does not serve this method: see the Allow header"),
+    405: (errors.MethodNotAllowed, METHOD_NOT_ALLOWED),
 }
 
 MAX_HEADERS: Final = 16 * 1024
 """Bytes of a request's headers, its first line among them."""
-MAX_SMALL: Final = 4096
-"""Most bytes of a body that says little, such as an acknowledgement."""
 MAX_DROPPED: Final = 1024 * 1024
 """Most bytes of a body that are read although the request is refused."""
+CHECK_SECONDS: Final = 2.0
+"""Seconds between two checks whether the connection of a request that waits was reset."""
 
 
 class Handler(tornado.web.RequestHandler):
@@ -47,13 +55,12 @@ class Handler(tornado.web.RequestHandler):
         Raises:
             InvalidToken: there is none, or it is refused.
         """
-        return await authorize(self.request, self._verifier)
+        return await operation.authorize(self.request.headers, self._verifier)
 
     def set_default_headers(self) -> None:
         """Headers of every answer."""
-        self.set_header("Server", "pushsvc")
-        self.set_header("X-Content-Type-Options", "nosniff")
-        self.set_header("Cache-Control", "no-store")
+        for name, value in ALWAYS:
+            self.set_header(name, value)
 
     def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
         """End the answer; one that was under way when the node began to drain says so too."""
@@ -90,12 +97,7 @@ class Handler(tornado.web.RequestHandler):
         Raises:
             InvalidRequest: nothing names it, or it is named twice.
         """
-        if part is not None:
-            return part
-        name = Query(self.request.query).one(argument)
-        if name is None:
-            raise errors.InvalidRequest(f'"{argument}" is missing: add ?{argument}= to the path')
-        return name
+        return operation.subject(part, self.request.query, argument)
 
     def compute_etag(self) -> None:
         """No answer here is worth a digest."""
@@ -105,12 +107,12 @@ class Handler(tornado.web.RequestHandler):
         self.set_header("Content-Type", "application/json")
         self.finish(encoding.encode(value) + b"\n")  # for a reader in a terminal
 
-    def refuse(self, error: PushError) -> None:
-        status, headers, body = problem(error, self.allow)
-        self.set_status(status, http.HTTPStatus(status).phrase)
-        for name, value in headers.items():
+    def send(self, answer: Answer) -> None:
+        """Write an answer, and end it."""
+        self.set_status(answer.status, http.HTTPStatus(answer.status).phrase)
+        for name, value in answer.headers:
             self.set_header(name, value)
-        self.finish(body)
+        self.finish(answer.body or None)
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
         """Turn whatever was raised into a problem."""
@@ -119,44 +121,15 @@ class Handler(tornado.web.RequestHandler):
             known = _BY_STATUS.get(status_code)
             error = known[0](known[1]) if known else errors.internal()
         self.clear()
-        self.refuse(error)
+        self.send(operation.problem(error, self.allow))
 
-    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
+    def log_exception(self, typ: Any, value: Any, tb: Any) -> None:  # noqa: ARG002 - Tornado's interface
         """Log what is this server's fault; callers' errors are counted, and logged sampled."""
-        if isinstance(value, PushError) and value.status < 500:
-            log.warning("request refused", route=self.route, code=value.code, detail=value.detail)
-        elif isinstance(value, PushError):
-            log.warning("request failed", route=self.route, code=value.code, detail=value.detail)
-        elif not isinstance(value, tornado.web.HTTPError):
-            structlog.get_logger("pushsvc.web").error(
-                "unexpected error", route=self.route, exc_info=(typ, value, tb)
-            )
+        if not isinstance(value, tornado.web.HTTPError):
+            operation.log_error(value, self.route)
 
     def on_finish(self) -> None:
-        metrics.http_requests.labels(self.route, str(self.get_status())).inc()
-        metrics.http_seconds.labels(self.route).observe(self.request.request_time())
-
-
-def problem(error: PushError, allow: str = "GET") -> tuple[int, dict[str, str], bytes]:
-    """The answer that tells an error: status, headers and body.
-
-    Args:
-        error: what to tell.
-        allow: the methods that the path serves.
-    """
-    headers = {"Content-Type": "application/problem+json"}
-    if isinstance(error, errors.InvalidToken):
-        headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, errors.MethodNotAllowed):
-        headers["Allow"] = allow
-    if isinstance(error, errors.UpgradeRequired):
-        # What to speak instead (RFC 9110, section 15.5.22; RFC 6455, section 4.4).
-        headers |= {
-            "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
-        }  # fmt: skip
-    if error.retry_after is not None:
-        headers["Retry-After"] = str(math.ceil(error.retry_after))
-    return error.status, headers, encoding.encode(error.problem())
+        operation.finished(self.route, self.get_status(), self.request.request_time())
 
 
 class NotFoundHandler(Handler):
@@ -166,146 +139,158 @@ class NotFoundHandler(Handler):
         raise errors.NotFound(_BY_STATUS[404][1])
 
 
+class CrossOriginHandler(Handler):
+    """Base of handlers that pages may call, and that read no body.
+
+    The application's setting ``origins`` says which pages may. A handler's ``allow`` names OPTIONS
+    too.
+    """
+
+    def set_default_headers(self) -> None:
+        """Tell the browser that its page may read the answer, be it an error."""
+        super().set_default_headers()
+        for name, value in cors.cross_origin(self._origins, self.request.headers):
+            self.set_header(name, value)
+
+    @property
+    def _origins(self) -> Origins:
+        origins: Origins = self.settings["origins"]
+        return origins
+
+    def prepare(self) -> None:
+        """Refuse a page that may not call, whatever it asks for."""
+        self._origins.check(self.request.headers)
+
+    def options(self, *_: str, **__: str) -> None:
+        """Answer what a browser asks before it lets a page call."""
+        self.send(Answer(204, b"", cors.preflight(self.allow, self.request.headers)))
+
+
 @tornado.web.stream_request_body
-class BodyHandler(Handler):
-    """Base of handlers that read a body: bounded in size and time before it is read.
+class OperationHandler(Handler):
+    """Serves an operation: its body is bounded in size and time before it is read.
 
     Args:
-        verifier: of tokens.
-        max_body: most bytes of a body.
+        serves: the operation.
         timeout: seconds in which the body must arrive.
     """
 
-    bodiless: ClassVar[bool] = False
-    """Whether a request may come without any body, as a GET may."""
-
-    def initialize(self, verifier: TokenCheck, max_body: int, timeout: float) -> None:
-        self._verifier = verifier
-        self._max_body = max_body
+    def initialize(self, serves: Operation, timeout: float) -> None:
+        self.route = serves.route  # type: ignore[misc]  # one class serves all operations
+        self.allow = serves.allow  # type: ignore[misc]
+        self._operation = serves
         self._timeout = timeout
         self._chunks: list[bytes] = []
-        self._refused: PushError | None = None
+        self._asked = Request(
+            self.request.method or "",
+            self.request.path,
+            self.request.query,
+            self.request.headers,
+            self._length(),
+        )
+        self._outcome: Admitted | Answer
         self._timer: asyncio.TimerHandle | None = None
-        self.claims: Claims
+        self._gone = asyncio.Event()
+
+    def _length(self) -> int:
+        """Bytes of the body, as ``Request`` has them."""
+        if "Transfer-Encoding" in self.request.headers:
+            return CHUNKED
+        length = self.request.headers.get("Content-Length", "0")
+        # What has more digits is too large by any measure, and slow to read as a number.
+        return int(length[:15]) if length.isascii() and length.isdigit() else CHUNKED
 
     async def prepare(self) -> None:
         """Decide from the headers alone whether the body is worth keeping."""
-        try:
-            await self.admit()
-        except PushError as error:
-            length = self._length()
-            served = str(self.request.method) in self.allow
-            if not served or length is None or length > MAX_DROPPED:
-                raise
+        if self.path_kwargs:
+            (part,) = self.path_kwargs.values()
+            self._asked = msgspec.structs.replace(self._asked, part=part)
+        serves, length = self._operation, self._asked.length
+        self._outcome = await operation.admit(serves, self._asked)
+        if isinstance(self._outcome, Admitted) and length == CHUNKED:
+            late = errors.LengthRequired("send the body with a Content-Length, not chunked")
+            self._outcome = operation.refusal(late, self.route)
+        if isinstance(self._outcome, Answer):
+            served = self._asked.method in serves.methods
+            if not served or length == CHUNKED or length > MAX_DROPPED:
+                self.send(self._outcome)
+                return
             # Answered now, the connection would be closed with input unread, and the reset that
             # follows overtakes the answer.
-            self._refused = error
         # Tornado's own limit is that of a small request.
-        most = max(self._max_body, MAX_DROPPED)
+        most = max(length, MAX_DROPPED)
         self.request.connection.set_max_body_size(most)  # type: ignore[union-attr]
         self._timer = asyncio.get_running_loop().call_later(self._timeout, self._late)
 
-    async def admit(self) -> None:
-        """Refuse, by raising an error, what the headers alone condemn."""
-        if self.request.method not in self.allow:
-            raise errors.MethodNotAllowed(_BY_STATUS[405][1])
-        self.claims = await self.authorized()
-        headers = self.request.headers
-        if "Content-Encoding" in headers:
-            raise errors.UnsupportedMediaType(
-                "compressed bodies are not read: send the body without Content-Encoding"
-            )
-        length = self._length()
-        if length is None:
-            raise errors.LengthRequired("send the body with a Content-Length, not chunked")
-        most = self.most()
-        if length > most:
-            raise errors.PayloadTooLarge(
-                f"the body has {length} bytes, at most {most} are read: send less, or in parts"
-            )
-
-    def most(self) -> int:
-        """Most bytes of a body; may depend on whose it is, which is known by now."""
-        return self._max_body
-
-    def _length(self) -> int | None:
-        """The Content-Length; None where the request has none."""
-        length = self.request.headers.get("Content-Length", "")
-        if not length and "Transfer-Encoding" not in self.request.headers:
-            return 0 if self.bodiless or self.request.method == "GET" else None
-        # What has more digits is too large by any measure, and slow to read as a number.
-        return int(length[:15]) if length.isascii() and length.isdigit() else None
-
     def _late(self) -> None:
-        if not self._finished:
-            late = errors.RequestTimeout(f"the body did not arrive in {self._timeout:g} s")
-            self.refuse(self._refused or late)
+        if self._finished:
+            return
+        if isinstance(self._outcome, Answer):
+            self.send(self._outcome)
+            return
+        late = errors.RequestTimeout(f"the body did not arrive in {self._timeout:g} s")
+        self.send(operation.refusal(late, self.route))
 
     def data_received(self, chunk: bytes) -> None:
-        """Collect the body; its size is bounded by Content-Length."""
-        if self._refused is None:
+        """Collect the body, whose size was bounded, unless the request was refused."""
+        if isinstance(self._outcome, Admitted):
             self._chunks.append(chunk)
 
-    def body(self) -> bytes:
-        """The whole body.
-
-        Raises:
-            PushError: what was known to be wrong before it arrived.
-        """
+    async def _serve(self, *_: str, **__: str) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if self._refused is not None:
-            raise self._refused
-        return b"".join(self._chunks)
+        if isinstance(self._outcome, Answer):
+            self.send(self._outcome)
+            return
+        carrying_out = operation.carry_out(
+            self._operation, self._asked, self._outcome, b"".join(self._chunks)
+        )
+        if not self._operation.abandons:
+            self.send(await carrying_out)
+            return
+        answer = await self._unless_gone(carrying_out)
+        if answer is not None:
+            self.send(answer)
+
+    get = post = options = _serve
+
+    async def _unless_gone(self, answering: Coroutine[Any, Any, Answer]) -> Answer | None:
+        """An answer that may be long in coming; None where the client has gone meanwhile."""
+        task = asyncio.create_task(answering)
+        gone = asyncio.create_task(self._gone.wait())
+        connection: Any = self.request.connection
+        stream: IOStream = connection.stream
+        try:
+            # A stream that closed before the request was complete is not told of.
+            while not (stream.closed() or self._gone.is_set()):
+                await asyncio.wait(
+                    (task, gone), timeout=CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED
+                )
+                if task.done():
+                    return task.result()
+                if not stream.closed() and _is_reset(stream):
+                    stream.close()
+            return None
+        finally:
+            gone.cancel()
+            task.cancel()
+            await asyncio.wait((task,))
 
     def on_connection_close(self) -> None:
         super().on_connection_close()
         self.application.log_request(self)
+        self._gone.set()
         if self._timer is not None:
             self._timer.cancel()
 
-    def media_type(self, *accepted: str) -> str:
-        """The body's media type.
-
-        Raises:
-            UnsupportedMediaType: it is not one of those accepted.
-        """
-        value = self.request.headers.get("Content-Type", "")
-        kind = value.partition(";")[0].strip().lower()
-        if kind not in accepted:
-            raise errors.UnsupportedMediaType(
-                f"send Content-Type {' or '.join(accepted)}, not {kind[:80]!r}"
-            )
-        return kind
+    def send(self, answer: Answer) -> None:
+        """Write an answer, and end it."""
+        headers = operation.headers_of(self._operation, self._asked, answer)
+        super().send(msgspec.structs.replace(answer, headers=headers))
 
 
-def bearer(headers: HTTPHeaders) -> str | None:
-    """The token in the Authorization header (RFC 6750, section 2.1), None without one."""
-    header: str | None = headers.get("Authorization")
-    if header is None:
-        return None
-    scheme, _, token = header.partition(" ")
-    return token.strip() if scheme.lower() == "bearer" else ""
-
-
-def lacking(needed: str, request: HTTPServerRequest, verifier: TokenCheck) -> errors.Forbidden:
-    """The refusal of a request whose token, which was verified, lacks a scope.
-
-    Args:
-        needed: what is needed.
-        request: with the token, which is read once more: only a refusal costs that.
-        verifier: of the token; knows where scopes are looked for.
-    """
-    return errors.Forbidden(f"{needed}: {verifier.looked_at(bearer(request.headers) or '')}")
-
-
-async def authorize(request: HTTPServerRequest, verifier: TokenCheck) -> Claims:
-    """Verify the token of a request.
-
-    Raises:
-        InvalidToken: there is none, or it is refused.
-    """
-    token = bearer(request.headers)
-    if not token:
-        raise errors.InvalidToken("send a token: Authorization: Bearer <token>")
-    return verifier.verify_cached(token) or await verifier.verify(token)
+def _is_reset(stream: IOStream) -> bool:
+    """Whether the connection has an error: uvloop stops to watch such a socket, silently."""
+    watched = select.poll()
+    watched.register(stream.fileno(), 0)  # errors are told without being asked for
+    return bool(watched.poll(0))

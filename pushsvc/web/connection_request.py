@@ -6,8 +6,6 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
-from tornado.httputil import HTTPHeaders
-
 from pushsvc.auth.revocations import token_key
 from pushsvc.auth.tokens import Claims
 from pushsvc.errors import InvalidRequest
@@ -17,7 +15,8 @@ from pushsvc.protocol.feeds import BROADCAST, TOPIC, broadcast, mailbox, topic
 from pushsvc.protocol.names import require_name, require_topic
 from pushsvc.protocol.session import Session, Subscribe
 from pushsvc.protocol.wire import Wire, parse_position
-from pushsvc.web.base import MAX_HEADERS, bearer
+from pushsvc.web.base import MAX_HEADERS
+from pushsvc.web.operation import bearer
 from pushsvc.web.query import Query
 
 MAX_TOPICS: Final = 32
@@ -99,14 +98,14 @@ def device_of(query: Query) -> str:
     return require_name(DEFAULT_DEVICE if device is None else device, "device")
 
 
-def _require_room(headers: HTTPHeaders, device: str, topics: Sequence[str]) -> None:
+def _require_room(headers: Mapping[str, str], device: str, topics: Sequence[str]) -> None:
     """Check that the next request can tell all the positions that this one leads to.
 
     Headers that are too long are not read, and their connection is closed without a word: the
     client would try again for ever.
     """
     size = SPARE + len(quote(device, safe=""))
-    for name, value in headers.get_all():
+    for name, value in headers.items():
         if name.lower() != "last-event-id":
             size += len(f"{name}: {value}\r\n")
     for topic_name in topics:
@@ -121,11 +120,12 @@ def _require_room(headers: HTTPHeaders, device: str, topics: Sequence[str]) -> N
         )
 
 
-def listening_request(headers: HTTPHeaders, query: Query) -> ConnectionRequest:
+def listening_request(headers: Mapping[str, str], query: Query) -> ConnectionRequest:
     """Read a request for a stream or a poll.
 
     Args:
-        headers: of the request; ``Last-Event-ID`` says what the client holds.
+        headers: of the request, asked with lower-case names; ``Last-Event-ID`` says what the
+            client holds.
         query: of the request; ``after`` says the same for a client that can set no header.
 
     Raises:
@@ -137,7 +137,7 @@ def listening_request(headers: HTTPHeaders, query: Query) -> ConnectionRequest:
         raise InvalidRequest(f"name at most {MAX_TOPICS} topics, or use a socket")
     device = device_of(query)
     _require_room(headers, device, topics)
-    position = headers.get("Last-Event-ID") or query.one("after") or ""
+    position = headers.get("last-event-id") or query.one("after") or ""
     wanted = {"u", BROADCAST, *map(topic, topics)}
     positions = {feed: at for feed, at in parse_position(position).items() if feed in wanted}
     return ConnectionRequest(device, bearer(headers), query.one("ticket"), topics, positions)

@@ -1,14 +1,11 @@
 """Pages in browsers: which may call, and what tells their browser so (the Fetch standard, CORS)."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
-from tornado.httputil import HTTPHeaders
-
-from pushsvc.errors import InvalidRequest, OriginRefused
+from pushsvc.errors import OriginRefused
 from pushsvc.printable import printable
-from pushsvc.web.base import BodyHandler, Handler
 
 ALLOWED_HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent, tracestate"
@@ -19,6 +16,11 @@ MAX_AGE: Final = 7200
 MAX_SHOWN: Final = 300
 """Characters of a refused origin that are told: a scheme, the longest host name and a port fit."""
 _PORT: Final = re.compile(r":[0-9]{1,5}\Z")
+_VARY: Final = (("Vary", "Origin"),)
+_EXPOSED: Final = ("Access-Control-Expose-Headers", EXPOSED_HEADERS)
+
+Pairs = tuple[tuple[str, str], ...]
+"""Headers of an answer: names and values."""
 
 
 class Origins:
@@ -33,9 +35,13 @@ class Origins:
         self._all = "*" in allowed
         self._allowed = frozenset(origin.lower() for origin in allowed)
 
-    def allow(self, headers: HTTPHeaders) -> bool:
-        """Whether a request is of no browser page, or of one that may connect."""
-        origin = headers.get("Origin")
+    def allow(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request is of no browser page, or of one that may connect.
+
+        Args:
+            headers: of the request, asked with lower-case names.
+        """
+        origin = headers.get("origin")
         if origin is None:
             return True
         origin = origin.lower()
@@ -46,18 +52,21 @@ class Origins:
         if _PORT.sub("", origin) + ":*" in self._allowed:
             return True
         # An origin is scheme://host[:port], nothing that needs parsing.
-        host = headers.get("Host", "").lower()
+        host = headers.get("host", "").lower()
         return bool(host) and origin.partition("://")[2] == host
 
-    def check(self, headers: HTTPHeaders) -> None:
+    def check(self, headers: Mapping[str, str]) -> None:
         """Refuse a browser page of another origin (RFC 6455, section 10.2).
+
+        Args:
+            headers: of the request, asked with lower-case names.
 
         Raises:
             OriginRefused: the page may not connect.
         """
         if self.allow(headers):
             return
-        origin = headers["Origin"]
+        origin = headers["origin"]
         if origin == "null":
             raise OriginRefused(
                 "the page has no origin, as files and sandboxed frames have none: serve it over "
@@ -69,74 +78,31 @@ class Origins:
         )
 
 
-def cross_origin(origins: Origins, headers: HTTPHeaders) -> dict[str, str]:
-    """The headers that tell a browser that its page may read an answer, be it an error."""
-    answer = {"Vary": "Origin"}
-    if "Origin" in headers and origins.allow(headers):
-        answer["Access-Control-Allow-Origin"] = headers["Origin"]
-        answer["Access-Control-Expose-Headers"] = EXPOSED_HEADERS
-    return answer
+def cross_origin(origins: Origins, headers: Mapping[str, str]) -> Pairs:
+    """The headers that tell a browser that its page may read an answer, be it an error.
 
-
-class CrossOrigin(Handler):
-    """What ``CrossOriginHandler`` and ``CrossOriginBodyHandler`` share.
-
-    The application's setting ``origins`` says which pages may call. A handler's ``allow`` names
-    OPTIONS too.
+    Args:
+        origins: which pages may.
+        headers: of the request, asked with lower-case names.
     """
-
-    def set_default_headers(self) -> None:
-        """Tell the browser that its page may read the answer, be it an error."""
-        super().set_default_headers()
-        for name, value in cross_origin(self._origins, self.request.headers).items():
-            self.set_header(name, value)
-
-    @property
-    def _origins(self) -> Origins:
-        origins: Origins = self.settings["origins"]
-        return origins
-
-    def check_origin(self) -> None:
-        """Refuse a page that may not call.
-
-        Raises:
-            OriginRefused: it may not.
-        """
-        self._origins.check(self.request.headers)
-
-    def preflight(self) -> None:
-        """Answer what a browser asks before it lets a page call."""
-        self.set_status(204)
-        self.set_header("Allow", self.allow)
-        if "Origin" in self.request.headers:
-            self.set_header("Access-Control-Allow-Methods", self.allow)
-            self.set_header("Access-Control-Allow-Headers", ALLOWED_HEADERS)
-            self.set_header("Access-Control-Max-Age", str(MAX_AGE))
-        self.finish()
+    origin = headers.get("origin")
+    if origin is None or not origins.allow(headers):
+        return _VARY
+    return (*_VARY, ("Access-Control-Allow-Origin", origin), _EXPOSED)
 
 
-class CrossOriginHandler(CrossOrigin):
-    """Base of handlers that pages may call, and that read no body."""
+def preflight(allow: str, headers: Mapping[str, str]) -> Pairs:
+    """The headers that answer what a browser asks before it lets a page call.
 
-    def prepare(self) -> None:
-        """Refuse a page that may not call, whatever it asks for."""
-        self.check_origin()
-
-    def options(self, *_: str, **__: str) -> None:
-        self.preflight()
-
-
-class CrossOriginBodyHandler(CrossOrigin, BodyHandler):
-    """Base of handlers that pages may call, and that read a body."""
-
-    async def admit(self) -> None:
-        self.check_origin()
-        if self.request.method != "OPTIONS":
-            await super().admit()
-        elif self._length() or "Transfer-Encoding" in self.request.headers:
-            raise InvalidRequest("send OPTIONS without a body")
-
-    def options(self, *_: str, **__: str) -> None:
-        """Answer a preflight, for which no token is needed."""
-        self.body()
-        self.preflight()
+    Args:
+        allow: the methods that the path serves.
+        headers: of the request, asked with lower-case names.
+    """
+    if "origin" not in headers:
+        return (("Allow", allow),)
+    return (
+        ("Allow", allow),
+        ("Access-Control-Allow-Methods", allow),
+        ("Access-Control-Allow-Headers", ALLOWED_HEADERS),
+        ("Access-Control-Max-Age", str(MAX_AGE)),
+    )

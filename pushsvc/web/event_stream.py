@@ -1,10 +1,10 @@
 """``GET /v1/stream``: the answer that begins an event stream (HTML Standard, section 9.2)."""
 
 import random
-from collections.abc import Mapping
 from typing import ClassVar, Final
 
-from pushsvc.web.cors import CrossOriginHandler
+from pushsvc.web.base import CrossOriginHandler
+from pushsvc.web.cors import Pairs
 
 PATH: Final = "/v1/stream"
 RETRY_MS: Final = (1000, 5000)
@@ -18,7 +18,7 @@ class StreamHandler(CrossOriginHandler):
     allow: ClassVar[str] = "GET, OPTIONS"
 
 
-def streaming(cors: Mapping[str, str]) -> bytes:
+def streaming(cors: Pairs) -> bytes:
     """The answer that accepts a request for an event stream.
 
     Args:
@@ -32,7 +32,7 @@ def streaming(cors: Mapping[str, str]) -> bytes:
         # The stream ends with the connection; a proxy must not keep events back to fill a buffer.
         "Connection: close",
         "X-Accel-Buffering: no",
-        *(f"{name}: {value}" for name, value in cors.items()),
+        *(f"{name}: {value}" for name, value in cors),
     ]
     # Clients that were cut off together shall not reconnect together.
     retry = random.randint(*RETRY_MS)  # noqa: S311 - not a secret

@@ -27,9 +27,9 @@ from pushsvc.protocol import messages
 from pushsvc.protocol.wire import BY_SUBPROTOCOL, TEXT, EventStream, Wire
 from pushsvc.web import event_stream, websocket
 from pushsvc.web.admission import Admission
-from pushsvc.web.base import bearer, problem
 from pushsvc.web.connection_request import ConnectionRequest, device_of, listening_request
-from pushsvc.web.cors import Origins, cross_origin
+from pushsvc.web.cors import Origins, Pairs, cross_origin
+from pushsvc.web.operation import bearer, problem
 from pushsvc.web.query import Query
 from pushsvc.web.tls import TLSStream
 
@@ -210,11 +210,11 @@ def take_socket(stream: IOStream) -> tuple[int, bytes] | None:
     return fd, early
 
 
-def refusal(error: PushError, cors: dict[str, str]) -> bytes:
+def refusal(error: PushError, cors: Pairs) -> bytes:
     """The answer to a handshake with a problem, which says that the connection ends."""
-    status, headers, body = problem(error)
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", "Server: pushsvc"]
-    headers = {**headers, **cors, "Content-Length": str(len(body))}
+    answer = problem(error)
+    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}", "Server: pushsvc"]
+    headers = {**dict(answer.headers), **dict(cors), "Content-Length": str(len(answer.body))}
     headers["Connection"] = ", ".join(filter(None, [headers.get("Connection"), "close"]))
     lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + body
+    return "\r\n".join([*lines, "", ""]).encode() + answer.body

@@ -2,11 +2,8 @@
 
 import asyncio
 import contextlib
-import select
 import time
-from typing import Any, ClassVar, Final
-
-from tornado.iostream import IOStream
+from typing import ClassVar, Final
 
 from pushsvc import metrics
 from pushsvc.errors import PushError
@@ -18,7 +15,8 @@ from pushsvc.protocol.session import Session
 from pushsvc.protocol.wire import Lines, position
 from pushsvc.web.admission import Admission
 from pushsvc.web.connection_request import ConnectionRequest, listening_request
-from pushsvc.web.cors import CrossOriginHandler
+from pushsvc.web.cors import Origins
+from pushsvc.web.operation import ANYONE, MAX_SMALL, Admitted, Answer, Operation, Request, too_large
 from pushsvc.web.query import Query
 
 WAIT: Final = 25.0
@@ -27,8 +25,6 @@ MAX_WAIT: Final = 60.0
 MAX_ANSWER: Final = 256 * 1024
 """Bytes from which on an answer is full; the last message may go over it."""
 
-CHECK_SECONDS: Final = 2.0
-"""Seconds between two checks whether the connection was reset."""
 READ_SECONDS: Final = 0.005
 """Seconds between two checks whether all there is was read."""
 MOST_READING: Final = 2.0
@@ -80,7 +76,7 @@ class Poll:
         return b"".join(self._lines).rstrip(b"\n").replace(b"\n", b",")
 
 
-class PollHandler(CrossOriginHandler):
+class PollOperation(Operation):
     """Answers with what there is, or with what comes.
 
     Args:
@@ -89,12 +85,14 @@ class PollHandler(CrossOriginHandler):
         dispatcher: what is listened to.
         topics: what may be listened to besides.
         polls: those that wait.
+        origins: which pages may poll.
     """
 
     route: ClassVar[str] = "poll"
     allow: ClassVar[str] = "GET, OPTIONS"
+    abandons: ClassVar[bool] = True
 
-    def initialize(
+    def __init__(
         self,
         *,
         admission: Admission,
@@ -102,87 +100,71 @@ class PollHandler(CrossOriginHandler):
         dispatcher: Dispatcher,
         topics: Topics,
         polls: set[Poll],
+        origins: Origins,
     ) -> None:
+        super().__init__(origins)
         self._admission = admission
         self._connections = connections
         self._dispatcher = dispatcher
         self._topics = topics
         self._polls = polls
-        self._poll: Poll | None = None
-        self._gone = False
 
-    async def get(self) -> None:
+    async def admit(self, request: Request) -> Admitted:
+        """Refuse what is no poll; who polls is found out when it is answered.
+
+        Raises:
+            OriginRefused: a page calls that may not.
+            MethodNotAllowed: the method is another one.
+            PayloadTooLarge: it has a body, which means nothing, and that is a large one.
+        """
+        self.check_method(request)
+        if request.length > MAX_SMALL:
+            raise too_large(request.length, MAX_SMALL)
+        return Admitted(ANYONE, MAX_SMALL)
+
+    async def answer(self, request: Request, admitted: Admitted, body: bytes) -> Answer:  # noqa: ARG002 - the interface
         """Answer with messages, at once or when one comes."""
-        query = Query(self.request.query)
-        request = listening_request(self.request.headers, query)
+        query = Query(request.query)
+        asked = listening_request(request.headers, query)
         wait = query.seconds("wait", MAX_WAIT, WAIT)
         try:
             with self._admission.handshake():
-                claims = await self._admission.authenticate(request, poll=True)
-                session = request.session(claims, answers=False)
+                claims = await self._admission.authenticate(asked, poll=True)
+                session = asked.session(claims, answers=False)
                 poll = Poll(self._connections.number(), session)
                 # A client that does not acknowledge would get the same with each poll, and at once.
-                backlog = await self._admission.join(poll, request, claims, withdrawn=False)
+                backlog = await self._admission.join(poll, asked, claims, withdrawn=False)
         except PushError as error:
             metrics.handshakes.labels(error.code).inc()
             raise
         metrics.handshakes.labels("accepted").inc()
         metrics.connections.inc()
         try:
-            self._poll = poll
             self._polls.add(poll)
             self._dispatcher.start(poll, backlog, b"")
-            await self._listen(poll, request, min(wait, session.expires - time.monotonic()))
+            await self._listen(poll, asked, min(wait, session.expires - time.monotonic()))
             self._admission.check(claims)
         finally:
             poll.open = False
             self._polls.discard(poll)
             self._dispatcher.left(poll)
             metrics.connections.dec()
-        connection: Any = self.request.connection
-        if self._gone or connection is None or connection.stream.closed() or self._finished:
-            return
         at = encoding.encode(position(poll.wire.positions))
-        self.set_header("Content-Type", "application/json")
-        self.finish(b'{"messages":[%b],"position":%b}\n' % (poll.messages(), at))
+        return Answer(200, b'{"messages":[%b],"position":%b}\n' % (poll.messages(), at))
 
-    async def _listen(self, poll: Poll, request: ConnectionRequest, wait: float) -> None:
-        # A stream that closed before the request was complete is not told of.
-        connection: Any = self.request.connection
-        if self._gone or connection is None or connection.stream.closed():
-            return
+    async def _listen(self, poll: Poll, asked: ConnectionRequest, wait: float) -> None:
         until = time.monotonic() + wait
-        subscribed = asyncio.Event()
-        if request.topics:
-            self._topics.subscribe(poll, request.subscription(), subscribed.set)
-        else:
-            subscribed.set()
+        if asked.topics:
+            subscribed = asyncio.Event()
+            self._topics.subscribe(poll, asked.subscription(), subscribed.set)
+            await subscribed.wait()
         # What is kept belongs into the answer, however short the client would wait.
-        await subscribed.wait()
         latest = time.monotonic() + MOST_READING
         while _reads(poll.session) and not poll.departing and time.monotonic() <= latest:
             await asyncio.sleep(READ_SECONDS)
-        while not poll.came.is_set() and (left := until - time.monotonic()) > 0:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(min(left, CHECK_SECONDS)):
-                    await poll.came.wait()
-            if not connection.stream.closed() and _is_reset(connection.stream):
-                connection.stream.close()
-                return
-
-    def on_connection_close(self) -> None:
-        super().on_connection_close()
-        self.application.log_request(self)
-        self._gone = True
-        if self._poll is not None:
-            self._poll.came.set()
-
-
-def _is_reset(stream: IOStream) -> bool:
-    """Whether the connection has an error: uvloop stops to watch such a socket, silently."""
-    watched = select.poll()
-    watched.register(stream.fileno(), 0)  # errors are told without being asked for
-    return bool(watched.poll(0))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                await poll.came.wait()
 
 
 def _reads(session: Session) -> bool:

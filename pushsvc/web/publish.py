@@ -7,23 +7,29 @@ names, as on a socket.
 import hashlib
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
 
-from pushsvc.auth.tokens import SCOPE_PUBLISH, TokenCheck
-from pushsvc.errors import Forbidden, InvalidRequest, PushError
-from pushsvc.feeds.feed import Feeds
+from pushsvc.auth.tokens import SCOPE_PUBLISH, Claims, TokenCheck
+from pushsvc.errors import Forbidden, InvalidRequest, PushError, checked
 from pushsvc.feeds.publisher import Published, Publisher
 from pushsvc.node.spans import Publishing, Spans
 from pushsvc.protocol import cloudevents, encoding, notifications, tracecontext
 from pushsvc.protocol.feeds import TOPIC, name_of
 from pushsvc.protocol.notifications import MAX_BATCH, Append
-from pushsvc.web.base import lacking
-from pushsvc.web.cors import CrossOriginBodyHandler
+from pushsvc.web.cors import Origins
+from pushsvc.web.operation import (
+    CHUNKED,
+    JSON,
+    Admitted,
+    Answer,
+    Request,
+    TokenOperation,
+    media_type,
+)
 from pushsvc.web.rates import RequestRates
 
-JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
 MAX_LINES: Final = 2 * MAX_BATCH
 """Most lines of a batch, of which some may be blank."""
@@ -37,112 +43,116 @@ _quoted = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])*)"').fullmatch
 _bare = re.compile(r"[!#-\[\]-~]+").fullmatch
 
 
-class PublishHandler(CrossOriginBodyHandler):
-    """Publishes one notification."""
+class PublishOperation(TokenOperation):
+    """Publishes one notification.
+
+    Args:
+        publisher: to the feeds.
+        rates: how fast each backend may publish.
+        client_rates: how fast each client may send messages.
+        client_bytes: the same of bytes.
+        max_message: most bytes of the message that clients will be sent.
+        verifier: of tokens.
+        max_body: most bytes of a body.
+        origins: which pages may call.
+        spans: makes those of traces that are recorded, if that is wanted.
+    """
 
     route: ClassVar[str] = "publish"
     allow: ClassVar[str] = "POST, OPTIONS"
 
-    def initialize(  # type: ignore[override]  # Tornado passes what the application names
+    def __init__(
         self,
         *,
         publisher: Publisher,
-        store: Feeds,
         rates: RequestRates,
         client_rates: RequestRates,
         client_bytes: RequestRates,
         max_message: int,
         verifier: TokenCheck,
         max_body: int,
-        timeout: float,
+        origins: Origins,
         spans: Spans | None = None,
     ) -> None:
-        super().initialize(verifier, max_body, timeout)
+        super().__init__(verifier, max_body=max_body, origins=origins)
         self._publisher = publisher
-        self._feeds = store
         self._rates = rates
         self._client_rates = client_rates
         self._client_bytes = client_bytes
         self._max_message = max_message
         self._spans = spans
-        self._traceparent = ""
-        self._publishing: dict[str, Publishing] = {}
 
-    async def admit(self) -> None:
-        """Refuse, by raising an error, what the headers alone condemn."""
-        await super().admit()
-        if self.request.method == "OPTIONS":
-            return
-        claims = self.claims
+    def most(self, claims: Claims) -> int:
+        """A client may send a message as large as on a socket, with escapes in its JSON."""
+        if SCOPE_PUBLISH in claims.scopes:
+            return self._max_body
+        return min(self._max_body, ESCAPED * self._max_message)
+
+    def permit(self, request: Request, claims: Claims) -> None:
+        """Check who publishes, and how much.
+
+        Raises:
+            Forbidden: the token is for no publishing.
+            RateLimited: its holder publishes too fast.
+        """
         now = time.monotonic()
         if SCOPE_PUBLISH in claims.scopes:
             self._rates.spend(claims.caller, now)
         elif claims.grants.publish:
             self._client_rates.spend(claims.caller, now)
-            self._client_bytes.spend(claims.caller, now, self._length() or 0)
+            if request.length > 0:
+                self._client_bytes.spend(claims.caller, now, request.length)
         else:
-            needed = (
+            raise self.lacking(
                 f"publishing needs a token with the scope {SCOPE_PUBLISH}, or with topics.publish "
-                f"({claims.grants.why_not('publish')})"
+                f"({claims.grants.why_not('publish')})",
+                request,
             )
-            raise lacking(needed, self.request, self._verifier)
 
-    def most(self) -> int:
-        """A client may send a message as large as on a socket, with escapes in its JSON."""
-        if SCOPE_PUBLISH in self.claims.scopes:
-            return super().most()
-        return min(super().most(), ESCAPED * self._max_message)
-
-    async def post(self) -> None:
-        body = self.body()
-        headers = {name.lower(): value for name, value in self.request.headers.items()}
-        self._traceparent = tracecontext.read(headers.get(tracecontext.FIELD))
+    async def answer(self, request: Request, admitted: Admitted, body: bytes) -> Answer:
+        """Publish, and say what came of it."""
+        headers, claims = request.headers, admitted.claims
+        if request.length == CHUNKED and SCOPE_PUBLISH not in claims.scopes:
+            self._client_bytes.spend(claims.caller, time.monotonic(), len(body))
         mode = cloudevents.kind(headers.get("content-type", ""), headers)
+        call = _Call(claims, tracecontext.read(headers.get(tracecontext.FIELD)), self._spans)
         try:
             if mode is None:
-                await self.publish(body)
-                return
-            if "idempotency-key" in headers:
-                raise InvalidRequest(
-                    "an event is known by its source and id: send no Idempotency-Key beside them"
-                )
-            await self._post_events(cloudevents.read(mode, headers, body), mode)
+                return await self._publish(call, headers, body)
+            return await self._publish_events(call, cloudevents.read(mode, headers, body), mode)
         except PushError as error:
-            for publishing in self._publishing.values():
-                publishing.failed(error.code)
+            call.failed(error)
             raise
         finally:
-            for publishing in self._publishing.values():
-                publishing.end()
+            call.end()
 
-    async def publish(self, body: bytes) -> None:
+    async def _publish(self, call: "_Call", headers: Mapping[str, str], body: bytes) -> Answer:
         """Publish what is no CloudEvent."""
-        self.media_type(JSON)
-        once = self._once()
-        digest = None if once is None else once.of(None)
-        item = self._item(encoding.decode(body), digest, alone=True)
-        await self._admit([item])
-        await self._claim(once, body, [item])
-        (result,) = await self._publish([item])
-        if isinstance(result, PushError):
-            raise result
-        self.write_json(202, result)
+        media_type(headers, JSON)
+        once = _once(call.claims, headers)
+        item = self._item(call, encoding.decode(body), None if once is None else once.of(None))
+        if item.error is not None:
+            raise item.error
+        await self._admit(call, item.appends)
+        await self._claim(call, once, body, item.appends)
+        (result,) = await self._append(call, [item], item.appends)
+        return _accepted(checked(result))
 
-    async def _post_events(
-        self, events: Sequence[cloudevents.Publish], mode: cloudevents.Mode
-    ) -> None:
+    async def _publish_events(
+        self, call: "_Call", events: Sequence[cloudevents.Publish], mode: cloudevents.Mode
+    ) -> Answer:
         """Publish CloudEvents; one that comes again is known by its source and id.
 
         An event bus looks at the status only: if one event fails, the request does, and may be
         repeated as it is.
         """
-        self._count(len(events))
+        self._count(call, len(events))
         items = [
             self._item(
+                call,
                 event.notification,
-                Once(self.claims.caller, event.key).of(None),
+                Once(call.claims.caller, event.key).of(None),
                 event.traceparent,
-                alone=False,
             )
             for event in events
         ]
@@ -151,51 +161,38 @@ class PublishHandler(CrossOriginBodyHandler):
                 if mode is cloudevents.Mode.BATCH:
                     item.error.detail = f"event {index} of the batch: {item.error.detail}"
                 raise item.error
-        _check_size(items)
-        await self._admit(items)
-        results = await self._publish(items)
-        for result in results:
-            if isinstance(result, PushError):
-                raise result
-        if mode is cloudevents.Mode.BATCH:
-            self._answer_many(results)
-        else:
-            self.write_json(202, results[0])
-
-    def _answer_many(self, results: Sequence[dict[str, Any] | PushError]) -> None:
-        told = [r.problem() if isinstance(r, PushError) else r for r in results]
-        self.write_json(202, {"results": told})
+        appends = _all_appends(items)
+        await self._admit(call, appends)
+        results = [checked(result) for result in await self._append(call, items, appends)]
+        return _accepted(_results(results) if mode is cloudevents.Mode.BATCH else results[0])
 
     def _item(
-        self, value: Any, digest: str | None, traceparent: str = "", *, alone: bool
+        self, call: "_Call", value: Any, digest: str | None, traceparent: str = ""
     ) -> "_Item":
         """One notification of a request, checked.
 
         Args:
+            call: the request.
             value: the parsed JSON, or the line that it is to be parsed from.
             digest: what stands for its idempotency key.
             traceparent: its own trace context; without one it has the request's.
-            alone: whether it is the only one, whose error is that of the request.
         """
         item = _Item()
         try:
             if isinstance(value, bytes):
                 value = encoding.decode(value)
-            traceparent = traceparent or self._traceparent
-            if self._spans is not None and tracecontext.is_sampled(traceparent):
-                item.publishing = self._begun(self._spans, traceparent)
-                traceparent = item.publishing.traceparent
-            item.appends = self._appends(value, digest, traceparent)
+            item.publishing, traceparent = call.begin(traceparent)
+            item.appends = self._appends(call.claims, value, digest, traceparent)
             item.many = value["to"].get("users") is not None
         except PushError as error:
-            if alone:
-                raise
             item.error = error.bare()
             if item.publishing is not None:
                 item.publishing.failed(error.code)
         return item
 
-    def _appends(self, value: Any, digest: str | None, traceparent: str) -> list[Append]:
+    def _appends(
+        self, claims: Claims, value: Any, digest: str | None, traceparent: str
+    ) -> list[Append]:
         """What a notification asks for.
 
         Raises:
@@ -203,7 +200,6 @@ class PublishHandler(CrossOriginBodyHandler):
             Forbidden: it is for whom the token does not cover.
             PayloadTooLarge: the message for the clients would be over the limit.
         """
-        claims = self.claims
         client = SCOPE_PUBLISH not in claims.scopes
         appends = notifications.appends_from(
             value,
@@ -223,84 +219,145 @@ class PublishHandler(CrossOriginBodyHandler):
                 )
         return appends
 
-    def _begun(self, spans: Spans, traceparent: str) -> Publishing:
-        """The span of what the request publishes into a trace: one, however much that is."""
-        publishing = self._publishing.get(traceparent)
-        if publishing is None:
-            publishing = self._publishing[traceparent] = spans.publish(traceparent)
-        return publishing
-
-    def _once(self) -> "Once | None":
-        """What stands for the request's idempotency key, if it has one."""
-        header = self.request.headers.get("Idempotency-Key")
-        return None if header is None else Once(self.claims.caller, idempotency_key(header))
-
-    async def _claim(self, once: "Once | None", body: bytes, items: Sequence["_Item"]) -> None:
-        """Bind an idempotency key to a body that turned out to be a good request.
-
-        What stores nothing can be repeated as it is.
-        """
-        appends = [append for item in items for append in item.appends]
-        if once is None or all(append.ephemeral for append in appends):
-            return
-        try:
-            await self._publisher.claim(once.digest, hashlib.sha256(body).hexdigest(), appends)
-        except PushError:
-            self._publisher.abandon(appends, self.claims.user)
-            raise
-
-    def _count(self, notifications: int) -> None:
+    def _count(self, call: "_Call", notifications: int) -> None:
         """Account for what a batch of a client has: its rate is one of messages, good or bad."""
         more = notifications - 1  # the request itself was accounted for
-        if SCOPE_PUBLISH not in self.claims.scopes and more > 0:
-            self._client_rates.spend(self.claims.caller, time.monotonic(), more)
+        if SCOPE_PUBLISH not in call.claims.scopes and more > 0:
+            self._client_rates.spend(call.claims.caller, time.monotonic(), more)
 
-    async def _admit(self, items: Sequence["_Item"]) -> None:
+    async def _admit(self, call: "_Call", appends: Sequence[Append]) -> None:
         """Account for what a client is about to publish, before anything is kept of it.
 
         Raises:
             QuotaExceeded: these are more bytes than it may store.
         """
-        if SCOPE_PUBLISH not in self.claims.scopes:
-            appends = [append for item in items for append in item.appends]
-            await self._publisher.admit(appends, self.claims.user)
+        if SCOPE_PUBLISH not in call.claims.scopes:
+            await self._publisher.admit(appends, call.claims.user)
 
-    async def _publish(self, items: list["_Item"]) -> list[dict[str, Any] | PushError]:
+    async def _claim(
+        self, call: "_Call", once: "Once | None", body: bytes, appends: Sequence[Append]
+    ) -> None:
+        """Bind an idempotency key to a body that turned out to be a good request.
+
+        What stores nothing can be repeated as it is.
+        """
+        if once is None or all(append.ephemeral for append in appends):
+            return
+        try:
+            await self._publisher.claim(once.digest, hashlib.sha256(body).hexdigest(), appends)
+        except PushError:
+            self._publisher.abandon(appends, call.claims.user)
+            raise
+
+    async def _append(
+        self, call: "_Call", items: Sequence["_Item"], appends: Sequence[Append]
+    ) -> list[bytes | PushError]:
         """Publish the good ones of some notifications; an answer for each, in order."""
-        appends = [append for item in items for append in item.appends]
-        outcomes = iter(await self._publisher.publish(appends, self.claims.user))
+        outcomes = iter(await self._publisher.publish(appends, call.claims.user))
         return [item.answer([next(outcomes) for _ in item.appends]) for item in items]
 
 
-class BatchHandler(PublishHandler):
+class BatchOperation(PublishOperation):
     """Publishes many notifications; each succeeds or fails by itself."""
 
     route: ClassVar[str] = "publish_batch"
 
-    async def publish(self, body: bytes) -> None:
+    async def _publish(self, call: "_Call", headers: Mapping[str, str], body: bytes) -> Answer:
         """Publish what are no CloudEvents."""
-        values = _notifications(body) if self.media_type(JSON, NDJSON) == JSON else _lines(body)
+        is_json = media_type(headers, JSON, NDJSON) == JSON
+        values = _notifications(body) if is_json else _lines(body)
         if not 1 <= len(values) <= MAX_BATCH:
             raise InvalidRequest(f"a batch has 1 to {MAX_BATCH} notifications: split it")
-        self._count(len(values))
-        once = self._once()
+        self._count(call, len(values))
+        once = _once(call.claims, headers)
         items = [
-            self._item(value, None if once is None else once.of(i), alone=False)
+            self._item(call, value, None if once is None else once.of(i))
             for i, value in enumerate(values)
         ]
-        _check_size(items)
-        await self._admit(items)
-        await self._claim(once, body, items)
-        self._answer_many(await self._publish(items))
+        appends = _all_appends(items)
+        await self._admit(call, appends)
+        await self._claim(call, once, body, appends)
+        return _accepted(_results(await self._append(call, items, appends)))
 
 
-def _check_size(items: Sequence["_Item"]) -> None:
-    total = sum(len(item.appends) for item in items)
-    if total > MAX_BATCH:
+class _Call:
+    """One request, and the spans of what it publishes.
+
+    Args:
+        claims: who publishes.
+        traceparent: the trace context of the request, empty without one.
+        spans: makes them, if that is wanted.
+    """
+
+    __slots__ = ("_publishing", "_spans", "claims", "traceparent")
+
+    def __init__(self, claims: Claims, traceparent: str, spans: Spans | None) -> None:
+        self.claims = claims
+        self.traceparent = traceparent
+        self._spans = spans
+        # One for each trace, however much is published into it.
+        self._publishing: dict[str, Publishing] = {}
+
+    def begin(self, traceparent: str) -> tuple[Publishing | None, str]:
+        """The span of a notification, if its trace is recorded, and the context that it carries on.
+
+        Args:
+            traceparent: its own trace context; without one it has the request's.
+        """
+        traceparent = traceparent or self.traceparent
+        if self._spans is None or not tracecontext.is_sampled(traceparent):
+            return None, traceparent
+        publishing = self._publishing.get(traceparent)
+        if publishing is None:
+            publishing = self._publishing[traceparent] = self._spans.publish(traceparent)
+        return publishing, publishing.traceparent
+
+    def failed(self, error: PushError) -> None:
+        """The request has failed as a whole."""
+        for publishing in self._publishing.values():
+            publishing.failed(error.code)
+
+    def end(self) -> None:
+        """Everything was published, or failed."""
+        for publishing in self._publishing.values():
+            publishing.end()
+
+
+def _once(claims: Claims, headers: Mapping[str, str]) -> "Once | None":
+    """What stands for the idempotency key of a request, if it has one."""
+    header = headers.get("idempotency-key")
+    return None if header is None else Once(claims.caller, idempotency_key(header))
+
+
+def _all_appends(items: Sequence["_Item"]) -> list[Append]:
+    """What all notifications of a request ask for, which is bounded.
+
+    Raises:
+        InvalidRequest: it is too much.
+    """
+    appends = [append for item in items for append in item.appends]
+    if len(appends) > MAX_BATCH:
         raise InvalidRequest(
             f"a batch reaches at most {MAX_BATCH} users, each counted as often as it is named, "
-            f"not {total}: split it"
+            f"not {len(appends)}: split it"
         )
+    return appends
+
+
+def _accepted(told: bytes) -> Answer:
+    return Answer(202, told + b"\n")  # for a reader in a terminal
+
+
+def _answered(outcome: Published | PushError) -> bytes | PushError:
+    return outcome if isinstance(outcome, PushError) else encoding.encode(outcome.to_json())
+
+
+def _results(answers: Iterable[bytes | PushError]) -> bytes:
+    """The JSON of what came of several."""
+    told = (
+        encoding.encode(each.problem()) if isinstance(each, PushError) else each for each in answers
+    )
+    return b'{"results":[%b]}' % b",".join(told)
 
 
 class Once:
@@ -329,21 +386,15 @@ class _Item:
     many: bool = False
     """Whether it names a list of users, each of whom has an answer."""
 
-    def answer(self, outcomes: Sequence[Published | PushError]) -> dict[str, Any] | PushError:
+    def answer(self, outcomes: Sequence[Published | PushError]) -> bytes | PushError:
         """The JSON of its answer, or the problem."""
         if self.error is not None:
             return self.error
         if self.publishing is not None:
             self._trace(self.publishing, outcomes)
-        if not self.many:
-            (outcome,) = outcomes
-            return outcome if isinstance(outcome, PushError) else outcome.to_json()
-        return {
-            "results": [
-                each.problem() if isinstance(each, PushError) else each.to_json()
-                for each in outcomes
-            ]
-        }
+        if self.many:
+            return _results(map(_answered, outcomes))
+        return _answered(*outcomes)
 
     def _trace(self, publishing: Publishing, outcomes: Sequence[Published | PushError]) -> None:
         for append, outcome in zip(self.appends, outcomes, strict=True):

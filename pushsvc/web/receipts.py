@@ -7,7 +7,8 @@ from typing import ClassVar, Final
 from pushsvc.auth.tokens import SCOPE_PUBLISH, TokenCheck
 from pushsvc.feeds.receipt_log import Page, ReceiptLog
 from pushsvc.protocol import feeds, ids, receipts
-from pushsvc.web.base import Handler, lacking
+from pushsvc.web.base import Handler
+from pushsvc.web.operation import lacking
 from pushsvc.web.query import Query
 
 RECEIPTS: Final = r"/v1/receipts"
@@ -42,7 +43,7 @@ class ReceiptsHandler(Handler):
         claims = await self.authorized()
         if SCOPE_PUBLISH not in claims.scopes:
             needed = f"reading receipts needs a token with the scope {SCOPE_PUBLISH}"
-            raise lacking(needed, self.request, self._verifier)
+            raise lacking(needed, self.request.headers, self._verifier)
         query = Query(self.request.query)
         after = query.position("after", "an earlier answer")
         limit = query.number("limit", 1, MAX_PAGE, PAGE)

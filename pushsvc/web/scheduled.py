@@ -8,8 +8,8 @@ from pushsvc.feeds.schedule import Schedule
 from pushsvc.protocol import feeds, ids
 from pushsvc.protocol.names import require_topic
 from pushsvc.protocol.scheduled import is_scheduled_id
-from pushsvc.web.base import lacking
-from pushsvc.web.cors import CrossOriginHandler
+from pushsvc.web.base import CrossOriginHandler
+from pushsvc.web.operation import lacking
 from pushsvc.web.users import BACKEND
 
 BROADCAST: Final = r"/v1/broadcast/notifications/(?P<notification>[^/]+)"
@@ -38,7 +38,7 @@ class CancelHandler(CrossOriginHandler):
         claims = await self.authorized()
         if not claims.scopes & BACKEND:
             needed = f"use a token with the scope {' or '.join(sorted(BACKEND))}"
-            raise lacking(needed, self.request, self._verifier)
+            raise lacking(needed, self.request.headers, self._verifier)
         return claims
 
     async def _cancel(self, feed: str, scheduled_id: str) -> None:

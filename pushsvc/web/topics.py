@@ -9,7 +9,7 @@ from pushsvc.node.presence import Presence
 from pushsvc.protocol import encoding, feeds
 from pushsvc.protocol.names import require_topic
 from pushsvc.protocol.session import ANSWER_BYTES
-from pushsvc.web.cors import CrossOriginHandler
+from pushsvc.web.base import CrossOriginHandler
 from pushsvc.web.rates import RequestRates
 from pushsvc.web.users import BACKEND
 

@@ -6,7 +6,7 @@ from typing import ClassVar, Final
 
 import msgspec
 
-from pushsvc.auth.tokens import SCOPE_ADMIN, SCOPE_PUBLISH, TokenCheck
+from pushsvc.auth.tokens import SCOPE_ADMIN, SCOPE_PUBLISH, Claims, TokenCheck
 from pushsvc.errors import NotFound
 from pushsvc.feeds.history import History, Retained
 from pushsvc.feeds.schedule import Schedule
@@ -15,9 +15,18 @@ from pushsvc.protocol.feeds import mailbox, name_of
 from pushsvc.protocol.names import require_name
 from pushsvc.protocol.scheduled import is_scheduled_id
 from pushsvc.protocol.timestamps import rfc3339
-from pushsvc.web.base import lacking
-from pushsvc.web.cors import CrossOriginBodyHandler, CrossOriginHandler
-from pushsvc.web.publish import JSON
+from pushsvc.web.base import CrossOriginHandler
+from pushsvc.web.cors import Origins
+from pushsvc.web.operation import (
+    JSON,
+    Admitted,
+    Answer,
+    Request,
+    TokenOperation,
+    json_answer,
+    lacking,
+    media_type,
+)
 from pushsvc.web.query import Query
 from pushsvc.web.rates import RequestRates
 
@@ -69,7 +78,7 @@ class UserHandler(CrossOriginHandler):
         claims = await self.authorized()
         if not claims.scopes & self.backends:
             needed = f"use a token with the scope {self._backends()}"
-            raise lacking(needed, self.request, self._verifier)
+            raise lacking(needed, self.request.headers, self._verifier)
         user = require_name(self.subject(part, "user"), "user id")
         return mailbox(user, claims.namespace)
 
@@ -95,7 +104,7 @@ class UserHandler(CrossOriginHandler):
             self._rates.spend(claims.caller, time.monotonic())
             if claims.user != user:
                 needed = f"use the user's own token, or one with the scope {self._backends()}"
-                raise lacking(needed, self.request, self._verifier)
+                raise lacking(needed, self.request.headers, self._verifier)
         return mailbox(require_name(user, "user id"), claims.namespace)
 
     def _backends(self) -> str:
@@ -184,7 +193,7 @@ class AckBody(msgspec.Struct, forbid_unknown_fields=True):
     broadcast: bool = False
 
 
-class AckHandler(CrossOriginBodyHandler):
+class AckOperation(TokenOperation):
     """Acknowledges, for clients that listen without a socket.
 
     Args:
@@ -192,40 +201,38 @@ class AckHandler(CrossOriginBodyHandler):
         rates: how fast each user may acknowledge.
         verifier: of tokens.
         max_body: most bytes of a body.
-        timeout: seconds in which the body must arrive.
+        origins: which pages may call.
     """
 
     route: ClassVar[str] = "ack"
     allow: ClassVar[str] = "POST, OPTIONS"
 
-    def initialize(  # type: ignore[override]  # Tornado passes what the application names
+    def __init__(
         self,
         *,
         ack: Acknowledge,
         rates: RequestRates,
         verifier: TokenCheck,
         max_body: int,
-        timeout: float,
+        origins: Origins,
     ) -> None:
-        super().initialize(verifier, max_body, timeout)
+        super().__init__(verifier, max_body=max_body, origins=origins)
         self._ack = ack
         self._rates = rates
 
-    async def admit(self) -> None:
-        await super().admit()
-        if self.request.method == "POST":
-            self._rates.spend(self.claims.caller, time.monotonic())
+    def permit(self, request: Request, claims: Claims) -> None:  # noqa: ARG002 - the interface
+        """Account for the request."""
+        self._rates.spend(claims.caller, time.monotonic())
 
-    async def post(self) -> None:
+    async def answer(self, request: Request, admitted: Admitted, body: bytes) -> Answer:
         """Move the device's position, and answer with it."""
-        body = self.body()
-        self.media_type(JSON)
+        media_type(request.headers, JSON)
         ack = encoding.shape(encoding.decode(body), AckBody)
         device = require_name(ack.device, "device")
         entry_id = ids.parse_untrusted(ack.id)
-        feed = mailbox(self.claims.user, self.claims.namespace)
+        feed = mailbox(admitted.claims.user, admitted.claims.namespace)
         position = await self._ack(feed, device, entry_id, ack.broadcast)
-        self.write_json(200, {"acked": ids.render(position)})
+        return json_answer(200, {"acked": ids.render(position)})
 
 
 def _id(entry_id: int) -> bytes:

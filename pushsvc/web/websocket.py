@@ -1,8 +1,7 @@
 """``GET /v1/ws``: the opening handshake of a WebSocket (RFC 6455, section 4)."""
 
+from collections.abc import Mapping
 from typing import ClassVar, Final
-
-from tornado.httputil import HTTPHeaders
 
 from pushsvc.errors import InvalidRequest, MethodNotAllowed, UpgradeRequired
 from pushsvc.protocol import frames
@@ -23,36 +22,36 @@ class WebSocketHandler(Handler):
         raise MethodNotAllowed("connect with a WebSocket client: a handshake is a GET")
 
 
-def websocket_key(version: str, headers: HTTPHeaders) -> str:
+def websocket_key(version: str, headers: Mapping[str, str]) -> str:
     """The key of a proper opening handshake (RFC 6455, section 4.2.1).
 
     Raises:
         UpgradeRequired: it is no WebSocket request, or of another version than 13.
         InvalidRequest: it is not a proper one.
     """
-    upgrade = headers.get("Upgrade")
+    upgrade = headers.get("upgrade")
     if upgrade is None:
         raise UpgradeRequired("connect with a WebSocket client: this path serves nothing else")
-    if "Transfer-Encoding" in headers or headers.get("Content-Length", "0") != "0":
+    if "transfer-encoding" in headers or headers.get("content-length", "0") != "0":
         raise InvalidRequest("a handshake has no body")
-    options = [option.strip().lower() for option in headers.get("Connection", "").split(",")]
+    options = [option.strip().lower() for option in headers.get("connection", "").split(",")]
     if upgrade.lower() != "websocket" or "upgrade" not in options or version != "HTTP/1.1":
         raise InvalidRequest("a handshake is HTTP/1.1 with Upgrade: websocket")
-    if headers.get("Sec-WebSocket-Version") != "13":
+    if headers.get("sec-websocket-version") != "13":
         raise UpgradeRequired("only WebSocket version 13 is served: RFC 6455")
-    key: str = headers.get("Sec-WebSocket-Key", "")
+    key = headers.get("sec-websocket-key", "")
     if not frames.valid_key(key):
         raise InvalidRequest("Sec-WebSocket-Key is the base64 of 16 random bytes")
     return key
 
 
-def subprotocol_of(headers: HTTPHeaders) -> tuple[str | None, str | None]:
+def subprotocol_of(headers: Mapping[str, str]) -> tuple[str | None, str | None]:
     """The subprotocol to answer with, and the token offered as another one.
 
     Raises:
         InvalidRequest: subprotocols are offered, but none that is spoken here.
     """
-    header = headers.get("Sec-WebSocket-Protocol")
+    header = headers.get("sec-websocket-protocol")
     if header is None:
         return None, None
     token = spoken = None

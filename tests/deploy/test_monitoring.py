@@ -22,6 +22,7 @@ from pushsvc.errors import PushError
 from pushsvc.protocol.webhooks import Verdict
 from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.web.base import Handler
+from pushsvc.web.operation import Operation
 from tests.deploy.promql import Expression, parse
 from tests.support.nodes import Node, wait_until
 from tests.support.phone import Phone
@@ -170,7 +171,8 @@ def vocabulary(label: str) -> set[str]:
     codes = {kind.code for kind in descendants(PushError)} | {PushError.code}
     return {
         "outcome": codes | {each.value for each in Verdict} | {"accepted", "given_up", "trimmed"},
-        "route": {kind.route for kind in descendants(Handler)} | {"accept"},
+        "route": {kind.route for base in (Handler, Operation) for kind in descendants(base)}
+        | {"accept"},
         "status": {str(kind.status) for kind in descendants(PushError)} | {str(PushError.status)},
         "kind": {name for name in dir(redis.exceptions) if name.endswith("Error")},
         "where": {"connection", "outbox"},

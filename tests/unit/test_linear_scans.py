@@ -27,6 +27,7 @@ from pushsvc.auth.tokens import Verifier, _read_header
 from pushsvc.client import calls, connection, feed
 from pushsvc.errors import PushError
 from pushsvc.protocol import (
+    chunks,
     cloudevents,
     encoding,
     frames,
@@ -35,6 +36,7 @@ from pushsvc.protocol import (
     messages,
     names,
     notifications,
+    requests,
     revocation,
     scheduled,
     tracecontext,
@@ -42,7 +44,7 @@ from pushsvc.protocol import (
     wire,
 )
 from pushsvc.server.process import settle_memory
-from pushsvc.web import base, cors, publish, query, websocket
+from pushsvc.web import cors, operation, publish, query, websocket
 from pushsvc.web.base import MAX_HEADERS
 
 PACKAGE = Path(__file__).parents[2] / "pushsvc"
@@ -95,6 +97,18 @@ def one_frame(size: int, filling: bytes) -> bytes:
 
 def read_frames(data: bytes) -> object:
     return frames.FrameReader(max_message=2 * MIB, max_fragments=MIB).feed(data)
+
+
+def read_request(data: bytes, step: int = 2 * MIB) -> object:
+    reader = requests.RequestReader(max_head=2 * MIB, max_fields=100)
+    for at in range(0, len(data), step):
+        reader.feed(data[at : at + step])
+        reader.head()
+    return reader.buffered
+
+
+def read_chunks(data: bytes) -> object:
+    return chunks.ChunkReader(max_besides=2 * MIB).take(bytearray(data))
 
 
 def read_message(data: bytes) -> object:
@@ -331,7 +345,69 @@ SCANS: dict[str, Scan] = {
         times=150,
     ),
     "a key": Scan(frames.valid_key, run_of("A"), covers=("protocol/frames:_KEY",)),
-    # the head of a request
+    # a request
+    "a method": Scan(
+        read_request,
+        run_of(b"a", b"", b" / HTTP/1.1\r\nHost: a\r\n\r\n"),
+        covers=("protocol/requests:_match_request_line", "protocol/requests:_is_token"),
+    ),
+    "a target": Scan(read_request, run_of(b"/", b"GET /", b" HTTP/1.1\r\nHost: a\r\n\r\n")),
+    "a target with its host": Scan(
+        read_request,
+        run_of(b"?/", b"GET http://a", b" HTTP/1.1\r\nHost: a\r\n\r\n"),
+        covers=("protocol/requests:_match_absolute",),
+    ),
+    "a host": Scan(
+        read_request,
+        run_of(b"a:", b"GET / HTTP/1.1\r\nHost: ", b"\r\n\r\n"),
+        covers=("protocol/requests:_is_host",),
+    ),
+    "a host's port": Scan(read_request, run_of(b"1", b"GET / HTTP/1.1\r\nHost: a:", b"x\r\n\r\n")),
+    "a header's name": Scan(read_request, run_of(b"a", b"GET / HTTP/1.1\r\n", b" : b\r\n\r\n")),
+    "a header's value": Scan(
+        read_request,
+        run_of(b" a", b"GET / HTTP/1.1\r\na:", b"\x01\r\n\r\n"),
+        covers=("protocol/requests:_find_control",),
+    ),
+    "header lines": Scan(read_request, run_of(b"a:b\r\n", b"GET / HTTP/1.1\r\n", b"\r\n")),
+    "lines that do not end": Scan(
+        read_request,
+        run_of(b"\r\n\r", b"GET / HTTP/1.1\r\n"),
+        covers=("protocol/requests:_find_stray",),
+    ),
+    "options of the Connection header": Scan(
+        read_request, run_of(b",", b"GET / HTTP/1.1\r\nHost: a\r\nConnection: ", b"\r\n\r\n")
+    ),
+    "transfer codings": Scan(
+        read_request,
+        run_of(b"chunked,", b"GET / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: ", b"\r\n\r\n"),
+    ),
+    "empty lines": Scan(read_request, run_of(b"\r\n")),
+    "a head byte by byte": Scan(
+        lambda data: read_request(data, 1),
+        run_of(b"a", b"GET / HTTP/1.1\r\na:", b"\r\n\r\n"),
+        size=256 * 1024,
+        times=150,
+    ),
+    "chunks of a byte": Scan(
+        read_chunks,
+        run_of(b"1\r\nx\r\n"),
+        covers=("protocol/chunks:_match_size",),
+        times=40,
+    ),
+    "extensions of chunks": Scan(read_chunks, run_of(b"1;" + b"a" * 254 + b"\r\nx\r\n")),
+    "a chunk's size that does not end": Scan(
+        read_chunks, run_of(b"0"), covers=("protocol/chunks:_begins_size",)
+    ),
+    "a trailer": Scan(
+        read_chunks,
+        run_of(b"a", b"0\r\na:", b"\r\n\r\n"),
+        covers=("protocol/chunks:_is_trailer",),
+    ),
+    "a trailer that does not end": Scan(
+        read_chunks, run_of(b"a", b"0\r\na:"), covers=("protocol/chunks:_find_stray",)
+    ),
+    "trailers": Scan(read_chunks, run_of(b"a:\r\n", b"0\r\n"), times=40),
     "headers of one name": Scan(HTTPHeaders.parse, run_of("a:b\r\n"), size=MAX_HEADERS, times=70),
     "headers": Scan(
         HTTPHeaders.parse,
@@ -368,7 +444,7 @@ SCANS: dict[str, Scan] = {
     "subprotocols": Scan(offer, run_of("a,")),
     "options of a connection": Scan(upgrade, run_of("a,")),
     "an authorization": Scan(
-        lambda text: base.bearer(HTTPHeaders({"Authorization": text})), run_of(" ", "bearer")
+        lambda text: operation.bearer(HTTPHeaders({"Authorization": text})), run_of(" ", "bearer")
     ),
     # tokens
     "a token of dots": Scan(VERIFIER.verify_cached, run_of(".")),

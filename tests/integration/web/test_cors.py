@@ -11,8 +11,9 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
 from pushsvc.errors import RateLimited
-from pushsvc.web.base import NotFoundHandler
-from pushsvc.web.cors import CrossOriginBodyHandler, CrossOriginHandler, Origins
+from pushsvc.web.base import CrossOriginHandler, NotFoundHandler, OperationHandler
+from pushsvc.web.cors import Origins
+from pushsvc.web.operation import Admitted, Answer, Request, TokenOperation, json_answer
 from tests.support.backend import problem
 from tests.support.nodes import SECRET, token
 from tests.support.verifiers import shared_verifier
@@ -32,24 +33,25 @@ class Plain(CrossOriginHandler):
         self.write_json(200, {"what": what})
 
 
-class Body(CrossOriginBodyHandler):
+class Body(TokenOperation):
     allow: ClassVar[str] = "POST, OPTIONS"
 
-    def post(self) -> None:
-        self.write_json(200, {"size": len(self.body()), "user": self.claims.user})
+    async def answer(self, request: Request, admitted: Admitted, body: bytes) -> Answer:  # noqa: ARG002 - the interface
+        return json_answer(200, {"size": len(body), "user": admitted.claims.user})
 
 
 @contextlib.asynccontextmanager
 async def serving(*allowed: str) -> AsyncIterator[httpx.AsyncClient]:
     """The two kinds of handlers on a port of their own."""
     verify = shared_verifier(SECRET, audience="pushsvc")
-    body = {"verifier": verify, "max_body": 1000, "timeout": 5}
+    origins = Origins(allowed)
+    body = {"serves": Body(verify, max_body=1000, origins=origins), "timeout": 5}
     server = HTTPServer(
         tornado.web.Application(
-            [(r"/plain/(.*)", Plain), (r"/body", Body, body)],
+            [(r"/plain/(.*)", Plain), (r"/body", OperationHandler, body)],
             default_handler_class=NotFoundHandler,
             log_function=lambda _: None,
-            origins=Origins(allowed),
+            origins=origins,
         )
     )
     listener, port = bind_unused_port()

@@ -1,13 +1,12 @@
 """What the node says of itself is what it does: OpenAPI, AsyncAPI and the page made of them."""
 
 import base64
-import dataclasses
 import hashlib
 import json
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
-from typing import Any
+from typing import Any, get_type_hints
 
 import hypothesis
 import jsonschema_rs
@@ -24,6 +23,8 @@ from pushsvc.protocol import cloudevents, encoding, feeds, ids, messages, names,
 from pushsvc.protocol.cloudevents import Mode
 from pushsvc.protocol.wire import parse_position, position
 from pushsvc.web.api import Routes
+from pushsvc.web.base import OperationHandler
+from pushsvc.web.operation import Operation
 from pushsvc.web.spec import asyncapi, openapi, page, schemas
 from tests.support.documents import PROTOCOL, descendants, table
 
@@ -263,8 +264,14 @@ def test_the_document_knows_every_extension_attribute_of_a_cloudevent() -> None:
 
 
 def test_every_path_that_is_served_is_in_the_document_and_the_other_way_round() -> None:
-    routes = Routes(**{each.name: {} for each in dataclasses.fields(Routes)})
-    served = {rule[0]: rule[1] for rule in routes.rules()}
+    made: dict[str, Any] = {
+        name: kind.__new__(kind) if isinstance(kind, type) and issubclass(kind, Operation) else {}
+        for name, kind in get_type_hints(Routes).items()
+    }
+    served = {
+        path: having[0]["serves"] if handler is OperationHandler else handler
+        for path, handler, *having in Routes(**made).rules()
+    }
     undocumented = set(served) - {"/"}  # leads to the page, and is no part of the API
     for path, methods in OPENAPI["paths"].items():
         sample = re.sub(r"\{\w+\}", "x", path)
