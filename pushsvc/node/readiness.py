@@ -107,13 +107,15 @@ class ReadinessSet:
 
     def remove(self, holder: Holder) -> None:
         """Close a socket, unless that is done."""
-        fd = holder.fd
-        if fd < 0:
-            return
-        holder.fd = -1
+        if holder.fd >= 0:
+            self.transport.close(self.forget(holder))
+
+    def forget(self, holder: Holder) -> int:
+        """Watch a socket no more; its descriptor."""
+        fd, holder.fd = holder.fd, -1
         self._by_fd[fd] = None
         self.poller.remove(fd)
-        self.transport.close(fd)
+        return fd
 
     def tick(self) -> None:
         """Do what the time asks for; to be called once a second."""
