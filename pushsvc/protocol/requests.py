@@ -35,7 +35,7 @@ _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
 _match_request_line = re.compile(
     rb"(" + _TOKEN + rb") ([!\"$-~\x80-\xff]++) (HTTP/1\.[01])\r\n"
 ).match
-_match_absolute = re.compile(r"https?://([^/?@]+)([^?]*)(.*)", re.IGNORECASE).fullmatch
+_match_absolute = re.compile(r"https?://([^/?]+)((?:/[^?]*)?)((?:\?.*)?)", re.IGNORECASE).fullmatch
 # RFC 9110, section 7.2: a name, an IPv4 or a bracketed address, and perhaps a port.
 _is_host = re.compile(
     r"(?:\[[0-9A-Za-z:.%\-_~]++\]|[0-9A-Za-z\-._~!$&'()*+,;=%]*+)(?::[0-9]*+)?+"
