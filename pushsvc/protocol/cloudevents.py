@@ -33,6 +33,7 @@ MAX_INTEGER: Final = 2**31 - 1
 """An Integer of CloudEvents has 32 bits."""
 
 _REQUIRED: Final = ("id", "source", "specversion", "type")
+_REQUIRED_HEADERS: Final = tuple(HEADER + name for name in _REQUIRED)
 _NOT_ATTRIBUTES: Final = ("data", "data_base64")
 _TARGETS: Final = ("pushuser", "pushtopic", "pushbroadcast")
 _STRINGS: Final = {"pushcollapsekey": "collapse_key", "pushdeliver": "deliver", "pushat": "at"}
@@ -95,8 +96,9 @@ def kind(content_type: str, headers: Mapping[str, str]) -> Mode | None:
         raise UnsupportedMediaType(
             f"CloudEvents are read as {STRUCTURED}, {BATCHED} or in binary mode: send one of them"
         )
-    if any(HEADER + name in headers for name in _REQUIRED):
-        return Mode.BINARY
+    for name in _REQUIRED_HEADERS:
+        if name in headers:
+            return Mode.BINARY
     return None
 
 

@@ -170,13 +170,15 @@ def _targets(to: To, namespace: str) -> list[str]:
         InvalidRequest: there is no target, or more than one kind of target.
         InvalidName: a user id or the topic is not one.
     """
-    if [to.user, to.users, to.topic, to.broadcast].count(None) != 3:
+    user, users, topic, broadcast = to.user, to.users, to.topic, to.broadcast
+    if user is not None and users is None and topic is None and broadcast is None:
+        return [feeds.mailbox(require_name(user, "user id"), namespace)]
+    if [user, users, topic, broadcast].count(None) != 3:
         raise InvalidRequest('"to" needs exactly one of "user", "users", "topic" and "broadcast"')
-    if to.topic is not None:
-        return [feeds.topic(require_topic(to.topic), namespace)]
-    if to.broadcast:
+    if topic is not None:
+        return [feeds.topic(require_topic(topic), namespace)]
+    if users is None:
         return [feeds.broadcast(namespace)]
-    users = [to.user] if to.users is None else to.users
     if not 1 <= len(users) <= MAX_USERS:
         raise InvalidRequest(f'"users" needs 1 to {MAX_USERS} user ids: split the list')
     if len(set(users)) < len(users):

@@ -282,10 +282,6 @@ def headers_of(
     return (*ALWAYS, *pages, *answer.headers, *(_CLOSE if draining else ()))
 
 
-_counts: dict[tuple[str, int], Any] = {}
-_times: dict[str, Any] = {}
-
-
 def finished(route: str, status: int, seconds: float) -> None:
     """Count a request that was answered, or whose client has gone.
 
@@ -294,12 +290,8 @@ def finished(route: str, status: int, seconds: float) -> None:
         status: of the answer.
         seconds: since the request began.
     """
-    count = _counts.get((route, status))
-    if count is None:  # as many as routes have statuses
-        count = _counts[route, status] = metrics.http_requests.labels(route, str(status))
-        _times[route] = metrics.http_seconds.labels(route)
-    count.inc()
-    _times[route].observe(seconds)
+    metrics.http_requests.labels(route, str(status)).inc()
+    metrics.http_seconds.labels(route).observe(seconds)
 
 
 def log_error(error: BaseException, route: str) -> None:

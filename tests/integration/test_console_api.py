@@ -21,6 +21,7 @@ from pushsvc.server.console import console_api
 from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.settings import Settings, load
 from pushsvc.web import pages
+from pushsvc.web.operation import Operation
 from tests.support.backend import problem, publish, publish_all
 from tests.support.nodes import SECRET, Node, nodes, token, wait_until
 from tests.support.phone import Phone
@@ -127,18 +128,26 @@ async def served(url: str) -> list[tuple[str, str]]:
     async with console_api(settings_of(url)) as console:
         application = admin.application(dict, CollectorRegistry(), console)
         rules = [
-            (cast(PathMatches, rule.matcher).regex.pattern.removesuffix("$"), rule.target)
+            (cast(PathMatches, rule.matcher).regex.pattern.removesuffix("$"), rule)
             for rule in application.wildcard_router.rules
         ]
     found = []
-    for pattern, handler in rules:
+    for pattern, rule in rules:
+        handler = rule.target
         if pattern in OPEN or issubclass(handler, tornado.web.RedirectHandler):
             continue
         path = pattern.replace("(?P<notification>[^/]+)", "1764000000123-0")
         path = path.replace("(?P<user>[^/]+)", "someone")
         missing = tornado.web.RequestHandler._unimplemented_method
+        serves = rule.target_kwargs.get("serves")
         found += [
-            (method, path) for method in METHODS if getattr(handler, method.lower()) is not missing
+            (method, path)
+            for method in METHODS
+            if (
+                method in serves.methods
+                if isinstance(serves, Operation)
+                else getattr(handler, method.lower()) is not missing
+            )
         ]
     return found
 
