@@ -18,6 +18,7 @@ from pushsvc.auth.tokens import Claims, TokenCheck
 from pushsvc.errors import PushError
 from pushsvc.logs import SampledLog
 from pushsvc.protocol import encoding
+from pushsvc.protocol.names import find_stray_percent
 from pushsvc.web import cors
 from pushsvc.web.cors import Origins, Pairs
 from pushsvc.web.query import Query
@@ -29,8 +30,9 @@ JSON: Final = "application/json"
 _JSON: Final = (("Content-Type", JSON),)
 _PROBLEM: Final = (("Content-Type", "application/problem+json"),)
 
+SERVER: Final[Pairs] = (("Server", "pushsvc"),)
 ALWAYS: Final[Pairs] = (
-    ("Server", "pushsvc"),
+    *SERVER,
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
 )
@@ -360,6 +362,29 @@ def media_type(headers: Mapping[str, str], *accepted: str) -> str:
             f"send Content-Type {' or '.join(accepted)}, not {kind[:80]!r}"
         )
     return kind
+
+
+def path_part(path: str, part: bytes) -> str:
+    """A part of a path that names something.
+
+    Args:
+        path: as it was sent, all of it.
+        part: percent-decoded.
+
+    Raises:
+        InvalidRequest: it is not percent-encoded UTF-8.
+    """
+    if not path.isascii():
+        raise errors.InvalidRequest("the path is not ASCII: percent-encode the bytes of its UTF-8")
+    # Decoding leaves a stray percent sign as it stands, which would be the name of another.
+    if find_stray_percent(path):
+        raise errors.InvalidRequest("the path is not percent-encoded: send % as %25")
+    try:
+        return part.decode()
+    except UnicodeDecodeError:
+        raise errors.InvalidRequest(
+            "the path is not UTF-8: percent-encode the bytes of its UTF-8"
+        ) from None
 
 
 def subject(part: str | None, query: str, argument: str) -> str:
