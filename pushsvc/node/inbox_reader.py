@@ -68,15 +68,15 @@ class InboxReader:
                 failing = False
                 log.info("the inbox is read again")
                 self._broken()
-            for kind, value in came:
+            for number, (kind, value) in enumerate(came):
+                if number:  # a full inbox must not keep the loop from its sockets
+                    await asyncio.sleep(0)
                 if kind is Kind.CANARY:
                     self._heard(value)
                 elif not self._fresh():
                     self._observer.fenced()
                 else:
                     self._open(kind, value)
-                    # A full inbox must not keep the loop from its sockets.
-                    await asyncio.sleep(0)
 
     def _open(self, kind: Kind, packet: bytes) -> None:
         if kind is Kind.ENTRIES:
