@@ -298,6 +298,11 @@ class Leases:
         self.live = frozenset(name.decode() for name in live)
         return self.live
 
+    def suspects(self, connections: Iterable[str]) -> list[str]:
+        """Those of some registrations whose node the last renewal did not show."""
+        live = self.live
+        return [each for each in connections if node_of(each) not in live]
+
     async def dead(self, connections: Iterable[str]) -> list[str]:
         """Those of some registrations whose node's lease has lapsed.
 
@@ -305,7 +310,7 @@ class Leases:
         this asks again, after the registrations were read: a node holds a lease before it registers
         a connection.
         """
-        suspects = [each for each in connections if node_of(each) not in self.live]
+        suspects = self.suspects(connections)
         if not suspects or not self._known:
             return []  # before the first look nothing is known, Redis time included
         now = round(self.redis_time() * 1000)

@@ -176,6 +176,8 @@ class Publisher:
             Overloaded: none was appended.
         """
         stored = [append for append in appends if not (append.ephemeral or append.at)]
+        if len(stored) == len(appends) > 0:
+            return await self._append(appends, by)
         later = [append for append in appends if append.at]
         if later and stored:
             kept = iter(await _apart(self._keep, later, by))
@@ -253,11 +255,11 @@ class Publisher:
 
     async def _dead(self, results: Sequence[Appended | PushError]) -> Collection[str]:
         """Those of the listeners whose node is gone."""
-        appended = (result for result in results if isinstance(result, Appended))
+        listeners = [each for one in results if isinstance(one, Appended) for each in one.listeners]
+        if not (suspects := self._leases.suspects(listeners)):
+            return ()
         try:
-            return frozenset(
-                await self._leases.dead(each for one in appended for each in one.listeners)
-            )
+            return frozenset(await self._leases.dead(suspects))
         except PushError:
             return ()  # one too many does no harm
 
