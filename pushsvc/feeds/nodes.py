@@ -46,27 +46,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     previous_ms: int
     previous_sequence: int
     body: bytes
-    any_device: bool = False
-    """One acknowledgement settles it for all devices; nodes of before do not say so."""
 
     @classmethod
-    def of(
-        cls,
-        feed: str,
-        entry_id: int,
-        previous: int,
-        body: bytes,
-        any_device: bool = False,  # noqa: FBT001, FBT002
-    ) -> Self:
+    def of(cls, feed: str, entry_id: int, previous: int, body: bytes) -> Self:
         """An entry by its whole ids."""
         return cls(
-            feed,
-            entry_id >> 64,
-            entry_id & _SEQUENCE,
-            previous >> 64,
-            previous & _SEQUENCE,
-            body,
-            any_device,
+            feed, entry_id >> 64, entry_id & _SEQUENCE, previous >> 64, previous & _SEQUENCE, body
         )
 
     @property
@@ -89,7 +74,7 @@ class ControlMessage(NamedTuple):
     """What listeners of a feed have to know, and what is no entry of it."""
 
     kind: str
-    """``acked``, ``withdrawn`` or ``presence``; ``trace`` asks the node itself."""
+    """``acked``, ``withdrawn``, ``shared`` or ``presence``; ``trace`` asks the node itself."""
     feed: str
     values: list[str]
 
