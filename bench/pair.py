@@ -5,6 +5,7 @@ answered by what was noted, as JSON: when each was due, and after how many secon
 """
 
 import json
+import math
 import re
 import select
 import socket
@@ -38,10 +39,10 @@ def main(port: int) -> None:
     due: list[float] = []
     samples: list[tuple[float, float]] = []
     begun = time.monotonic()
-    ending = False
-    while not ending or len(samples) < len(due):
-        at = begun + len(due) * EVERY
-        wait = 1.0 if ending else max(0.0, at - time.monotonic())
+    ended = math.inf
+    # All that were due by the end, however late they are.
+    while (at := begun + len(due) * EVERY) <= ended or len(samples) < len(due):
+        wait = max(0.0, at - time.monotonic()) if at <= ended else 1.0
         ready, _, _ = select.select([receiver, publisher, sys.stdin], [], [], wait)
         if receiver in ready:
             data = receiver.recv(_READ)
@@ -57,8 +58,8 @@ def main(port: int) -> None:
                 raise ConnectionError(f"a publish was refused: {answer[:500]!r}")
         if sys.stdin in ready:
             sys.stdin.readline()
-            ending = True
-        if not ending and time.monotonic() >= at:
+            ended = time.monotonic()
+        if at <= min(ended, time.monotonic()):
             body = b'{"to":{"user":"bystander"},"data":%d}' % len(due)
             publisher.sendall(post("/v1/notifications", token, "application/json", body))
             due.append(at)

@@ -71,8 +71,10 @@ class Departures:
                     log.info("what is scheduled is published again")
                 failing = False
             if not more:
+                # Without the task that wait_for makes: it is what an idle node does most.
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._closing.wait(), POLL)
+                    async with asyncio.timeout(POLL):
+                        await self._closing.wait()
 
     async def turn(self) -> bool:
         """Publish what is due in some feeds; whether there may be more.

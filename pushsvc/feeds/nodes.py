@@ -46,27 +46,12 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     previous_ms: int
     previous_sequence: int
     body: bytes
-    any_device: bool = False
-    """One acknowledgement settles it for all devices; nodes of before do not say so."""
 
     @classmethod
-    def of(
-        cls,
-        feed: str,
-        entry_id: int,
-        previous: int,
-        body: bytes,
-        any_device: bool = False,  # noqa: FBT001, FBT002
-    ) -> Self:
+    def of(cls, feed: str, entry_id: int, previous: int, body: bytes) -> Self:
         """An entry by its whole ids."""
         return cls(
-            feed,
-            entry_id >> 64,
-            entry_id & _SEQUENCE,
-            previous >> 64,
-            previous & _SEQUENCE,
-            body,
-            any_device,
+            feed, entry_id >> 64, entry_id & _SEQUENCE, previous >> 64, previous & _SEQUENCE, body
         )
 
     @property
@@ -89,7 +74,7 @@ class ControlMessage(NamedTuple):
     """What listeners of a feed have to know, and what is no entry of it."""
 
     kind: str
-    """``acked``, ``withdrawn`` or ``presence``; ``trace`` asks the node itself."""
+    """``acked``, ``withdrawn``, ``shared`` or ``presence``; ``trace`` asks the node itself."""
     feed: str
     values: list[str]
 
@@ -298,6 +283,11 @@ class Leases:
         self.live = frozenset(name.decode() for name in live)
         return self.live
 
+    def suspects(self, connections: Iterable[str]) -> list[str]:
+        """Those of some registrations whose node the last renewal did not show."""
+        live = self.live
+        return [each for each in connections if node_of(each) not in live]
+
     async def dead(self, connections: Iterable[str]) -> list[str]:
         """Those of some registrations whose node's lease has lapsed.
 
@@ -305,7 +295,7 @@ class Leases:
         this asks again, after the registrations were read: a node holds a lease before it registers
         a connection.
         """
-        suspects = [each for each in connections if node_of(each) not in self.live]
+        suspects = self.suspects(connections)
         if not suspects or not self._known:
             return []  # before the first look nothing is known, Redis time included
         now = round(self.redis_time() * 1000)

@@ -15,7 +15,7 @@ from pushsvc import metrics
 from pushsvc.errors import DurabilityNotReached, Overloaded, PushError
 from pushsvc.feeds.event_log import ACCEPTED, EventLog
 from pushsvc.feeds.feed import Appended, Feeds
-from pushsvc.feeds.nodes import Entry, Leases, Outbox, node_of
+from pushsvc.feeds.nodes import ControlMessage, Entry, Leases, Outbox, node_of
 from pushsvc.feeds.quota import ClientQuota
 from pushsvc.feeds.receipts import Receipts
 from pushsvc.feeds.schedule import Schedule
@@ -176,6 +176,8 @@ class Publisher:
             Overloaded: none was appended.
         """
         stored = [append for append in appends if not (append.ephemeral or append.at)]
+        if len(stored) == len(appends) > 0:
+            return await self._append(appends, by)
         later = [append for append in appends if append.at]
         if later and stored:
             kept = iter(await _apart(self._keep, later, by))
@@ -253,11 +255,11 @@ class Publisher:
 
     async def _dead(self, results: Sequence[Appended | PushError]) -> Collection[str]:
         """Those of the listeners whose node is gone."""
-        appended = (result for result in results if isinstance(result, Appended))
+        listeners = [each for one in results if isinstance(one, Appended) for each in one.listeners]
+        if not (suspects := self._leases.suspects(listeners)):
+            return ()
         try:
-            return frozenset(
-                await self._leases.dead(each for one in appended for each in one.listeners)
-            )
+            return frozenset(await self._leases.dead(suspects))
         except PushError:
             return ()  # one too many does no harm
 
@@ -272,11 +274,13 @@ class Publisher:
         live = {each: n for each, n in appended.listeners.items() if each not in dead}
         nodes = {node_of(each) for each in live}
         if not appended.sent:
-            entry = Entry.of(
-                append.feed, appended.id, appended.previous, append.body, append.any_device
-            )
+            entry = Entry.of(append.feed, appended.id, appended.previous, append.body)
             for node in nodes:
                 self._outbox.post(node, entry)
+        if append.any_device:
+            shared = ControlMessage("shared", append.feed, [ids.render(appended.id)])
+            for node in nodes:
+                self._outbox.notify(node, shared)
         if len(live) < len(appended.listeners):
             gone = [each for each in appended.listeners if each in dead]
             self._feeds.clean([(append.feed, gone)])

@@ -76,6 +76,7 @@ class Dispatcher:
         self._handlers: dict[str, Handler] = {
             "acked": self._acked_elsewhere,
             "withdrawn": self._withdrawn,
+            "shared": self._shared,
             "presence": lambda message: topics.presence.changed(message.feed),
         }
 
@@ -155,8 +156,6 @@ class Dispatcher:
 
     def _deliver(self, entry: Entry, now: float) -> None:
         listeners = self._mailboxes.listeners.of(entry.feed)
-        if entry.any_device and listeners:
-            self._acks.share(entry.feed, entry.id)
         window = self._policy.window
         tombstones = self._catch_up.tombstones
         if tombstones and tombstones.holds(entry.feed, entry.id):
@@ -194,6 +193,11 @@ class Dispatcher:
                 if cursor.settle(at, self._clock()):
                     self._observer.settled(listener, cursor, at)
                     self._catch_up.read_on(listener, cursor, "window")
+
+    def _shared(self, message: ControlMessage) -> None:
+        if self._mailboxes.listeners.of(message.feed):
+            (entry_id,) = message.values
+            self._acks.share(message.feed, ids.parse(entry_id))
 
     def _withdrawn(self, message: ControlMessage) -> None:
         listeners = self._mailboxes.listeners.of(message.feed)

@@ -69,7 +69,9 @@ class InboxReader:
                 failing = False
                 log.info("the inbox is read again")
                 self._broken()
-            for kind, value in came:
+            for number, (kind, value) in enumerate(came):
+                if number:  # a full inbox must not keep the loop from its sockets
+                    await asyncio.sleep(0)
                 if kind is Kind.CANARY:
                     self._heard(value)
                 elif not self._fresh():
@@ -78,7 +80,6 @@ class InboxReader:
                     await self._hand_on(value)
                 else:
                     self._open(kind, value)
-                    await asyncio.sleep(0)
 
     async def _hand_on(self, packet: bytes) -> None:
         try:
@@ -86,10 +87,13 @@ class InboxReader:
         except msgspec.DecodeError as error:
             self._observer.unreadable("a packet", error)
             return
-        for part in parts(entries):
+        for place, part in enumerate(parts(entries)):
+            if place:
+                await asyncio.sleep(0)
+                if not self._fresh():
+                    self._observer.fenced()
+                    return
             self._deliver(part)
-            # A full inbox must not keep the loop from its sockets.
-            await asyncio.sleep(0)
 
     def _open(self, kind: Kind, packet: bytes) -> None:
         if kind is Kind.CONTROL:

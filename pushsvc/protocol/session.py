@@ -56,8 +56,7 @@ class Send:
     error: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Acked:
+class Acked(msgspec.Struct, frozen=True, gc=False):
     """The device's position: write it down if it moved, then answer ``ref``."""
 
     cursor: Cursor

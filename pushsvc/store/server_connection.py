@@ -12,8 +12,18 @@ from typing import Any, Final, Protocol
 
 import hiredis
 from redis._parsers.hiredis import NOT_ENOUGH_DATA
+from redis._parsers.socket import SERVER_CLOSED_CONNECTION_ERROR
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
-from redis.exceptions import MasterDownError, NoScriptError, ReadOnlyError, ResponseError
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
+)
+from redis.exceptions import (
+    MasterDownError,
+    NoScriptError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pushsvc.store.credentials import FreshTLS
@@ -103,8 +113,99 @@ class StoreConnection(Protocol):
         """Close the connections."""
 
 
-class _ReadsAll:
-    """Adds to a connection of redis-py the reading of many answers at once."""
+class _Answers(asyncio.Protocol):
+    """What comes on a connection once redis-py has set it up.
+
+    It takes the place of redis-py's stream, so that who waits for a pipeline is woken once, when
+    all of it is there, and one timer looks at the deadlines of all pipelines.
+
+    Args:
+        reader: hiredis' reader of the connection.
+        stream: what was told of the connection until now; it still waits for its end.
+    """
+
+    def __init__(self, reader: Any, stream: asyncio.BaseProtocol) -> None:
+        self.ended = False
+        self._reader = reader
+        self._stream = stream
+        self._loop = asyncio.get_running_loop()
+        self._waiting: asyncio.Future[list[Result]] | None = None
+        self._answers: list[Result] = []
+        self._count = 0
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def expect(self, count: int, deadline: float) -> asyncio.Future[list[Result]]:
+        """So many answers; the future fails with ``TimeoutError`` at a time of the loop."""
+        self._waiting = future = self._loop.create_future()
+        self._answers, self._count, self._deadline = [], count, deadline
+        if self.ended:
+            self._end(None)
+        elif self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._look)
+        return future
+
+    def data_received(self, data: bytes) -> None:
+        waiting = self._waiting
+        if waiting is None:
+            self.ended = True  # nobody asked: no later answer may be taken for what it is not
+            return
+        reader, answers = self._reader, self._answers
+        try:
+            reader.feed(data)
+            while len(answers) < self._count:
+                answer = reader.gets()
+                if answer is NOT_ENOUGH_DATA:
+                    return
+                answers.append(answer)
+        except RedisError as error:
+            self._end(error)
+            return
+        self._waiting = None
+        if not waiting.done():
+            waiting.set_result(answers)
+
+    def eof_received(self) -> None:
+        self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._stream.connection_lost(exc)
+
+    def _look(self) -> None:
+        self._timer = None
+        if self._waiting is None:
+            return
+        if self._loop.time() < self._deadline:
+            self._timer = self._loop.call_at(self._deadline, self._look)
+        else:
+            self._end(TimeoutError())
+
+    def _end(self, error: Exception | None) -> None:
+        self.ended = True
+        waiting, self._waiting = self._waiting, None
+        if waiting is not None and not waiting.done():
+            waiting.set_exception(error or RedisConnectionError(SERVER_CLOSED_CONNECTION_ERROR))
+
+
+class _Asks:
+    """Adds to a connection of redis-py the asking of many commands at once.
+
+    redis-py has no public way to read answers without a coroutine each; its versions are pinned,
+    and every test against a server goes through here.
+    """
+
+    _answers: _Answers
+
+    def take_over(self) -> None:
+        """Read what comes from now on; to be called once redis-py has connected."""
+        transport = self._writer.transport  # type: ignore[attr-defined]
+        reader = self._parser._reader  # type: ignore[attr-defined]  # noqa: SLF001
+        self._answers = _Answers(reader, transport.get_protocol())
+        transport.set_protocol(self._answers)
 
     @property
     def has_ended(self) -> bool:
@@ -112,38 +213,32 @@ class _ReadsAll:
 
         redis-py takes it for connected until something is sent.
         """
-        reader: asyncio.StreamReader = self._reader  # type: ignore[attr-defined]
         writer: asyncio.StreamWriter = self._writer  # type: ignore[attr-defined]
-        return reader.at_eof() or writer.is_closing()
+        return self._answers.ended or writer.is_closing()
 
-    async def read_all(self, count: int) -> list[Result]:
-        # redis-py has no public way to read answers without a coroutine each; its versions are
-        # pinned, and every test against a server goes through here.
-        parser: Any = self._parser  # type: ignore[attr-defined]
-        gets = parser._reader.gets  # noqa: SLF001
-        answers: list[Result] = []
-        while len(answers) < count:
-            answer = gets()
-            if answer is NOT_ENOUGH_DATA:
-                await parser.read_from_socket()
-            else:
-                answers.append(answer)
-        return answers
+    def ask(self, packed: bytes, count: int, deadline: float) -> asyncio.Future[list[Result]]:
+        """Send commands; a future of their answers, which fails at a time of the loop.
+
+        Whoever gives the future up, or sees it fail, closes the connection.
+        """
+        future = self._answers.expect(count, deadline)
+        self._writer.transport.write(packed)  # type: ignore[attr-defined]
+        return future
 
 
-class _Plain(_ReadsAll, Connection):
+class _Plain(_Asks, Connection):
     """TCP."""
 
 
-class _TLS(_ReadsAll, FreshTLS, SSLConnection):
+class _TLS(_Asks, FreshTLS, SSLConnection):
     """TLS."""
 
 
-class _Unix(_ReadsAll, UnixDomainSocketConnection):
+class _Unix(_Asks, UnixDomainSocketConnection):
     """A Unix domain socket."""
 
 
-READING_ALL: Final[dict[type, type]] = {
+ASKING_ALL: Final[dict[type, type]] = {
     Connection: _Plain,
     SSLConnection: _TLS,
     UnixDomainSocketConnection: _Unix,
@@ -155,7 +250,7 @@ class ServerConnection:
     """A connection to one server: standalone, or the primary that Sentinel names.
 
     Args:
-        connection: of a class in ``READING_ALL``'s values.
+        connection: of a class in ``ASKING_ALL``'s values.
         timeout: seconds for one pipeline, the time to connect included.
     """
 
@@ -165,6 +260,7 @@ class ServerConnection:
         self._timeout = timeout
         self._greeting: Greeting | None = None
         self._address: object = None
+        self._deadline = 0.0
         self._connected_at = 0.0
         self._lost = False
 
@@ -181,15 +277,16 @@ class ServerConnection:
             commands = [*commands, tail]
         results: list[Result] = []
         whole = False
+        self._deadline = asyncio.get_running_loop().time() + self._timeout
         try:
-            async with asyncio.timeout(self._timeout):
-                if connection.is_connected and connection.has_ended:
-                    # Nothing was written on it since, so this repeats nothing.
-                    self._lost = True
-                    await connection.disconnect(nowait=True)
-                if not connection.is_connected:
+            if connection.is_connected and connection.has_ended:
+                # Nothing was written on it since, so this repeats nothing.
+                self._lost = True
+                await connection.disconnect(nowait=True)
+            if not connection.is_connected:
+                async with asyncio.timeout_at(self._deadline):
                     await self._connect()
-                results = await self._send(commands)
+            results = await self._send(commands)
             whole = True
         except TimeoutError:
             raise RedisTimeoutError(f"no answer within {self._timeout:g} s") from None
@@ -219,13 +316,13 @@ class ServerConnection:
     async def _send(self, commands: Sequence[Command]) -> list[Result]:
         connection = self._connection
         packed = b"".join(map(hiredis.pack_command, commands))
-        await connection.send_packed_command(packed, check_health=False)
-        results: list[Result] = await connection.read_all(len(commands))
+        results: list[Result] = await connection.ask(packed, len(commands), self._deadline)
         return results
 
     async def _connect(self) -> None:
         connection = self._connection
         await connection.connect()
+        connection.take_over()
         self._connected_at = time.monotonic()
         if self._greeting is not None:
             await self._greeting(self._send)

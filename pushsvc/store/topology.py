@@ -16,7 +16,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pushsvc.store.cluster import ClusterConnection
 from pushsvc.store.credentials import OPEN, Access
-from pushsvc.store.server_connection import READING_ALL, ServerConnection, StoreConnection
+from pushsvc.store.server_connection import ASKING_ALL, ServerConnection, StoreConnection
 from pushsvc.store.slots import Address, Slots
 
 CONNECT_TIMEOUT: Final = 2.0
@@ -64,7 +64,7 @@ def connector(url: str, access: Access = OPEN) -> Connect:
         options["password"] = unquote(parts.password or "")
     else:
         options["credential_provider"] = access.login
-    kind = READING_ALL[SSLConnection if "tls" in options else Connection]
+    kind = ASKING_ALL[SSLConnection if "tls" in options else Connection]
     if topology == "sentinel":
         asking = plain | {
             "socket_timeout": CONNECT_TIMEOUT,
@@ -195,7 +195,7 @@ def _fields(answer: list[Any]) -> dict[bytes, Any]:
 
 
 def _server_connections(pool: Any) -> Connect:
-    pool.connection_class = READING_ALL[pool.connection_class]
+    pool.connection_class = ASKING_ALL[pool.connection_class]
     return lambda timeout: ServerConnection(pool.make_connection(), timeout)
 
 

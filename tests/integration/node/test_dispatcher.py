@@ -242,6 +242,16 @@ async def test_an_answer_that_is_older_than_a_withdrawal_does_not_bring_it_back(
     assert listener.written == b""
 
 
+async def test_what_any_device_settles_is_known_where_the_user_is(node: Node) -> None:
+    (listener,) = await node.join(1)
+    shared = node.dispatcher._acks._shared
+    node.dispatcher.control(ControlMessage("shared", "u:elsewhere", ["5-0"]))
+    assert not shared
+    feed = listener.session.cursor.feed
+    node.dispatcher.control(ControlMessage("shared", feed, ["5-0"]))
+    assert shared == {feed: 5 << 64}
+
+
 async def test_a_control_message_of_a_kind_that_is_not_known_is_passed_over(node: Node) -> None:
     # What an older node does with what a newer one sends.
     node.dispatcher.control(ControlMessage("invented later", "u:u0", ["x"]))

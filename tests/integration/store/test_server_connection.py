@@ -12,6 +12,7 @@ import pytest
 import redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pushsvc.server.embedded import EmbeddedServer, find_server
 from pushsvc.store.scripts import Scripts
@@ -190,3 +191,39 @@ async def test_a_primary_that_is_cut_off_is_left_for_the_one_that_sentinel_names
         assert ask(new.port, "GET", "k") == "new"
         assert connection.changes == 1
         await connection.aclose()
+
+
+async def test_each_pipeline_has_its_own_deadline(valkey: EmbeddedServer) -> None:
+    """One timer looks at all of them: an early one must not end a later pipeline, nor forget it."""
+    connection = connector(valkey.url)(1)
+    block = ("XREAD", "BLOCK", 700, "STREAMS", "nothing-comes-here", "$")
+    assert await connection.execute([block]) == [None]
+    assert await connection.execute([block]) == [None]  # ends after the deadline of the first
+    began = time.monotonic()
+    with pytest.raises(RedisTimeoutError):
+        await connection.execute([("XREAD", "BLOCK", 20_000, *block[3:])])
+    assert time.monotonic() - began >= 0.9
+    assert await connection.execute([("PING",)]) == [b"PONG"]  # on a new connection
+    await connection.aclose()
+
+
+async def test_an_answer_that_nobody_asked_for_is_nobodys() -> None:
+    greeted: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        greeted.append(writer)
+        while await reader.read(4096):
+            writer.write(b"+%d\r\n" % len(greeted))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        connection = connector(f"redis://127.0.0.1:{port}")(5)
+        assert await connection.execute([("PING",)]) == [b"1"]
+        greeted[0].write(b"+stray\r\n")
+        async with asyncio.timeout(10):
+            while await connection.execute([("PING",)]) != [b"2"]:
+                await asyncio.sleep(0.01)
+        await connection.aclose()
+        for writer in greeted:
+            await writer.wait_closed()
