@@ -37,8 +37,8 @@ class Operations:
     """
 
     def __init__(self, whole: Mapping[str, Operation], of_users: Mapping[str, Operation]) -> None:
-        self._whole = whole
-        self._of_users = of_users
+        self.whole = whole
+        self.of_users = of_users
 
     def find(self, path: str) -> tuple[Operation, str | None] | None:
         """The operation, and what the path names; None where it is of none.
@@ -49,13 +49,13 @@ class Operations:
         Raises:
             InvalidRequest: it is not percent-encoded UTF-8.
         """
-        operation = self._whole.get(path)
+        operation = self.whole.get(path)
         if operation is not None:
             return operation, None
         if not path.startswith(USERS):
             return None
         user, slash, rest = path[len(USERS) :].partition("/")
-        operation = self._of_users.get(slash + rest)
+        operation = self.of_users.get(slash + rest)
         if operation is None or not user:
             return None
         return operation, path_part(path, unquote_to_bytes(user))

@@ -271,10 +271,14 @@ class Listener:
     def ready(self, events: int) -> None:  # noqa: ARG002 - it can only be readable
         """See ``Holder``."""
         front = self._front
-        if not front.accept(self._sock):
-            # It stays readable for as long as somebody waits: look again in a while.
-            front.readiness.want(self, 0)
-            front.readiness.look(self, front.readiness.now + 1)
+        try:
+            if front.accept(self._sock):
+                return
+        except Exception:  # with which the port must not be closed
+            log.exception("connections cannot be accepted")
+        # It stays readable for as long as somebody waits: look again in a while.
+        front.readiness.want(self, 0)
+        front.readiness.look(self, front.readiness.now + 1)
 
     def due(self) -> None:
         """See ``Holder``."""

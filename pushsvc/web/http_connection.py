@@ -293,6 +293,7 @@ class HttpConnection:
             self._refuse(errors.Overloaded("too many requests at once: retry", retry_after=2.0))
             return
         self._counted = True
+        front.under_way += 1
         found = front.operations.find(path)
         if found is None:
             front.hand_on(head, self)

@@ -37,7 +37,6 @@ ALWAYS: Final[Pairs] = (
     ("Cache-Control", "no-store"),
 )
 """The headers of every answer."""
-_CLOSE: Final = (("Connection", "close"),)
 
 CHUNKED: Final = -1
 """The length of a body that comes in chunks."""
@@ -188,7 +187,7 @@ class TokenOperation(Operation):
             )
         length = request.length
         if not (length or self.bodiless or request.method == "GET" or "content-length" in headers):
-            raise errors.LengthRequired("send the body with a Content-Length, not chunked")
+            raise errors.LengthRequired("send a body, with a Content-Length or in chunks")
         most = self.most(claims)
         if length > most:
             raise too_large(length, most)
@@ -265,21 +264,17 @@ def refusal(error: Exception, route: str, allow: str = "GET") -> Answer:
     return problem(error if isinstance(error, PushError) else errors.internal(), allow)
 
 
-def headers_of(
-    operation: Operation, request: Request, answer: Answer, *, draining: bool = False
-) -> Pairs:
+def headers_of(operation: Operation, request: Request, answer: Answer) -> Pairs:
     """All headers of an answer but ``Date`` and ``Content-Length``.
 
     Args:
         operation: that was asked for.
         request: of the client.
         answer: to it.
-        draining: whether clients are sent elsewhere: one that keeps its connection alive finds
-            another node with the next one.
     """
     origins = operation.origins
     pages = () if origins is None else cors.cross_origin(origins, request.headers)
-    return (*ALWAYS, *pages, *answer.headers, *(_CLOSE if draining else ()))
+    return (*ALWAYS, *pages, *answer.headers)
 
 
 def finished(route: str, status: int, seconds: float) -> None:
