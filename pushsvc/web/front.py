@@ -5,6 +5,7 @@ places are taken, the client goes that has waited for longest to make a request,
 """
 
 import asyncio
+import contextlib
 import errno
 import socket
 import time
@@ -173,7 +174,7 @@ class Front:
             if self._places >= self._max_places and not self._evict():
                 self._full()
                 metrics.http_requests.labels("accept", "503").inc()
-                with peer:
+                with peer, contextlib.suppress(OSError):
                     if not self.transport.speaks_tls:
                         peer.send(NO_ROOM)
             else:
@@ -187,9 +188,8 @@ class Front:
             peer: non-blocking.
         """
         try:
-            if peer.family != socket.AF_UNIX:
-                # Without this the second small frame within a round trip waits for the first's ACK.
-                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Without this the second small frame within a round trip waits for the first's ACK.
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             fd = self.transport.hold(peer)
         except (OSError, ValueError):  # it has gone again
             peer.close()

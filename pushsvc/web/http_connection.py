@@ -262,13 +262,13 @@ class HttpConnection:
             for _ in range(IN_A_TURN):
                 if self._phase != WAITING or self._tail is not None or self.fd < 0:
                     return
-                head = self._reader.head()
-                if head is None:
-                    return
-                self._begin(head)
-        except PushError as error:
-            self._refuse(error)
-            return
+                try:
+                    head = self._reader.head()
+                    if head is None:
+                        return
+                    self._begin(head)
+                except PushError as error:
+                    self._refuse(error)
         finally:
             self._advancing = False
         if self._phase == WAITING and self.fd >= 0:

@@ -211,6 +211,13 @@ def test_pipelined_requests_are_answered_in_order(node: Node, user: str) -> None
         assert [raw.answer().status_code for _ in sent] == [202, 404, 400, 200] * 10
 
 
+def test_a_refusal_does_not_hold_up_what_is_pipelined_behind_it(node: Node) -> None:
+    named = b"POST /v1/users/%zz/disconnect HTTP/1.1\r\nHost: x\r\n\r\n"
+    with Raw(node) as raw:
+        raw.send(GET + named + GET)
+        assert [raw.answer().status_code for _ in range(3)] == [404, 400, 404]
+
+
 def test_what_is_sent_ahead_of_an_answer_is_not_read(node: Node, user: str) -> None:
     auth = token(user)
     poll = f"GET /v1/poll?wait=2 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {auth}\r\n\r\n"
@@ -267,10 +274,8 @@ def test_http_1_0_is_answered_and_closed_and_head_has_no_body(node: Node) -> Non
         kept(raw)
 
 
-def test_who_closes_one_half_gets_the_answer(node: Node, user: str) -> None:
-    with Raw(node) as raw:
-        if node.tls is not None:
-            pytest.skip("half a TLS connection is none")
+def test_who_closes_one_half_gets_the_answer(small: Node, user: str) -> None:
+    with Raw(small) as raw:
         raw.send(post(note(user)))
         raw.socket.shutdown(socket.SHUT_WR)
         assert raw.answer().status_code == 202
