@@ -8,9 +8,6 @@ connection takes is bounded, however many requests it is sent.
 import asyncio
 import math
 import time
-from email.utils import formatdate
-from functools import lru_cache
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -20,9 +17,9 @@ from pushsvc.errors import PushError
 from pushsvc.logs import SampledLog
 from pushsvc.node.poller import READABLE, WRITABLE
 from pushsvc.node.readiness import UNFORESEEN
+from pushsvc.protocol.answers import Pairs, head_of
 from pushsvc.protocol.requests import Head, RequestReader
 from pushsvc.web.base import MAX_DROPPED, MAX_HEADERS
-from pushsvc.web.cors import Pairs
 from pushsvc.web.handshake import SOCKETS
 from pushsvc.web.operation import (
     ALWAYS,
@@ -411,7 +408,7 @@ class HttpConnection:
         self._closing = last = last or self._front.admission.draining
         body = b"" if asked is not None and asked.method == "HEAD" else answer.body
         length = len(answer.body) if length is None else length
-        self.write(_head_of(answer.status, headers, length, last=last) + body)
+        self.write(head_of(answer.status, headers, length, int(time.time()), last=last) + body)
         if self.fd >= 0:
             self._answered()
 
@@ -544,43 +541,3 @@ class HttpConnection:
 
 def _late(what: str, seconds: float) -> errors.RequestTimeout:
     return errors.RequestTimeout(f"the {what} did not arrive in {seconds:g} s")
-
-
-def _head_of(status: int, headers: Pairs, length: int, *, last: bool) -> bytes:
-    """The head of an answer.
-
-    Args:
-        status: of HTTP.
-        headers: of the answer, none of them of the connection but an ``Upgrade``.
-        length: bytes of the body.
-        last: whether the connection ends with it.
-    """
-    said = _fixed(status, headers, last)
-    if status in (204, 304):  # RFC 9110, section 8.6
-        return b"%sDate: %s\r\n\r\n" % (said, _date())
-    return b"%sDate: %s\r\nContent-Length: %d\r\n\r\n" % (said, _date(), length)
-
-
-@lru_cache(maxsize=256)
-def _fixed(status: int, headers: Pairs, last: bool) -> bytes:  # noqa: FBT001 - part of the key
-    """What does not differ between answers of a kind."""
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-    for name, value in headers:
-        also = ", close" if last and name == "Connection" else ""
-        lines.append(f"{name}: {value}{also}")
-    if last and not any(name == "Connection" for name, _ in headers):
-        lines.append("Connection: close")
-    return "\r\n".join([*lines, ""]).encode("latin-1")
-
-
-_second = 0
-_written = b""
-
-
-def _date() -> bytes:
-    """The time, as answers have it (RFC 9110, section 5.6.7)."""
-    global _second, _written
-    now = int(time.time())
-    if now != _second:
-        _second, _written = now, formatdate(now, usegmt=True).encode()
-    return _written
