@@ -16,13 +16,13 @@ import structlog
 import tornado.web
 
 from pushsvc import metrics
-from pushsvc.errors import Overloaded
 from pushsvc.node.poller import READABLE
 from pushsvc.node.readiness import UNFORESEEN, ReadinessSet
 from pushsvc.node.tasks import Tasks
 from pushsvc.protocol.requests import Head
 from pushsvc.web.admission import Admission
 from pushsvc.web.api import Operations
+from pushsvc.web.bodies import Bodies
 from pushsvc.web.bridge import Bridge
 from pushsvc.web.handshake import Handshakes
 from pushsvc.web.http_connection import HttpConnection
@@ -43,33 +43,6 @@ NO_ROOM: Final = (
 )
 
 log = structlog.get_logger("pushsvc.http")
-
-
-class Bodies:
-    """The bytes of all bodies that are being read, or whose request is not answered yet.
-
-    Args:
-        most: of them.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._left = self._most = most
-
-    def take(self, size: int) -> None:
-        """Account for some that have come.
-
-        Raises:
-            Overloaded: these are too many.
-        """
-        if size > self._left:
-            raise Overloaded(
-                f"the bodies of all requests have over {self._most} bytes: retry", retry_after=2.0
-            )
-        self._left -= size
-
-    def give(self, size: int) -> None:
-        """Account for some that are needed no more."""
-        self._left += size
 
 
 class Front:

@@ -8,7 +8,7 @@ connection takes is bounded, however many requests it is sent.
 import asyncio
 import math
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -16,11 +16,16 @@ from pushsvc import errors
 from pushsvc.errors import PushError
 from pushsvc.logs import SampledLog
 from pushsvc.node.poller import READABLE, WRITABLE
-from pushsvc.node.readiness import UNFORESEEN
+from pushsvc.node.readiness import UNFORESEEN, ReadinessSet
+from pushsvc.node.tasks import Tasks
+from pushsvc.node.transport import Transport
 from pushsvc.protocol.answers import Pairs, head_of
 from pushsvc.protocol.requests import Head, RequestReader
+from pushsvc.web.admission import Admission
+from pushsvc.web.api import Operations
 from pushsvc.web.base import MAX_DROPPED, MAX_HEADERS
-from pushsvc.web.handshake import SOCKETS
+from pushsvc.web.bodies import Bodies
+from pushsvc.web.handshake import SOCKETS, Handshakes
 from pushsvc.web.operation import (
     ALWAYS,
     Admitted,
@@ -34,9 +39,6 @@ from pushsvc.web.operation import (
     refusal,
     too_large,
 )
-
-if TYPE_CHECKING:
-    from pushsvc.web.front import Front
 
 MAX_FIELDS: Final = 1024
 """Lines of a request's headers."""
@@ -76,6 +78,37 @@ log = structlog.get_logger("pushsvc.http")
 sampled = SampledLog(log)
 
 
+class Surroundings(Protocol):
+    """What a connection needs of the front that it is part of."""
+
+    readiness: ReadinessSet
+    transport: Transport
+    admission: Admission
+    handshakes: Handshakes
+    operations: Operations
+    bodies: Bodies
+    tasks: Tasks
+    loop: asyncio.AbstractEventLoop
+    request_timeout: float
+    under_way: int
+    idle: "dict[HttpConnection, None]"
+
+    def busy(self, connection: "HttpConnection") -> None:
+        """It waits for nothing any more."""
+
+    def left(self, connection: "HttpConnection") -> None:
+        """It is over, or has become a socket of the core."""
+
+    def later(self, connection: "HttpConnection") -> None:
+        """Have it ``advance`` when others had their turn."""
+
+    def is_full(self) -> bool:
+        """Whether requests take all of the places that they may."""
+
+    def hand_on(self, head: Head, connection: "HttpConnection") -> None:
+        """Have a handler of Tornado answer."""
+
+
 class HttpConnection:
     """A client of the public port, until it becomes a socket of the core or goes.
 
@@ -109,7 +142,7 @@ class HttpConnection:
         "wake",
     )
 
-    def __init__(self, front: "Front", now: float) -> None:
+    def __init__(self, front: Surroundings, now: float) -> None:
         self.fd = -1
         self.wake = 0
         self.since = now

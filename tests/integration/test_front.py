@@ -190,7 +190,6 @@ def test_all_bodies_together_are_bounded_and_the_room_comes_back(node: Node, use
             else:
                 problem(answer, 408, "request_timeout")
         assert refused >= 30 - 1 - MIB // len(part)
-        assert refused < 30
         assert psutil.Process(node.process.pid).memory_info().rss - before < 16 * MIB
     node.publish(user, "there is room again")
     body = b'{"notifications":[%b]}' % b",".join([note(user, "x" * 1000)] * 300)
