@@ -7,7 +7,7 @@ it is written, since no handler streams.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import tornado.web
 from tornado.httputil import (
@@ -19,14 +19,19 @@ from tornado.httputil import (
 )
 
 from pushsvc.errors import InvalidRequest
+from pushsvc.protocol.answers import Pairs
 from pushsvc.protocol.requests import Head
 from pushsvc.web.operation import Answer
 
-if TYPE_CHECKING:
-    from pushsvc.web.http_connection import HttpConnection
-
 _UNSAID = frozenset({"Date", "Content-Length"})
 """What the connection writes by itself."""
+
+
+class Client(Protocol):
+    """The connection that a request came on."""
+
+    def answer(self, answer: Answer, headers: Pairs, length: int | None = None) -> None:
+        """Answer it; ``length`` is that of the body where the answer to a HEAD has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +55,7 @@ class Bridge(HTTPConnection):
         secure: whether that is TLS.
     """
 
-    def __init__(self, head: Head, connection: "HttpConnection", *, secure: bool) -> None:
+    def __init__(self, head: Head, connection: Client, *, secure: bool) -> None:
         self.context = _SECURE if secure else _PLAIN
         self._head = head
         self._connection = connection

@@ -5,6 +5,7 @@ places are taken, the client goes that has waited for longest to make a request,
 """
 
 import asyncio
+import contextlib
 import errno
 import socket
 import time
@@ -15,13 +16,13 @@ import structlog
 import tornado.web
 
 from pushsvc import metrics
-from pushsvc.errors import Overloaded
 from pushsvc.node.poller import READABLE
 from pushsvc.node.readiness import UNFORESEEN, ReadinessSet
 from pushsvc.node.tasks import Tasks
 from pushsvc.protocol.requests import Head
 from pushsvc.web.admission import Admission
 from pushsvc.web.api import Operations
+from pushsvc.web.bodies import Bodies
 from pushsvc.web.bridge import Bridge
 from pushsvc.web.handshake import Handshakes
 from pushsvc.web.http_connection import HttpConnection
@@ -42,33 +43,6 @@ NO_ROOM: Final = (
 )
 
 log = structlog.get_logger("pushsvc.http")
-
-
-class Bodies:
-    """The bytes of all bodies that are being read, or whose request is not answered yet.
-
-    Args:
-        most: of them.
-    """
-
-    def __init__(self, most: int) -> None:
-        self._left = self._most = most
-
-    def take(self, size: int) -> None:
-        """Account for some that have come.
-
-        Raises:
-            Overloaded: these are too many.
-        """
-        if size > self._left:
-            raise Overloaded(
-                f"the bodies of all requests have over {self._most} bytes: retry", retry_after=2.0
-            )
-        self._left -= size
-
-    def give(self, size: int) -> None:
-        """Account for some that are needed no more."""
-        self._left += size
 
 
 class Front:
@@ -173,7 +147,7 @@ class Front:
             if self._places >= self._max_places and not self._evict():
                 self._full()
                 metrics.http_requests.labels("accept", "503").inc()
-                with peer:
+                with peer, contextlib.suppress(OSError):
                     if not self.transport.speaks_tls:
                         peer.send(NO_ROOM)
             else:
@@ -187,9 +161,8 @@ class Front:
             peer: non-blocking.
         """
         try:
-            if peer.family != socket.AF_UNIX:
-                # Without this the second small frame within a round trip waits for the first's ACK.
-                peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            # Without this the second small frame within a round trip waits for the first's ACK.
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             fd = self.transport.hold(peer)
         except (OSError, ValueError):  # it has gone again
             peer.close()

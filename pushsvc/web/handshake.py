@@ -6,7 +6,7 @@ the readiness set, the WebSocket or stream is from the answer on.
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -19,23 +19,34 @@ from pushsvc.node.dispatcher import Dispatcher
 from pushsvc.node.tasks import Tasks
 from pushsvc.node.topics import Topics
 from pushsvc.protocol import messages
+from pushsvc.protocol.answers import Pairs
 from pushsvc.protocol.requests import Head
 from pushsvc.protocol.wire import BY_SUBPROTOCOL, TEXT, EventStream, Wire
 from pushsvc.web import event_stream, websocket
 from pushsvc.web.admission import Admission
 from pushsvc.web.connection_request import ConnectionRequest, device_of, listening_request
 from pushsvc.web.cors import Origins, cross_origin
-from pushsvc.web.operation import SERVER, bearer, problem
+from pushsvc.web.operation import SERVER, Answer, bearer, problem
 from pushsvc.web.query import Query
-
-if TYPE_CHECKING:
-    from pushsvc.web.http_connection import HttpConnection
 
 SOCKETS: Final = frozenset({websocket.PATH, event_stream.PATH})
 """Where a GET asks for a socket."""
 
 log = structlog.get_logger("pushsvc.socket")
 sampled = SampledLog(log)
+
+
+class Client(Protocol):
+    """The connection that a request for a socket came on."""
+
+    fd: int
+    """Negative once the client has gone."""
+
+    def release(self) -> tuple[int, bytes]:
+        """Give the socket up; the descriptor, watched for input, and what came behind."""
+
+    def answer_last(self, answer: Answer, headers: Pairs) -> None:
+        """Refuse the request, and end the connection."""
 
 
 class Handshakes:
@@ -67,7 +78,7 @@ class Handshakes:
         self._topics = topics
         self._under_way = Tasks("handshakes")
 
-    def begin(self, head: Head, client: "HttpConnection") -> None:
+    def begin(self, head: Head, client: Client) -> None:
         """Answer a request that came on a connection, which waits for that."""
         self._under_way.spawn(self._handle(head, client))
 
@@ -75,7 +86,7 @@ class Handshakes:
         """Wait until the handshakes under way are answered, or the time has passed."""
         await self._under_way.wait(seconds)
 
-    async def _handle(self, head: Head, client: "HttpConnection") -> None:
+    async def _handle(self, head: Head, client: Client) -> None:
         outcome = "lost"
         joined: Connection | None = None
         adopted: Connection | None = None
@@ -119,7 +130,7 @@ class Handshakes:
         self,
         error: PushError,
         headers: Mapping[str, str],
-        client: "HttpConnection",
+        client: Client,
         joined: Connection | None,
         adopted: Connection | None,
     ) -> None:

@@ -8,10 +8,7 @@ connection takes is bounded, however many requests it is sent.
 import asyncio
 import math
 import time
-from email.utils import formatdate
-from functools import lru_cache
-from http import HTTPStatus
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
 import structlog
 
@@ -19,11 +16,16 @@ from pushsvc import errors
 from pushsvc.errors import PushError
 from pushsvc.logs import SampledLog
 from pushsvc.node.poller import READABLE, WRITABLE
-from pushsvc.node.readiness import UNFORESEEN
+from pushsvc.node.readiness import UNFORESEEN, ReadinessSet
+from pushsvc.node.tasks import Tasks
+from pushsvc.node.transport import Transport
+from pushsvc.protocol.answers import Pairs, head_of
 from pushsvc.protocol.requests import Head, RequestReader
+from pushsvc.web.admission import Admission
+from pushsvc.web.api import Operations
 from pushsvc.web.base import MAX_DROPPED, MAX_HEADERS
-from pushsvc.web.cors import Pairs
-from pushsvc.web.handshake import SOCKETS
+from pushsvc.web.bodies import Bodies
+from pushsvc.web.handshake import SOCKETS, Handshakes
 from pushsvc.web.operation import (
     ALWAYS,
     Admitted,
@@ -37,9 +39,6 @@ from pushsvc.web.operation import (
     refusal,
     too_large,
 )
-
-if TYPE_CHECKING:
-    from pushsvc.web.front import Front
 
 MAX_FIELDS: Final = 1024
 """Lines of a request's headers."""
@@ -79,6 +78,37 @@ log = structlog.get_logger("pushsvc.http")
 sampled = SampledLog(log)
 
 
+class Surroundings(Protocol):
+    """What a connection needs of the front that it is part of."""
+
+    readiness: ReadinessSet
+    transport: Transport
+    admission: Admission
+    handshakes: Handshakes
+    operations: Operations
+    bodies: Bodies
+    tasks: Tasks
+    loop: asyncio.AbstractEventLoop
+    request_timeout: float
+    under_way: int
+    idle: "dict[HttpConnection, None]"
+
+    def busy(self, connection: "HttpConnection") -> None:
+        """It waits for nothing any more."""
+
+    def left(self, connection: "HttpConnection") -> None:
+        """It is over, or has become a socket of the core."""
+
+    def later(self, connection: "HttpConnection") -> None:
+        """Have it ``advance`` when others had their turn."""
+
+    def is_full(self) -> bool:
+        """Whether requests take all of the places that they may."""
+
+    def hand_on(self, head: Head, connection: "HttpConnection") -> None:
+        """Have a handler of Tornado answer."""
+
+
 class HttpConnection:
     """A client of the public port, until it becomes a socket of the core or goes.
 
@@ -112,7 +142,7 @@ class HttpConnection:
         "wake",
     )
 
-    def __init__(self, front: "Front", now: float) -> None:
+    def __init__(self, front: Surroundings, now: float) -> None:
         self.fd = -1
         self.wake = 0
         self.since = now
@@ -262,13 +292,13 @@ class HttpConnection:
             for _ in range(IN_A_TURN):
                 if self._phase != WAITING or self._tail is not None or self.fd < 0:
                     return
-                head = self._reader.head()
-                if head is None:
-                    return
-                self._begin(head)
-        except PushError as error:
-            self._refuse(error)
-            return
+                try:
+                    head = self._reader.head()
+                    if head is None:
+                        return
+                    self._begin(head)
+                except PushError as error:
+                    self._refuse(error)
         finally:
             self._advancing = False
         if self._phase == WAITING and self.fd >= 0:
@@ -411,7 +441,7 @@ class HttpConnection:
         self._closing = last = last or self._front.admission.draining
         body = b"" if asked is not None and asked.method == "HEAD" else answer.body
         length = len(answer.body) if length is None else length
-        self.write(_head_of(answer.status, headers, length, last=last) + body)
+        self.write(head_of(answer.status, headers, length, int(time.time()), last=last) + body)
         if self.fd >= 0:
             self._answered()
 
@@ -544,43 +574,3 @@ class HttpConnection:
 
 def _late(what: str, seconds: float) -> errors.RequestTimeout:
     return errors.RequestTimeout(f"the {what} did not arrive in {seconds:g} s")
-
-
-def _head_of(status: int, headers: Pairs, length: int, *, last: bool) -> bytes:
-    """The head of an answer.
-
-    Args:
-        status: of HTTP.
-        headers: of the answer, none of them of the connection but an ``Upgrade``.
-        length: bytes of the body.
-        last: whether the connection ends with it.
-    """
-    said = _fixed(status, headers, last)
-    if status in (204, 304):  # RFC 9110, section 8.6
-        return b"%sDate: %s\r\n\r\n" % (said, _date())
-    return b"%sDate: %s\r\nContent-Length: %d\r\n\r\n" % (said, _date(), length)
-
-
-@lru_cache(maxsize=256)
-def _fixed(status: int, headers: Pairs, last: bool) -> bytes:  # noqa: FBT001 - part of the key
-    """What does not differ between answers of a kind."""
-    lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-    for name, value in headers:
-        also = ", close" if last and name == "Connection" else ""
-        lines.append(f"{name}: {value}{also}")
-    if last and not any(name == "Connection" for name, _ in headers):
-        lines.append("Connection: close")
-    return "\r\n".join([*lines, ""]).encode("latin-1")
-
-
-_second = 0
-_written = b""
-
-
-def _date() -> bytes:
-    """The time, as answers have it (RFC 9110, section 5.6.7)."""
-    global _second, _written
-    now = int(time.time())
-    if now != _second:
-        _second, _written = now, formatdate(now, usegmt=True).encode()
-    return _written

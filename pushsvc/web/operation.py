@@ -18,9 +18,10 @@ from pushsvc.auth.tokens import Claims, TokenCheck
 from pushsvc.errors import PushError
 from pushsvc.logs import SampledLog
 from pushsvc.protocol import encoding
+from pushsvc.protocol.answers import Pairs
 from pushsvc.protocol.names import find_stray_percent
 from pushsvc.web import cors
-from pushsvc.web.cors import Origins, Pairs
+from pushsvc.web.cors import Origins
 from pushsvc.web.query import Query
 
 log = structlog.get_logger("pushsvc.web")

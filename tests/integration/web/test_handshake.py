@@ -104,7 +104,9 @@ class World:
         self, handshakes: Handshakes, path: str = "/v1/ws", headers: Mapping[str, str] = HEADERS
     ) -> bytes:
         """All that the client of a request is sent until its connection ends."""
-        here, there = socket.socketpair()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            there = socket.create_connection(server.getsockname())
+            here, _ = server.accept()
         there.setblocking(False)
         with there:
             here.setblocking(False)

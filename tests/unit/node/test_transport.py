@@ -40,9 +40,10 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
             server_hostname="localhost",
             suppress_ragged_eofs=False,
         )
-        while not shaken.done():
+        while True:
             with suppress(BlockingIOError):
                 transport.handshake(fd)
+                break
     with shaken.result() as peer:
         peer.settimeout(5)
         yield Pair(transport, fd, peer)
