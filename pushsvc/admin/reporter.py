@@ -7,8 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from prometheus_client.metrics import MetricWrapperBase
-
 from pushsvc import __version__, metrics
 from pushsvc.feeds.summaries import EVERY, Histogram, Summaries, Summary
 
@@ -18,42 +16,31 @@ MOST_TROUBLES: Final = 10
 MOST_TEXT: Final = 200
 """Characters of a text in a summary."""
 
-_ACCEPTED: Final = {"outcome": "accepted"}
-TOTALS: Final[dict[str, tuple[MetricWrapperBase, dict[str, str]]]] = {
-    "handshakes": (metrics.handshakes, _ACCEPTED),
-    "published": (metrics.published, _ACCEPTED),
-    "delivered": (metrics.delivered, {}),
-    "redelivered": (metrics.redelivered, {}),
-    "acked": (metrics.acked, {}),
-    "gaps": (metrics.gaps, {}),
-    "closes": (metrics.closes, {}),
-    "client_errors": (metrics.client_errors, {}),
-    "redis_errors": (metrics.redis_errors, {}),
+TOTALS: Final[dict[str, tuple[metrics.Counter, tuple[str, ...]]]] = {
+    "handshakes": (metrics.handshakes, ("accepted",)),
+    "published": (metrics.published, ("accepted",)),
+    "delivered": (metrics.delivered, ()),
+    "redelivered": (metrics.redelivered, ()),
+    "acked": (metrics.acked, ()),
+    "gaps": (metrics.gaps, ()),
+    "closes": (metrics.closes, ()),
+    "client_errors": (metrics.client_errors, ()),
+    "redis_errors": (metrics.redis_errors, ()),
 }
-"""The counters of a summary: a metric, and the labels of the samples that count."""
+"""The counters of a summary: a metric, and the first labels of the series that count."""
 
 
-def total(metric: MetricWrapperBase, labels: dict[str, str]) -> int:
-    """The sum of a counter's samples that have these labels."""
+def total(metric: metrics.Counter, labels: tuple[str, ...]) -> int:
+    """The sum of a counter's series whose first labels are these."""
     return sum(
-        int(sample.value)
-        for family in metric.collect()
-        for sample in family.samples
-        if sample.name.endswith("_total") and labels.items() <= sample.labels.items()
+        int(series.value) for values, series in metric.series() if values[: len(labels)] == labels
     )
 
 
-def histogram(metric: MetricWrapperBase) -> Histogram:
+def histogram(metric: metrics.Histogram) -> Histogram:
     """A histogram without labels."""
-    buckets = [
-        (float(sample.labels["le"]), int(sample.value))
-        for family in metric.collect()
-        for sample in family.samples
-        if sample.name.endswith("_bucket")
-    ]
-    return Histogram(
-        tuple(bound for bound, _ in buckets[:-1]), tuple(count for _, count in buckets)
-    )
+    bounds, counts = zip(*metric.cumulative(), strict=True)
+    return Histogram(bounds[:-1], counts)
 
 
 class Reporter:

@@ -37,6 +37,9 @@ MAX_TOKEN: Final = 8192
 MAX_KID: Final = 128
 """Characters of a key id."""
 
+MOST_PROVEN: Final = 64
+"""Tokens of one issuer whose signature is not checked again by the same key."""
+
 LEEWAY: Final = 10.0
 """Seconds by which the issuer's clock and this one may disagree."""
 
@@ -49,6 +52,7 @@ _NOT_COMPACT = "send a compact JWT: three unpadded base64url parts joined by dot
 Check = Callable[[bytes, bytes], bool]
 """Whether the second argument is the right signature over the first."""
 
+_NOT_PROVEN: tuple[None, dict[str, Any]] = (None, {})
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 # "none" among them; what else a token says there is not repeated.
 _NAMES = frozenset(get_default_algorithms())
@@ -234,6 +238,9 @@ class Verifier:
         self._accepted = frozenset(self.algorithms)
         self._reader = reader
         self._clock = clock
+        self._proven: dict[bytes, tuple[Check, dict[str, Any]]] = {}
+        """Tokens whose signature was right a moment ago, by which key, and what they say: a backend
+        sends the same again and again. What they say is judged each time."""
 
     def start(self) -> None:
         """Begin to bring keys without a token having to come; the event loop runs by now."""
@@ -296,6 +303,22 @@ class Verifier:
         check = self._keys.find(algorithm, kid)
         if check is None:
             return None
+        proven, payload = self._proven.get(data, _NOT_PROVEN)
+        if proven is not check:  # or by a key that is another one meanwhile
+            payload = self._prove(check, signed, signature_part, payload_part)
+            if len(self._proven) >= MOST_PROVEN:
+                del self._proven[next(iter(self._proven))]
+            self._proven[data] = check, payload
+        return self._reader.read(payload, self._clock())
+
+    def _prove(
+        self, check: Check, signed: bytes, signature_part: bytes, payload_part: bytes
+    ) -> dict[str, Any]:
+        """The payload of a token whose signature is right.
+
+        Raises:
+            InvalidToken: it is not, or the payload cannot be read.
+        """
         signature = _decode(signature_part, "signature")
         # The last character of base64 may have bits that decode to nothing. Header and payload are
         # signed as text; only the signature itself could be respelled into a "different" token.
@@ -306,7 +329,7 @@ class Verifier:
                 "the signature does not match: sign with the key configured here "
                 f"({self._keys.setting})"
             )
-        return self._reader.read(_decode_object(payload_part, "payload"), self._clock())
+        return _decode_object(payload_part, "payload")
 
     def looked_at(self, token: str) -> str:
         """See ``TokenCheck.looked_at``."""

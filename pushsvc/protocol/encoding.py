@@ -24,6 +24,7 @@ Read = Callable[[bytes], Any]
 """Parses what a client sent: ``decode`` or ``unpack``."""
 
 _encode = msgspec.json.Encoder().encode
+_parse = msgspec.json.Decoder().decode
 Shape = TypeVar("Shape")
 
 
@@ -75,6 +76,16 @@ def decode(data: bytes) -> Any:
     Raises:
         InvalidJSON: the bytes are not UTF-8, not JSON, too deep, or not I-JSON.
     """
+    # Five times as fast as the strict parser, and lenient in one thing: of a name that is twice in
+    # an object it keeps the last. Where nothing is escaped, that alone changes how many quotes
+    # there are once it is written again.
+    if b"\\" not in data and not _has_long_number(data):
+        try:
+            value = _parse(data)
+            if _encode(value).count(b'"') == data.count(b'"'):
+                return value
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            pass  # the strict parser says what is wrong
     return _decode(data, json.JSONDecoder.decode)
 
 

@@ -10,20 +10,17 @@ import contextlib
 import multiprocessing
 import multiprocessing.resource_tracker
 import os
-import shutil
+import select
 import signal
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
-from pathlib import Path
 from typing import Any, Final
 
 import structlog
 import uvloop
 from prometheus_client import CollectorRegistry
-from prometheus_client.multiprocess import MultiProcessCollector
 
 from pushsvc import logs, metrics
 from pushsvc.admin.dev import Development, Mint, WorkerProcess
@@ -45,7 +42,6 @@ replacements do not become ready."""
 BAD_SETTINGS: Final = 2
 """The exit code of a process that cannot run with its settings."""
 
-_METRICS_DIRECTORY: Final = "PROMETHEUS_MULTIPROC_DIR"
 _spawn = multiprocessing.get_context("spawn")
 
 log = structlog.get_logger("pushsvc.supervisor")
@@ -65,25 +61,30 @@ def serve(
     Raises:
         SettingsError: a setting does not fit its surroundings.
     """
-    # The workers keep their metrics in files here; this process only sums them up.
-    directory = tempfile.mkdtemp(prefix="pushsvc-metrics-")
-    os.environ[_METRICS_DIRECTORY] = directory
     # Else what lies about in the working folder would be a module of theirs.
     os.environ["PYTHONSAFEPATH"] = "1"
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_supervise(settings, started, mint))
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_supervise(settings, started, mint))
 
 
 class _Slot:
-    """One of the workers: its process, and the last report of that."""
+    """One of the workers: its process, and the last report of that.
 
-    def __init__(self, settings: Settings, demo: str | None) -> None:
+    Args:
+        settings: of the worker.
+        demo: the address of the demo, if there is one.
+        keep: given what a process that ended has counted.
+    """
+
+    def __init__(
+        self, settings: Settings, demo: str | None, keep: Callable[[metrics.Counted], None]
+    ) -> None:
         self._settings = settings
         self._demo = demo
+        self._keep = keep
         self.report: dict[str, Any] = {}
+        self.counted: metrics.Counted = {}
+        """By its metrics, up to that report."""
         self.reported_at = 0.0
         self._checked_at = 0.0
         self.refused = ""
@@ -119,7 +120,7 @@ class _Slot:
         """Read what the worker said."""
         try:
             while self._pipe.poll():
-                self.report = self._pipe.recv()
+                self.report, self.counted = self._pipe.recv()
                 self.reported_at = time.monotonic()
                 if not self.report["troubles"]:
                     self.refused = ""
@@ -175,7 +176,6 @@ class _Slot:
     def _start_again(self, now: float) -> None:
         """Replace the process that ended; later if that cannot be done now."""
         try:
-            self._fold_metrics()  # what could not be opened as it ended
             self.start()
         except OSError as error:
             reason = error.strerror
@@ -210,12 +210,8 @@ class _Slot:
         with contextlib.suppress(OSError):
             asyncio.get_running_loop().remove_reader(self._pipe.fileno())
         self._pipe.close()
-        with contextlib.suppress(OSError):
-            self._fold_metrics()
-
-    def _fold_metrics(self) -> None:
-        if self.process.pid is not None:
-            metrics.fold(self.process.pid, Path(os.environ[_METRICS_DIRECTORY]))
+        self._keep(self.counted)
+        self.counted = {}
 
 
 @contextlib.contextmanager
@@ -255,9 +251,12 @@ async def _supervise(settings: Settings, started: process.Started, mint: Mint | 
             origins = (*settings.allowed_origins, *development.origins())
             shared = shared.model_copy(update={"allowed_origins": origins})
         registry = CollectorRegistry()
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-        registry.register(metrics.node_ready)
         slots: list[_Slot] = []
+        total = metrics.Sum(
+            lambda: [slot.counted for slot in sorted(slots, key=lambda slot: slot.reported_at)]
+        )
+        registry.register(total)
+        registry.register(metrics.node_ready)
 
         def report() -> dict[str, Any]:
             workers = [slot.report for slot in slots]
@@ -273,7 +272,7 @@ async def _supervise(settings: Settings, started: process.Started, mint: Mint | 
         async with process.admin_server(
             sockets, report, registry, settings, development
         ) as admin_port:
-            slots.extend(_Slot(shared, demo) for _ in range(settings.workers))
+            slots.extend(_Slot(shared, demo, total.keep) for _ in range(settings.workers))
             try:
                 log.info("serving", port=port, admin_port=admin_port, workers=len(slots))
                 # Development has a server of its own, which answers: there is none to start.
@@ -356,19 +355,26 @@ def _worker_process(settings: Settings, pipe: Connection, demo: str | None) -> N
             runner.run(_serve(settings, pipe, demo))
     except SettingsError as error:
         # Told by the parent, once for all workers.
-        pipe.send(
-            {
-                "troubles": [str(error)],
-                "connections": 0,
-                "refused": (error.variable, error.message, error.advice),
-            }
-        )
+        report = {
+            "troubles": [str(error)],
+            "connections": 0,
+            "refused": (error.variable, error.message, error.advice),
+        }
+        pipe.send((report, metrics.counted()))
         raise SystemExit(BAD_SETTINGS) from None
-    finally:
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
-            # It was killed: nobody sums the metrics up any more, and nobody else removes them.
-            shutil.rmtree(os.environ[_METRICS_DIRECTORY], ignore_errors=True)
+
+
+def _tell(pipe: Connection, report: dict[str, Any]) -> None:
+    """Tell the parent how the worker does, and what it has counted since it started.
+
+    A parent that stands still and reads nothing must not hold up the worker: what is told later
+    holds all of it.
+    """
+    poll = select.poll()
+    poll.register(pipe.fileno(), select.POLLOUT)
+    if poll.poll(0):
+        with contextlib.suppress(OSError):
+            pipe.send((report, metrics.counted()))
 
 
 async def _serve(settings: Settings, pipe: Connection, demo: str | None) -> None:
@@ -383,22 +389,20 @@ async def _serve(settings: Settings, pipe: Connection, demo: str | None) -> None
     loop.add_reader(pipe.fileno(), orphaned)
     async with worker(settings, process.bind(settings, shared=True), demo) as running:
         process.settle_memory()
-        metrics.ready.set(0)
+        metrics.ready.set_function(lambda: not running.troubles())
         pause = STARTING_EVERY
         while not stop.asked.is_set():
             report = running.report()
-            metrics.ready.set(0 if report["troubles"] else 1)
             if not report["troubles"]:
                 pause = REPORT_EVERY
-            with contextlib.suppress(OSError):
-                pipe.send(report)
+            _tell(pipe, report)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.asked.wait(), pause)
-        metrics.ready.set(0)
         draining = asyncio.create_task(running.drain(stop.hurry))
         await asyncio.sleep(0)  # so that the first report says that it drains
         while not draining.done():
-            with contextlib.suppress(OSError):
-                pipe.send(running.report())
+            _tell(pipe, running.report())
             await asyncio.wait([draining], timeout=REPORT_EVERY)
         await draining
+    # Once more: what was counted on the way out is lost otherwise.
+    _tell(pipe, {"troubles": ["draining"], "connections": 0})

@@ -232,12 +232,7 @@ async def test_a_count_that_was_not_written_is_written_with_a_later_tick(
 
 
 def reads() -> float:
-    return sum(
-        sample.value
-        for metric in metrics.feed_reads.collect()
-        for sample in metric.samples
-        if sample.name.endswith("_total")
-    )
+    return sum(series.value for _, series in metrics.feed_reads.series())
 
 
 async def broadcast(node: Node, data: int) -> Entry:

@@ -1,24 +1,28 @@
 """The place of a worker that cannot run: it is filled again, less and less often."""
 
 import asyncio
+import multiprocessing
 import os
 import resource
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
+from pushsvc import metrics
+from pushsvc.metrics import Counted
 from pushsvc.server.supervisor import (
     BAD_SETTINGS,
     REPORT_EVERY,
     RESTART_SECONDS,
     SILENT_SECONDS,
     _Slot,
+    _tell,
 )
 from pushsvc.settings import Settings
 from tests.support.nodes import SECRET, wait_until
@@ -26,13 +30,10 @@ from tests.support.nodes import SECRET, wait_until
 SETTINGS = Settings(jwt_secret=SecretStr(SECRET))
 
 
-@pytest.fixture(autouse=True)
-def counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where the workers keep their metrics."""
-    directory = tmp_path / "metrics"
-    directory.mkdir()
-    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(directory))
-    return directory
+def slot_of(
+    settings: Settings = SETTINGS, keep: Callable[[Counted], None] = lambda _: None
+) -> _Slot:
+    return _Slot(settings, None, keep)
 
 
 def without_certificate(tmp_path: Path) -> Settings:
@@ -48,9 +49,10 @@ async def until_ended(slot: _Slot) -> None:
 
 
 async def test_a_worker_that_never_becomes_ready_is_replaced_after_growing_pauses(
-    tmp_path: Path, counted: Path
+    tmp_path: Path,
 ) -> None:
-    slot = _Slot(without_certificate(tmp_path), None)
+    kept: list[Counted] = []
+    slot = slot_of(without_certificate(tmp_path), kept.append)
     shortest, longest = RESTART_SECONDS
     expected = shortest
     for _ in range(5):
@@ -67,13 +69,16 @@ async def test_a_worker_that_never_becomes_ready_is_replaced_after_growing_pause
         expected = min(2 * expected, longest)
     assert expected == longest
     await until_ended(slot)
+    assert await asyncio.to_thread(slot._pipe.poll, 0)
+    slot.receive()
     slot.close()
-    # What they counted is kept once, however many there were.
-    assert sorted(os.listdir(counted)) == ["counter_ended.db", "histogram_ended.db"]  # noqa: PTH208 - of a test
+    # What each of them counted is kept once.
+    assert len(kept) == 6
+    assert all(each.keys() == metrics.counted().keys() for each in kept)
 
 
 async def test_a_place_without_a_process_cannot_be_killed_again() -> None:
-    slot = _Slot(SETTINGS, None)
+    slot = slot_of()
     slot.kill()
     slot.keep_filled(time.monotonic())
     slot.kill()
@@ -85,7 +90,7 @@ async def test_a_place_without_a_process_cannot_be_killed_again() -> None:
 
 
 async def test_a_worker_that_says_nothing_hangs_unless_its_parent_stood_still_meanwhile() -> None:
-    slot = _Slot(SETTINGS, None)
+    slot = slot_of()
     assert slot.process.pid is not None
     os.kill(slot.process.pid, signal.SIGSTOP)
     now = time.monotonic()
@@ -104,7 +109,7 @@ async def test_a_worker_that_says_nothing_hangs_unless_its_parent_stood_still_me
 
 
 async def test_what_a_worker_said_is_heard_before_it_is_judged(tmp_path: Path) -> None:
-    slot = _Slot(without_certificate(tmp_path), None)
+    slot = slot_of(without_certificate(tmp_path))
     asyncio.get_running_loop().remove_reader(slot._pipe.fileno())
     wait_until(slot._pipe.poll, "the worker to say something")
     now = time.monotonic()
@@ -138,7 +143,7 @@ def descriptors_left(count: int) -> Iterator[None]:
 
 
 async def test_a_worker_that_cannot_be_started_is_tried_again_after_growing_pauses() -> None:
-    slot = _Slot(SETTINGS, None)
+    slot = slot_of()
     slot.kill()
     ended = slot.process
     now = time.monotonic()
@@ -165,18 +170,57 @@ async def test_a_worker_that_cannot_be_started_is_tried_again_after_growing_paus
     slot.close()
 
 
-async def test_what_an_ended_worker_held_is_no_longer_counted_even_if_files_could_not_be_opened(
-    counted: Path,
-) -> None:
-    slot = _Slot(SETTINGS, None)
-    name = f"gauge_livesum_{slot.process.pid}.db"
-    await asyncio.to_thread(wait_until, (counted / name).exists, "the worker to count")
-    slot.kill()
-    now = time.monotonic()
+# --- what workers count --------------------------------------------------------------------------
+
+
+class Team:
+    """A slot, and what its parent tells of it."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.total = metrics.Sum(lambda: [self.slot.counted])
+        self.slot = slot_of(settings, self.total.keep)
+
+    def value(self, name: str, **labels: str) -> float | None:
+        registry = CollectorRegistry()
+        registry.register(self.total)
+        return registry.get_sample_value(name, labels)
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        async with asyncio.timeout(30):
+            while not done():
+                await asyncio.sleep(0.02)
+
+
+async def test_what_a_killed_worker_held_is_no_longer_told_but_what_it_counted_is() -> None:
+    team = Team(SETTINGS)
+    await team.until(lambda: bool(team.slot.counted))
+    room = "pushsvc_max_connections"
+    lag = "pushsvc_loop_lag_seconds_count"
+    await team.until(lambda: (team.value(lag) or 0) > 0)
+    assert team.value(room)
+    team.slot.kill()
+    before = team.value(lag)
     with descriptors_left(0):
-        slot.keep_filled(now)
-    assert (counted / name).exists()
-    slot.keep_filled(now + RESTART_SECONDS[0])
-    assert not (counted / name).exists()
-    slot.kill()
-    slot.close()
+        team.slot.keep_filled(time.monotonic())
+    assert team.value(room) is None
+    assert team.value(lag) == before
+    team.slot.keep_filled(time.monotonic() + RESTART_SECONDS[0])
+    assert team.value(lag) == before
+    team.slot.kill()
+    team.slot.close()
+
+
+async def test_a_parent_that_reads_nothing_holds_up_no_worker() -> None:
+    theirs, ours = multiprocessing.Pipe()
+    with theirs, ours:
+        for number in range(1000):
+            _tell(theirs, {"number": number})
+        last = -1
+        while ours.poll():
+            report, counted = ours.recv()
+            assert counted == metrics.counted()
+            assert report["number"] == last + 1
+            last = report["number"]
+        assert 0 < last < 999
+        _tell(theirs, {"number": 1000})
+        assert ours.recv()[0] == {"number": 1000}

@@ -5,6 +5,7 @@ import base64
 import hashlib
 import hmac
 import json
+from collections.abc import Callable
 from typing import Any
 
 import jwt
@@ -17,6 +18,7 @@ from pushsvc.auth.keys import secret_keys
 from pushsvc.auth.tokens import (
     LEEWAY,
     MAX_TOKEN,
+    MOST_PROVEN,
     SCOPE_PUBLISH,
     SCOPE_RECEIVE,
     Check,
@@ -479,6 +481,102 @@ async def test_a_source_that_still_lacks_its_keys_after_a_fetch_is_a_passing_fai
     # of several sources, one that has keys is enough
     assert key_troubles([keys, keys]) == ["nothing there", "nothing there"]
     assert key_troubles([keys, secret_keys([SECRET], ())]) == []
+
+
+class Watched:
+    """Keys that can be exchanged, and say how often a signature was checked."""
+
+    algorithms = ("HS256",)
+    setting = "JWT_SECRET"
+
+    def __init__(self) -> None:
+        self.checked = 0
+        self.use(SECRET)
+
+    def use(self, secret: str) -> None:
+        def check(signed: bytes, signature: bytes) -> bool:
+            self.checked += 1
+            return hmac.digest(secret.encode(), signed, "sha256") == signature
+
+        self._check = check
+
+    def find(self, algorithm: str, kid: str | None) -> Check | None:
+        assert (algorithm, kid) == ("HS256", None)
+        return self._check
+
+    async def fetch(self) -> None: ...
+
+    def start(self) -> None: ...
+
+    def missing(self) -> str | None: ...
+
+    async def aclose(self) -> None: ...
+
+
+def watched(now: Callable[[], float] = clock) -> tuple[Watched, Verifier]:
+    keys = Watched()
+    rules = Rules(audience=("push",))
+    return keys, Verifier(keys, algorithms=keys.algorithms, reader=Reader(rules), clock=now)
+
+
+def test_the_signature_of_a_token_that_comes_again_is_checked_once() -> None:
+    keys, verifier = watched()
+    text = token()
+    first = verifier.verify_cached(text)
+    assert [verifier.verify_cached(text) for _ in range(3)] == [first] * 3
+    assert keys.checked == 1
+
+
+def test_a_token_that_comes_again_is_refused_once_its_key_is_another() -> None:
+    keys, verifier = watched()
+    text = token()
+    verifier.verify_cached(text)
+    keys.use("another secret")
+    for _ in range(2):
+        with pytest.raises(InvalidToken, match="signature"):
+            verifier.verify_cached(text)
+    assert keys.checked == 3
+    keys.use(SECRET)
+    assert verifier.verify_cached(text) is not None
+
+
+def test_a_token_that_comes_again_expires_all_the_same() -> None:
+    now = NOW
+    keys, verifier = watched(lambda: now)
+    text = token()
+    verifier.verify_cached(text)
+    now = NOW + 1000
+    with pytest.raises(InvalidToken, match="expired"):
+        verifier.verify_cached(text)
+    assert keys.checked == 1
+
+
+def test_no_other_text_passes_for_a_token_that_was_good() -> None:
+    _, verifier = watched()
+    text = token()
+    verifier.verify_cached(text)
+    for at in range(len(text)):
+        changed = text[:at] + ("A" if text[at] != "A" else "B") + text[at + 1 :]
+        with pytest.raises(InvalidToken):
+            verifier.verify_cached(changed)
+
+
+def test_tokens_that_were_good_are_remembered_up_to_a_bound_and_bad_ones_never() -> None:
+    keys, verifier = watched()
+    texts = [token(jti=str(number)) for number in range(MOST_PROVEN + 1)]
+    for text in texts:
+        verifier.verify_cached(text)
+    assert len(verifier._proven) == MOST_PROVEN
+    keys.checked = 0
+    verifier.verify_cached(texts[1])
+    assert keys.checked == 0
+    for bad in (texts[0][:-4] + "AAAA", compact(b'{"alg":"HS256"}', b"[]")):
+        for _ in range(2):
+            with pytest.raises(InvalidToken):
+                verifier.verify_cached(bad)
+    assert keys.checked == 4
+    verifier.verify_cached(texts[0])
+    assert keys.checked == 5
 
 
 async def test_one_issuer_has_nothing_to_follow() -> None:

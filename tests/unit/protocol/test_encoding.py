@@ -1,16 +1,18 @@
 """MessagePack, read as strictly as JSON and written with the same values.
 
-How JSON is read is tested with the messages.
+What JSON is refused is tested with the messages.
 """
 
 import base64
+import json
 import math
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from pushsvc.errors import InvalidJSON, InvalidRequest
@@ -151,3 +153,47 @@ def test_integers_that_messagepack_cannot_hold_are_sent_as_doubles(value: int) -
     message = {"type": "notification", "data": {"a": [value, 7]}}
     told = msgspec.msgpack.decode(to_msgpack(encoding.encode(message)))
     assert told == {"type": "notification", "data": {"a": [float(value), 7]}}
+
+
+# --- JSON ----------------------------------------------------------------------------------------
+
+pieces = st.sampled_from(
+    [
+        *'{}[]:, \t\n"\\\0ü', '"a"', '"b"', '"a":', '"a" :', '"":', '"\\"', '"\\u0061":', '"":"',
+        "1", "-0", "1.5e300", "1e999", "9" * 30, "9" * 310, "01", "true", "NaN",
+    ]
+)  # fmt: skip
+pairs = st.lists(st.tuples(st.sampled_from(["a", "b", ":", "{", "ü", ""]), plain | texts))
+
+
+def written(pairs: list[tuple[str, Any]], separators: tuple[str, str]) -> bytes:
+    """An object, with whatever names it is given."""
+    comma, colon = separators
+    items = [f"{json.dumps(name)}{colon}{json.dumps(value)}" for name, value in pairs]
+    return ("{" + comma.join(items) + "}").encode()
+
+
+documents = (
+    st.binary(max_size=20)
+    | st.lists(pieces, max_size=12).map(lambda parts: "".join(parts).encode())
+    | st.builds(written, pairs, st.sampled_from([(",", ":"), (", ", ": "), (" ,", " :")]))
+)
+
+
+@given(documents)
+@example(b'{"a":1,"a":2}')
+@example(b'{"a":{"b":1,"b":1},"c":"\\""}')
+@example(b'{"a":1,"\\u0061":2}')
+@example(b'{"a" :1,"a":"\\":"}')
+@example(b"[" * 3000)
+@example(b"[" * 500 + b"]" * 500)
+def test_the_fast_parser_reads_what_the_strict_one_reads_and_nothing_else(data: bytes) -> None:
+    def read(parse: Callable[[bytes], Any]) -> tuple[Any, str]:
+        try:
+            value = parse(data)
+        except InvalidJSON as error:
+            return None, error.detail
+        return value, repr(value)  # 1 is not 1.0, 0 is not -0.0
+
+    strictly = read(lambda data: encoding._decode(data, json.JSONDecoder.decode))
+    assert read(encoding.decode) == strictly
