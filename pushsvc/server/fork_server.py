@@ -103,19 +103,16 @@ class ForkedProcess:
     def forked(self, pid: int, error: int) -> None:
         """The fork server answered."""
         self._pid, self.error = pid or None, os.strerror(error) if error else ""
-        for number in self._signals:
-            self._send(number)
-        self._signals.clear()
+        for number in self._signals if pid else []:
+            _kill(pid, number)
 
     def _send(self, number: signal.Signals) -> None:
         if self.exitcode is not None:
             return
-        pid = self.pid
-        if pid is None:
+        if self._pid is None:
             self._signals.append(number)
             return
-        with contextlib.suppress(ProcessLookupError):  # its parent was killed, and it just ended
-            os.kill(pid, number)
+        _kill(self._pid, number)
 
 
 class ForkServer:
@@ -255,6 +252,12 @@ class ForkServer:
             each.given_up()
         self._wanted.clear()
         self._forked.clear()
+
+
+def _kill(pid: int, number: signal.Signals) -> None:
+    """Signal a process; its id is nobody else's before its exit code was asked for."""
+    with contextlib.suppress(ProcessLookupError):  # its parent was killed, and it just ended
+        os.kill(pid, number)
 
 
 def _readable(control: socket.socket, seconds: float) -> bool:
