@@ -183,11 +183,13 @@ class PipelineQueue:
         try:
             while self._queue:
                 batch = self._next_batch()
+                commands = [command for some, _, _ in batch for command in some]
+                if not commands:
+                    self._answer(batch, [])  # a server would say nothing, and be taken for dead
+                    continue
                 started = time.perf_counter()
                 try:
-                    results = await self._connection.execute(
-                        [c for commands, _, _ in batch for c in commands], self._tail
-                    )
+                    results = await self._connection.execute(commands, self._tail)
                 except (RedisError, OSError) as error:
                     self._fail(batch, error)
                     continue
