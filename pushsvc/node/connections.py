@@ -214,11 +214,16 @@ class Connections:
         return (connection for connection in self._by_fd if connection is not None)
 
     def each(self, name: str, act: Callable[[Connection], None]) -> None:
-        """Do something with each connection that is there now and has not gone by its turn."""
-        self._turns.run(name, self._each(list(self), act), PART)
+        """Check each connection that is there once the check begins, and has not gone by its turn.
 
-    def _each(self, connections: list[Connection], act: Callable[[Connection], None]) -> Work:
-        for place, part in enumerate(parts(connections)):
+        Args:
+            name: of the check. One that waits and has not begun does for another.
+            act: what is done.
+        """
+        self._turns.check(name, self._each(act))
+
+    def _each(self, act: Callable[[Connection], None]) -> Work:
+        for place, part in enumerate(parts(list(self))):
             if place:
                 yield
             for connection in part:
@@ -306,7 +311,7 @@ class Connections:
             for each in self:
                 session = each.session
                 session.seen = max(session.seen, self.now - self.policy.heartbeat)
-        self._turns.run("due", self._due(self.now), PART)
+        self._turns.check("due", self._due(self.now))
 
     def _due(self, now: float) -> Work:
         """Look at those that are due by now; the wheel holds what is due later."""
