@@ -361,10 +361,10 @@ class Feeds:
     def recount(
         self, counts: Iterable[tuple[str, str, int]]
     ) -> asyncio.Future[list[int | PushError]]:
-        """Say how many listen on a node: feed, node id and count of each."""
-        listeners = self._keys.listeners
+        """Say how many listen on a node that is registered: feed, node id and count of each."""
+        listeners, script = self._keys.listeners, self._sessions.script
         return self._sessions.submit(
-            [("HSET", listeners(feed), node, n) for feed, node, n in counts], int
+            [script("recount", (listeners(feed),), node, n) for feed, node, n in counts], int
         )
 
     async def broadcast_position(self, feed: str, device: str) -> int:

@@ -38,14 +38,14 @@ class Broadcast:
 
     Attributes:
         cursor: up to where it stands the node has had everything.
-        head: the newest id that this node knows of.
+        head: the newest id that this node knows of, be it that it is still to be dispatched.
         registered: whether the node is registered; it was once, and stays so.
         coming: connections that wait for that.
     """
 
     __slots__ = (
-        "_catch_up", "_clock", "_everyone", "_namespace", "_observer", "_policy", "_reader",
-        "_turns", "coming", "cursor", "head", "registered",
+        "_begun", "_catch_up", "_clock", "_everyone", "_namespace", "_observer", "_policy",
+        "_reader", "_turns", "coming", "cursor", "head", "registered",
     )  # fmt: skip
 
     def __init__(
@@ -61,6 +61,8 @@ class Broadcast:
     ) -> None:
         self.cursor = Cursor(feed, acks=False)
         self.head = ids.START
+        # The same without what waits to be dispatched.
+        self._begun = ids.START
         self.registered = False
         self.coming = 0
         self._namespace = namespace_of(feed)
@@ -93,17 +95,20 @@ class Broadcast:
     def deliver(self, entry: Entry) -> None:
         """Dispatch an entry to everyone, after what they are being sent."""
         feed = self.cursor.feed
-        if self._turns.full(feed):
-            # To be read after what waits; whoever comes until then begins there.
-            self.head = max(self.head, entry.id)
-            self.cursor.follow(entry.id)
+        # Whoever comes while it waits begins there, and is not owed it.
+        self.head = max(self.head, entry.id)
+        if self._turns.full(feed, len(self)):
+            self._begun = max(self._begun, entry.id)
+            self.cursor.follow(entry.id)  # to be read after what waits
+            self._turns.put_off(feed, self.read_on)
             self._observer.fanned_out(entry, 0, 1)
         else:
             self._turns.run(feed, self._deliver(entry), len(self), len(entry.body))
 
     def _deliver(self, entry: Entry) -> Work:
         entry_id = entry.id
-        self.head = max(self.head, entry_id)
+        self.head = max(self.head, entry_id)  # if Redis lost entries, it was set back
+        self._begun = max(self._begun, entry_id)
         if self.cursor.offer(entry_id, entry.previous, 1):
             self.cursor.take(entry_id, self._clock())
         self.read_on()
@@ -129,7 +134,7 @@ class Broadcast:
     def pass_on(self, entry: Entry, payload: bytes) -> None:
         """Hand over what is ephemeral, and no entry, to those who have room for it."""
         feed = self.cursor.feed
-        if self._turns.full(feed):
+        if self._turns.full(feed, len(self)):
             self._observer.passed_on(entry, 0, len(self))
         else:
             self._turns.run(feed, self._pass_on(entry, payload), len(self), len(payload))
@@ -151,6 +156,7 @@ class Broadcast:
         """The first registration was answered: this is where the node begins."""
         self.registered = True
         self.head = max(self.head, head)
+        self._begun = max(self._begun, head)
         self.cursor.release()
         self.cursor.jump(head)
         self.read_on()
@@ -166,14 +172,15 @@ class Broadcast:
 
     def was_read(self, backlog: Backlog) -> None:
         """Hand what was lost on the way here to everyone that was in step until then."""
-        self._turns.run(self.cursor.feed, self._hand_over(backlog), len(self))
+        self._turns.run(self.cursor.feed, self._hand_over(backlog), len(self), backlog.size)
 
     def _hand_over(self, backlog: Backlog) -> Work:
         cursor = self.cursor
-        lost = backlog.gap == "reset" or max(cursor.head, backlog.head) < self.head
+        lost = backlog.gap == "reset" or max(cursor.head, backlog.head) < self._begun
         if lost:
-            self.head = backlog.head
+            self.head = self._begun = backlog.head
         self.head = max(self.head, backlog.head)
+        self._begun = max(self._begun, backlog.head)
         came, sent = cursor.head, cursor.sent
         cursor.release()
         cursor.jump(backlog.head if lost else max(sent, backlog.head))

@@ -40,9 +40,10 @@ class Channel:
             frame are together under None.
         behind: those that have a cursor of their own.
         registered: whether the first registration was answered.
+        held: up to where all those in step were sent everything.
     """
 
-    __slots__ = ("_gone", "behind", "cursor", "in_step", "registered")
+    __slots__ = ("_gone", "_sending_after", "behind", "cursor", "in_step", "registered")
 
     def __init__(self, feed: str) -> None:
         self.cursor = Cursor(feed, acks=False)
@@ -52,6 +53,13 @@ class Channel:
         self.registered = False
         # Those that have left or fallen behind since the work under way began.
         self._gone: set[Listener] | None = None
+        # Where all of them stood before it.
+        self._sending_after: int | None = None
+
+    @property
+    def held(self) -> int:
+        """See the class."""
+        return self.cursor.sent if self._sending_after is None else self._sending_after
 
     def __len__(self) -> int:
         return len(self.behind) + sum(map(len, self.in_step.values()))
@@ -84,9 +92,15 @@ class Channel:
             self.remove(listener)
             self.add(listener, self.cursor.fall_behind(position))
 
-    def _to_those_in_step(self, send: Send) -> Work:
-        """Send to those that are in step now and stay so until their turn comes, in parts."""
+    def _to_those_in_step(self, send: Send, previous: int | None = None) -> Work:
+        """Send to those that are in step now and stay so until their turn comes, in parts.
+
+        Args:
+            send: does it.
+            previous: where they stand before, if they do not after it.
+        """
         gone = self._gone = set()
+        self._sending_after = previous
         # All of them now: one that comes in step meanwhile has had what is sent.
         everyone = [(wire, list(members)) for wire, members in self.in_step.items()]
         try:
@@ -105,7 +119,7 @@ class Channel:
                     if left > 0:
                         yield
         finally:
-            self._gone = None
+            self._gone = self._sending_after = None
 
     def dispatch(
         self, entry_id: int, previous: int, payload: bytes, fan_out: FanOut, catch_up: CatchUp
@@ -136,7 +150,7 @@ class Channel:
         was_behind = list(self.behind.items())
         self.cursor.take(entry_id, 0.0)
         try:
-            yield from self._to_those_in_step(send)
+            yield from self._to_those_in_step(send, previous)
         except Exception:
             # Nobody may miss it for a reason that nobody foresaw; some get it twice.
             for listener in [each for members in self.in_step.values() for each in members]:
@@ -213,7 +227,7 @@ class Channel:
                     self.fall_behind(listener, previous)
 
         self.cursor.hold()  # one that came in step meanwhile would not be told
-        yield from self._to_those_in_step(send)
+        yield from self._to_those_in_step(send, previous)
         self.cursor.release()
 
     def caught_up(self, listener: Listener, cursor: Cursor) -> bool:

@@ -20,7 +20,7 @@ from pushsvc.logs import SampledLog
 from pushsvc.node.ages import Ages
 from pushsvc.node.poller import READABLE, WRITABLE
 from pushsvc.node.readiness import ReadinessSet
-from pushsvc.node.turns import PART, Work, parts
+from pushsvc.node.turns import Work, parts
 from pushsvc.protocol import frames, messages
 from pushsvc.protocol.delivery import Cursor
 from pushsvc.protocol.messages import Ref
@@ -216,11 +216,16 @@ class Connections:
         return (each for each in self.readiness if isinstance(each, Connection))
 
     def each(self, name: str, act: Callable[[Connection], None]) -> None:
-        """Do something with each connection that is there now and has not gone by its turn."""
-        self.readiness.turns.run(name, self._each(list(self), act), PART)
+        """Check each connection that is there once the check begins, and has not gone by its turn.
 
-    def _each(self, connections: list[Connection], act: Callable[[Connection], None]) -> Work:
-        for place, part in enumerate(parts(connections)):
+        Args:
+            name: of the check. One that waits and has not begun does for another.
+            act: what is done.
+        """
+        self.readiness.turns.check(name, self._each(act))
+
+    def _each(self, act: Callable[[Connection], None]) -> Work:
+        for place, part in enumerate(parts(list(self))):
             if place:
                 yield
             for connection in part:

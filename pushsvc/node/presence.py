@@ -57,6 +57,33 @@ class _Follower:
         self.by_name = by_name
 
 
+class _News:
+    """What followers are told, of the difference between what they were told and a reading."""
+
+    __slots__ = ("_changes", "_count", "_counted", "_large")
+
+    def __init__(self, name: str, known: Seen, seen: Seen) -> None:
+        self._large = seen.users is None
+        self._changes: list[bytes] = []
+        if known.users is not None and seen.users is not None:
+            self._changes += _changes(name, seen.users - known.users, known.users - seen.users)
+        self._count = [messages.present(name, seen.count)]
+        self._counted = self._count if seen.count != known.count else []
+
+    def __bool__(self) -> bool:
+        return bool(self._changes or self._counted or self._large)
+
+    def to(self, follower: _Follower) -> list[bytes]:
+        """The messages to one, which is told the count alone from a large topic on."""
+        if not follower.by_name:
+            return self._counted
+        if self._large:
+            # Nobody is named any more, until the client asks again.
+            follower.by_name = False
+            return self._count
+        return self._changes
+
+
 class Presence:
     """Who is here.
 
@@ -91,8 +118,10 @@ class Presence:
         self._came: dict[str, set[str]] = {}
         self._leaving: dict[tuple[str, str], float] = {}
         self._followers: dict[str, dict[Listener, _Follower]] = {}
-        # What they were told last.
+        # What they were told last, or are being told.
         self._known: dict[str, Seen] = {}
+        # What they are to be told once that is done.
+        self._news: dict[str, Seen] = {}
         self._readings = Readings(feeds, leases, self._write_now, self._listening, clock)
         self._unread: set[str] = set()
         self._hinted: set[str] = set()
@@ -207,6 +236,7 @@ class Presence:
             if not followers:
                 del self._followers[feed]
                 self._known.pop(feed, None)
+                self._news.pop(feed, None)
 
     def ask(self, listener: Listener, name: str, ref: Ref, *, follows: bool) -> None:
         """Answer with who listens to a topic, and tell changes from now on."""
@@ -263,45 +293,38 @@ class Presence:
     def _learn(self, feed: str, seen: Seen) -> Seen:
         """Tell the difference that a reading makes; what is known now.
 
-        A reading that was overtaken by a later one says nothing.
+        A reading that was overtaken by a later one says nothing. One that waits for others to be
+        told is not known yet: who begins to follow meanwhile begins where they are.
         """
         known = self._known.get(feed)
         if known is None:
             return seen
+        newest = self._news.get(feed, known)
         # Of one reading, the one that knows more is the later: who came since was added.
-        if (seen.turn, seen.count) < (known.turn, known.count):
-            return known
-        self._known[feed] = seen
-        name, followers = name_of(feed), self._followers.get(feed, {})
-        changes: list[bytes] = []
-        if known.users is not None and seen.users is not None:
-            changes += _changes(name, seen.users - known.users, known.users - seen.users)
-        count = messages.present(name, seen.count)
-        counted = [count] if seen.count != known.count else []
-        told: list[tuple[Listener, _Follower, list[bytes]]] = []
-        for listener, follower in followers.items():
-            payloads = changes
-            if not follower.by_name:
-                payloads = counted
-            elif seen.users is None:
-                # Nobody is named any more, until the client asks again.
-                follower.by_name = False
-                payloads = [count]
-            if payloads:
-                told.append((listener, follower, payloads))
-        if told:
-            self._turns.run(f"presence {feed}", self._say(feed, told), len(told))
-        return seen
+        if (seen.turn, seen.count) >= (newest.turn, newest.count):
+            self._news[feed] = seen
+            name = f"presence {feed}"
+            if not self._turns.waits(name):
+                self._turns.run(name, self._say(feed), len(self._followers.get(feed, ())))
+        return self._known.get(feed, seen)
 
-    def _say(self, feed: str, told: "list[tuple[Listener, _Follower, list[bytes]]]") -> Work:
-        for place, part in enumerate(parts(told)):
+    def _say(self, feed: str) -> Work:
+        """Tell followers what is new."""
+        known, seen = self._known.get(feed), self._news.pop(feed, None)
+        if known is None or seen is None:
+            return
+        self._known[feed] = seen
+        news = _News(name_of(feed), known, seen)
+        if not news:
+            return
+        for place, part in enumerate(parts(list(self._followers.get(feed, {}).items()))):
             if place:
                 yield
             followers = self._followers.get(feed, {})
-            for listener, follower, payloads in part:
+            for listener, follower in part:
                 # One that began anew meanwhile began with what was known then.
                 if listener.open and followers.get(listener) is follower:
-                    for payload in payloads:
+                    for payload in news.to(follower):
                         listener.send(payload)
 
     # --- time ----------------------------------------------------------------------------------

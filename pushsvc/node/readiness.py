@@ -130,7 +130,7 @@ class ReadinessSet:
         if now - before > PAUSED:
             for each in self:
                 each.resumed(now - before)
-        self.turns.run("due", self._due(now), PART)
+        self.turns.check("due", self._due(now))
 
     def _due(self, now: float) -> Work:
         """Call those that are due by now; the wheel holds what is due later."""
@@ -141,9 +141,8 @@ class ReadinessSet:
                 try:
                     holder.due()
                 except Exception:
-                    # What nobody foresaw on one connection must not hold up the others.
                     log.exception(UNFORESEEN)
-                    holder.drop()
+                    self._give_up(holder)
             if not place % PART:
                 yield
 
@@ -164,6 +163,13 @@ class ReadinessSet:
             try:
                 holder.ready(events)
             except Exception:
-                # What nobody foresaw on one connection must not hold up the others.
                 log.exception(UNFORESEEN)
-                holder.drop()
+                self._give_up(holder)
+
+    def _give_up(self, holder: Holder) -> None:
+        """What nobody foresaw on one connection must not hold up the others."""
+        try:
+            holder.drop()
+        except Exception:
+            log.exception(UNFORESEEN)
+            self.remove(holder)

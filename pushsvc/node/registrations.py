@@ -18,7 +18,7 @@ from pushsvc.feeds.feed import Feeds
 from pushsvc.node.identity import NodeIdentity
 from pushsvc.node.observer import Observer
 from pushsvc.node.sweep_schedule import SweepSchedule
-from pushsvc.node.turns import PART, Turns, Work
+from pushsvc.node.turns import Turns, Work
 from pushsvc.protocol.delivery import Backlog, Cursor
 
 BATCH: Final = 256
@@ -180,9 +180,11 @@ class Registrations(Generic[Member]):
 
     def tick(self, now: float) -> None:
         """Check those whose turn it is; to be called once a second."""
+        if self._turns.busy(self._name):
+            return  # those of the last second are not through
         feeds = self._schedule.turn(self._kind.feeds, now)
         if feeds:
-            self._turns.run(self._name, self._check_all(self.batches(feeds)), PART)
+            self._turns.check(self._name, self._check_all(self.batches(feeds)))
 
     def _check_all(self, batches: Iterator[list[Member]]) -> Work:
         for members in batches:
@@ -258,7 +260,10 @@ class Counts:
         self._told.pop(feed, None)
 
     def tell(self, counts: Sequence[tuple[str, int]]) -> None:
-        """Say it for each feed of which Redis was told something else, or may not have heard."""
+        """Say it for each feed of which Redis was told something else, or may not have heard.
+
+        Of feeds where the node is registered and nobody has left the last place since.
+        """
         news = [(feed, count) for feed, count in counts if self._told.get(feed) != count]
         for first in range(0, len(news), BATCH):
             some = news[first : first + BATCH]

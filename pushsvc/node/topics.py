@@ -16,7 +16,7 @@ from pushsvc.node.listener import Listener
 from pushsvc.node.observer import Observer
 from pushsvc.node.presence import Presence
 from pushsvc.node.registrations import Backlogs, Counts, Registrations, results_of
-from pushsvc.node.turns import PART, Turns, Work, parts
+from pushsvc.node.turns import Turns, Work, parts
 from pushsvc.protocol import ids, messages
 from pushsvc.protocol.delivery import Backlog, Cursor, Deliver, Gap, StateCursor, Step
 from pushsvc.protocol.feeds import topic
@@ -130,11 +130,7 @@ class Topics:
         if not listener.open:
             return
         if request.ref is not None:
-            namespace = listener.session.namespace
-            last = {
-                name: self._last(topic(name, namespace), backlogs.get(name))
-                for name in request.topics
-            }
+            last = {name: self._last(listener, name, backlogs.get(name)) for name in request.topics}
             listener.send(_reply(request, last))
         for name, backlog in backlogs.items():
             _, cursor = asked[name]
@@ -144,11 +140,17 @@ class Topics:
             else:
                 self._catch_up.carry_out(listener, cursor, own(cursor, backlog), "backlog")
 
-    def _last(self, feed: str, backlog: Backlog | None) -> str:
+    def _last(self, listener: Listener, name: str, backlog: Backlog | None) -> str:
+        """The newest id; of a topic that was subscribed to before, one up to which all was sent."""
         if backlog is not None:
             return ids.render(backlog.head)
-        channel = self._channels.get(feed)
-        return ids.render(ids.START if channel is None else channel.cursor.sent)
+        session = listener.session
+        cursor = (session.topics or {}).get(name)
+        channel = self._channels.get(topic(name, session.namespace))
+        if cursor is not None:
+            # Amid the state, nothing yet: what it lacks may be older than what it was sent.
+            return ids.render(cursor.sent if cursor.complete else ids.START)
+        return ids.render(ids.START if channel is None else channel.held)
 
     def _begin_channel(self, channel: Channel, backlog: Backlog, node: str) -> None:
         """The first answer tells where a channel begins: what comes later is routed here."""
@@ -249,8 +251,9 @@ class Topics:
         if channel is None:
             # The farewell was lost.
             self._feeds.clean([(feed, [self._identity.id])])
-        elif self._turns.full(feed):
+        elif self._turns.full(feed, len(channel)):
             channel.cursor.follow(entry.id)  # to be read after what waits
+            self._turns.put_off(feed, functools.partial(self._read_on, channel))
             self._observer.fanned_out(entry, 0, 1)
         else:
             self._turns.run(feed, self._deliver(channel, entry), len(channel), len(entry.body))
@@ -274,7 +277,7 @@ class Topics:
         channel = self._channels.get(feed)
         if channel is None:
             return
-        if self._turns.full(feed):
+        if self._turns.full(feed, len(channel)):
             self._observer.passed_on(entry, 0, len(channel))
         else:
             work = self._pass_on(channel, entry, payload)
@@ -316,7 +319,7 @@ class Topics:
     # --- a channel that missed something -------------------------------------------------------
 
     def _read_on(self, channel: Channel, cause: str = "gap") -> None:
-        if channel.cursor.wants(1):
+        if channel.cursor.wants(1) and self.here(channel):
             self._read(channel, cause)
 
     def _read(self, channel: Channel, cause: str) -> None:
@@ -325,7 +328,7 @@ class Topics:
     def _was_read(self, channel: Channel, cause: str, backlog: Backlog) -> None:
         """Send what did not come by the inbox, after what is being sent."""
         work = self._hand_over(channel, cause, backlog)
-        self._turns.run(channel.cursor.feed, work, len(channel))
+        self._turns.run(channel.cursor.feed, work, len(channel), backlog.size)
 
     def _hand_over(self, channel: Channel, cause: str, backlog: Backlog) -> Work:
         cursor = channel.cursor
@@ -367,8 +370,7 @@ class Topics:
 
     def tick(self) -> None:
         """Say how many listen, and try again what failed; to be called once a second."""
-        if not self._turns.busy("counts"):
-            self._turns.run("counts", self._tell_counts(), PART)
+        self._turns.check("counts", self._tell_counts())
         stalled, self._stalled = self._stalled, {}
         for cursor, listener in stalled.items():
             self._read_state(listener, cursor)
@@ -378,7 +380,8 @@ class Topics:
         for place, part in enumerate(parts(list(self._channels.values()))):
             if place:
                 yield
-            self._counts.tell([(each.cursor.feed, len(each)) for each in part if each.registered])
+            here = [each for each in part if each.registered and self.here(each)]
+            self._counts.tell([(each.cursor.feed, len(each)) for each in here])
 
     # --- as registrations see them -------------------------------------------------------------
 

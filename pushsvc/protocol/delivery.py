@@ -44,6 +44,11 @@ class Backlog(NamedTuple):
     broadcast: int = ids.START
     """The device's position in the broadcast, in the answer to a join."""
 
+    @property
+    def size(self) -> int:
+        """Bytes of the bodies."""
+        return sum(len(entry.body or b"") for entry in self.entries)
+
 
 class Deliver(NamedTuple):
     """Hand this entry to the socket; ``attempt`` counts from 1."""

@@ -298,7 +298,7 @@ def _close_revoked(connections: Connections, authenticator: Authenticator) -> No
             ):
                 connection.end(Close.REVOKED)
 
-        connections.each("revoked", check)
+        connections.each(f"revoked {namespace}", check)
 
     authenticator.on_change = close
 
@@ -312,7 +312,7 @@ def _close_gone(connections: Connections, issuers: Verifier | AuthFile) -> None:
             if code is not None:
                 connection.end(code)
 
-        connections.each("gone", check)
+        connections.each(f"gone {sorted(gone.items())}", check)
 
     issuers.on_gone = close
 

@@ -138,10 +138,6 @@ class PipelineQueue:
             Overloaded: too many commands wait already; none of these was taken.
             StoreUnavailable: Redis failed a moment ago; none of these was taken.
         """
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
-        if not commands:  # nothing would be answered, and be waited for
-            future.set_result([])
-            return future
         now = time.monotonic()
         if self._closed or now < self._closed_until:
             raise StoreUnavailable(
@@ -149,6 +145,7 @@ class PipelineQueue:
             )
         if self._waiting + len(commands) > MAX_QUEUE:
             raise Overloaded("too many requests wait for the store: retry")
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._queue.append((commands, future, decode))
         self._waiting += len(commands)
         if self._task is None:
@@ -186,11 +183,13 @@ class PipelineQueue:
         try:
             while self._queue:
                 batch = self._next_batch()
+                commands = [command for some, _, _ in batch for command in some]
+                if not commands:
+                    self._answer(batch, [])  # a server would say nothing, and be taken for dead
+                    continue
                 started = time.perf_counter()
                 try:
-                    results = await self._connection.execute(
-                        [c for commands, _, _ in batch for c in commands], self._tail
-                    )
+                    results = await self._connection.execute(commands, self._tail)
                 except (RedisError, OSError) as error:
                     self._fail(batch, error)
                     continue

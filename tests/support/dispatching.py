@@ -6,11 +6,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import redis
 
 from pushsvc.codes import Close
 from pushsvc.feeds.feed import Bounds, Feeds
 from pushsvc.feeds.nodes import Leases, Outbox
+from pushsvc.node import turns
 from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.session import Policy
 from pushsvc.protocol.wire import TEXT
@@ -83,6 +85,45 @@ class Node:
         await self.outbox.aclose()
         await self.commands.aclose()
         self.redis.close()
+
+
+class Held:
+    """The turns of a node: every step waits for one, and they can be held back."""
+
+    def __init__(self, node: Node, patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(turns, "AT_ONCE", 0)
+        patch.setattr(turns, "TURN", 0)
+        self._turns: Any = node.parts.turns
+        self._patch = patch
+        self._held = False
+        self._go_on = self._turns._go_on
+        patch.setattr(self._turns, "_go_on", self._may_go_on)
+
+    def _may_go_on(self) -> None:
+        if not self._held:
+            self._go_on()
+
+    def hold(self) -> None:
+        """Take no steps but those that are asked for."""
+        self._held = True
+        if self._turns._next is not None:
+            self._turns._next.cancel()
+            self._turns._next = None
+
+    def step(self) -> None:
+        """Take a step of one check and of one other work, and no more."""
+        self.hold()
+        self._turns._turn()
+
+    def steps(self) -> None:
+        """Take all steps there are."""
+        while self._turns._checks or self._turns._works:
+            self.step()
+
+    def let_go(self) -> None:
+        """Go on."""
+        self._held = False
+        self._go_on()
 
 
 async def rejoin(node: Node, identity: str) -> None:

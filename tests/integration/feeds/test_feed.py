@@ -365,6 +365,14 @@ async def test_nodes_listen_to_topics_and_say_for_how_many(store: Store) -> None
     assert await store.feeds.listening(TOPIC) == {"n2": 1}
 
 
+async def test_a_count_makes_no_registration_of_a_node_that_has_left(store: Store) -> None:
+    await store.subscribe(TOPIC, "n1", 3)
+    assert await store.feeds.recount([(TOPIC, "n1", 4), (TOPIC, "n2", 1)]) == [1, 0]
+    await store.feeds.leave([(TOPIC, ["n1"])])
+    assert await store.feeds.recount([(TOPIC, "n1", 4)]) == [0]
+    assert await store.feeds.listening(TOPIC) == {}
+
+
 async def test_a_topic_is_read_on_from_a_position_and_nobody_acknowledges(store: Store) -> None:
     sent = [await store.publish(str(n), TOPIC) for n in range(4)]
     backlog = await store.read("", sent[1], TOPIC)

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from pushsvc.server.embedded import EmbeddedServer
-from tests.support.dispatching import Node
+from tests.support.dispatching import Held, Node
 
 
 @pytest.fixture
@@ -13,6 +13,11 @@ async def node(valkey: EmbeddedServer, prefix: str) -> AsyncIterator[Node]:
     node = Node(valkey.url, prefix)
     yield node
     await node.aclose()
+
+
+@pytest.fixture
+def held(node: Node, monkeypatch: pytest.MonkeyPatch) -> Held:
+    return Held(node, monkeypatch)
 
 
 @pytest.fixture(autouse=True)

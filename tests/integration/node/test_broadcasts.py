@@ -4,13 +4,17 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from pushsvc.errors import StoreUnavailable, checked
 from pushsvc.feeds.nodes import Entry
 from pushsvc.node import broadcasts as module
+from pushsvc.node import turns as turns_module
+from pushsvc.node.turns import PART
 from pushsvc.protocol.feeds import broadcast
 from pushsvc.protocol.notifications import Append
-from tests.support.dispatching import Listener, Node, rejoin, until
+from pushsvc.server.embedded import EmbeddedServer
+from tests.support.dispatching import Held, Listener, Node, rejoin, until
 
 SPACES = ("", "acme", "other")
 
@@ -127,3 +131,99 @@ async def test_one_namespace_that_cannot_be_registered_keeps_no_other_out(
     assert await node.join(1, "other")
     monkeypatch.undo()
     assert await node.join(1, "acme")
+
+
+# --- amid what goes to many ----------------------------------------------------------------------
+
+
+async def test_one_that_joins_amid_a_broadcast_is_not_owed_it_and_gets_all_that_follows(
+    node: Node, held: Held
+) -> None:
+    listeners = await node.join(3 * PART)
+    held.hold()
+    # One is under way, one waits.
+    node.dispatcher.deliver([await tell(node, "", "a"), await tell(node, "", "b")])
+    held.step()
+    assert sum(has(each, "a") for each in listeners) == PART
+    late = Listener(1000)
+    node.dispatcher.start(late, await node.dispatcher.join(late), b"")
+    held.let_go()
+    node.dispatcher.deliver([await tell(node, "", "c")])
+    await until(lambda: all(has(each, "a", "b", "c") for each in listeners) and has(late, "c"))
+    assert b'"a"' not in late.written
+    assert b'"b"' not in late.written
+    for each in listeners:
+        assert each.written.count(b'"data":') == 3
+
+
+async def test_a_device_that_returns_amid_a_broadcast_gets_it_once(node: Node, held: Held) -> None:
+    listeners = await node.join(3 * PART)
+    node.dispatcher.deliver([await tell(node, "", "before")])
+    await until(lambda: all(has(each, "before") for each in listeners))
+    held.hold()
+    node.dispatcher.deliver([await tell(node, "", "a"), await tell(node, "", "b")])
+    held.step()
+    gone = listeners[-1]
+    gone.open = False
+    node.dispatcher.left(gone)
+    back = Listener(gone.number)
+    node.dispatcher.start(back, await node.dispatcher.join(back), b"")
+    held.let_go()
+    await until(lambda: has(back, "before", "a", "b"))
+    await until(lambda: all(has(each, "a", "b") for each in listeners[:-1]))
+    assert back.written.count(b'"data":') == 3
+    assert not has(gone, "a")
+
+
+async def test_what_comes_while_what_was_read_waits_is_not_taken_for_lost(
+    node: Node, held: Held
+) -> None:
+    (listener,) = await node.join(1)
+    await tell(node, "", "lost on the way")
+    held.hold()
+    node.dispatcher.deliver([await tell(node, "", "a")])
+    held.step()  # the node finds out that it lacks one, and reads
+    await until(lambda: node.parts.turns.busy(broadcast("")))
+    node.dispatcher.deliver([await tell(node, "", "b")])
+    held.let_go()
+    await until(lambda: has(listener, "lost on the way", "a", "b"))
+    assert b"reset" not in listener.written
+    assert listener.written.count(b'"data":') == 3
+
+
+async def test_a_broadcast_that_was_too_much_is_read_once_there_is_room(
+    node: Node, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listeners = await node.join(3)
+    held.hold()
+    monkeypatch.setattr(turns_module, "MOST_BYTES", 0)
+    node.dispatcher.deliver([await tell(node, "", "a")])
+    held.step()
+    await node.commands.one("PING")
+    assert not any(has(each, "a") for each in listeners)
+    monkeypatch.setattr(turns_module, "MOST_BYTES", 1)
+    held.let_go()
+    await until(lambda: all(has(each, "a") for each in listeners))
+
+
+async def test_a_node_that_stops_amid_a_fan_out_sends_no_more_of_it(
+    valkey: EmbeddedServer, prefix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(valkey.url, prefix)
+    held = Held(node, monkeypatch)
+    listeners = await node.join(3 * PART)
+    held.hold()
+    node.dispatcher.deliver([await tell(node, "", "a"), await tell(node, "", "b")])
+    held.step()
+    node.dispatcher.sweep_soon()
+    node.dispatcher.tick()
+    held.let_go()
+    written = [each.written for each in listeners]
+    assert sum(map(bool, written)) == PART
+    with capture_logs() as logged:
+        await node.aclose()
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert [each.written for each in listeners] == written
+    assert not node.parts.turns.busy(broadcast(""))
+    assert logged == []

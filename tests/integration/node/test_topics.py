@@ -3,7 +3,7 @@
 import asyncio
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,12 +13,15 @@ from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds.feed import AckKind, Acknowledgement, Appended
 from pushsvc.feeds.nodes import Entry
 from pushsvc.node import presence as presence_module
+from pushsvc.node import turns as turns_module
+from pushsvc.node.channel import Channel
 from pushsvc.node.readings import Seen
+from pushsvc.node.turns import PART, WORK_BYTES
 from pushsvc.protocol import ids
 from pushsvc.protocol.feeds import BROADCAST, topic
 from pushsvc.protocol.notifications import Append
 from pushsvc.protocol.session import Subscribe
-from tests.support.dispatching import Listener, Node, until
+from tests.support.dispatching import Held, Listener, Node, until
 
 FEED = topic("t")
 
@@ -235,6 +238,117 @@ async def test_a_count_that_was_not_written_is_written_with_a_later_tick(
     await until(lambda: node.redis.hgetall(node.keys.listeners(BROADCAST)) == {"a": "3"})
 
 
+async def test_a_topic_that_is_left_while_the_counts_are_told_does_not_come_back(
+    node: Node, held: Held
+) -> None:
+    (stays, goes), topics = await node.join(2), node.parts.topics
+    names = [f"t{number}" for number in range(2 * PART)]
+    for listener, some in ((stays, names[:PART]), (goes, names[PART:])):
+        topics.subscribe(listener, Subscribe(dict.fromkeys(some), many=True, ref=None))
+    await until(lambda: all(each.registered for name in names for each in members(node, name)))
+    for name in names:
+        topics._counts.forget(topic(name))  # it is to be told
+    topics.tick()
+    held.step()  # of those that stay
+    goes.open = False
+    node.dispatcher.left(goes)
+    held.steps()
+    await node.commands.one("PING")
+    await until(lambda: not any(node.redis.exists(listeners_of(node, n)) for n in names[PART:]))
+    assert all(node.redis.pttl(listeners_of(node, name)) > 0 for name in names[:PART])
+    assert set(topics._counts._told) <= set(topics.feeds())
+
+
+def members(node: Node, name: str) -> Sequence[Channel]:
+    return node.parts.topics.members(topic(name))
+
+
+def listeners_of(node: Node, name: str) -> str:
+    return node.keys.listeners(topic(name))
+
+
+# --- what waits ----------------------------------------------------------------------------------
+
+
+async def to_topic(node: Node, data: int, name: str = "t") -> Entry:
+    body = b'"topic":"%b","data":%d}' % (name.encode(), data)
+    result = await append(node, topic(name), body)
+    return Entry.of(topic(name), result.id, result.previous, body)
+
+
+@pytest.mark.parametrize("before", ["nothing", "an entry", "what is ephemeral"])
+async def test_an_entry_that_was_too_much_is_read_once_there_is_room(
+    node: Node, held: Held, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    listeners = await node.join(3)
+    for each in listeners:
+        subscribe(node, each)
+    subscribe(node, listeners[0], "other")
+    await until(lambda: all(in_step(node, each)() for each in listeners))
+    await until(in_step(node, listeners[0], topic("other")))
+    held.hold()
+    node.dispatcher.deliver([await to_topic(node, 0, "other")])
+    expected = [1]
+    if before == "an entry":
+        node.dispatcher.deliver([await to_topic(node, 0)])
+        expected = [0, 1]
+    elif before == "what is ephemeral":
+        node.dispatcher.deliver([Entry.of(FEED, 0, 0, b'"data":7}')])
+        expected = [7, 1]
+    monkeypatch.setattr(turns_module, "MOST_BYTES", 1)
+    node.dispatcher.deliver([await to_topic(node, 1)])
+    await node.commands.one("PING")
+    assert all(heard(each) == [] for each in listeners[1:])
+    held.let_go()
+    await until(lambda: all(heard(each) == expected for each in listeners[1:]))
+
+
+async def test_who_subscribes_again_is_told_no_id_that_it_was_not_sent(
+    node: Node, held: Held
+) -> None:
+    listeners = await node.join(2 * PART)
+    for each in listeners:
+        subscribe(node, each)
+    await until(lambda: all(in_step(node, each)() for each in listeners))
+    first = await to_topic(node, 1)
+    held.hold()
+    node.dispatcher.deliver([first])
+    held.step()  # to half of them
+    assert sum(heard(each) == [1] for each in listeners) == PART
+    again = Subscribe({"t": None}, many=False, ref=1)
+    (waiting, *_) = [each for each in listeners if not heard(each)]
+    node.parts.topics.subscribe(waiting, again)
+    await until(lambda: waiting.sent)
+    assert waiting.sent[-1]["last"] == ids.render(first.previous)
+    held.let_go()
+    await until(lambda: heard(waiting) == [1])
+    node.parts.topics.subscribe(waiting, again)
+    await until(lambda: len(waiting.sent) > 1)
+    assert waiting.sent[-1]["last"] == ids.render(first.id)
+
+
+async def test_one_that_joins_amid_a_fan_out_gets_it_once(node: Node, held: Held) -> None:
+    listeners = await node.join(3 * PART)
+    for each in listeners:
+        subscribe(node, each)
+    await until(lambda: all(in_step(node, each)() for each in listeners))
+    held.hold()
+    late: list[Listener] = []
+    for data in range(3):
+        node.dispatcher.deliver([await to_topic(node, data)])
+        held.step()
+        for _ in range(2):
+            late.append(Listener(1000 + len(late)))
+            node.dispatcher.start(late[-1], await node.dispatcher.join(late[-1]), b"")
+            asked = Subscribe({"t": ids.START}, many=False, ref=None)
+            node.parts.topics.subscribe(late[-1], asked)
+        await node.commands.one("PING")
+    held.let_go()
+    await until(lambda: all(heard(each) == [0, 1, 2] for each in [*listeners, *late]))
+    node.dispatcher.deliver([await to_topic(node, 3)])
+    await until(lambda: all(heard(each) == [0, 1, 2, 3] for each in [*listeners, *late]))
+
+
 # --- the broadcast -------------------------------------------------------------------------------
 
 
@@ -385,6 +499,47 @@ async def test_who_came_since_a_reading_does_not_leave_by_it(node: Node) -> None
     presence._learn(FEED, read.also("b"))
     (change,) = listener.sent[told:]
     assert (change["joined"], change["left"]) == (["a", "b"], [])
+
+
+async def test_of_what_waits_to_be_told_only_the_difference_is_kept(node: Node, held: Held) -> None:
+    (listener,), presence = await node.join(1), node.parts.presence
+    subscribe(node, listener)
+    presence.ask(listener, "t", 1, follows=True)
+    await until(lambda: FEED in presence._followers and not presence._hinted)
+    await until(lambda: not presence._tasks)
+    me, told = listener.session.user, len(listener.sent)
+    known = presence._known[FEED]
+    held.hold()
+    for number in range(1, 500):
+        here = frozenset({me, f"u{number}"})
+        # Who asks meanwhile begins where those are that follow.
+        assert presence._learn(FEED, Seen(known.turn + number, 2, here)) is known
+    assert node.parts.turns._bytes <= WORK_BYTES
+    # One that was overtaken.
+    presence._learn(FEED, Seen(known.turn + 1, 1, frozenset({me})))
+    held.let_go()
+    await until(lambda: len(listener.sent) > told)
+    (change,) = listener.sent[told:]
+    assert (change["joined"], change["left"]) == (["u499"], [])
+
+
+async def test_what_waits_to_be_told_is_forgotten_with_the_last_that_follows(
+    node: Node, held: Held
+) -> None:
+    (listener,), presence = await node.join(1), node.parts.presence
+    subscribe(node, listener)
+    presence.ask(listener, "t", 1, follows=True)
+    await until(lambda: FEED in presence._followers and not presence._hinted)
+    await until(lambda: not presence._tasks)
+    told, turn = len(listener.sent), presence._known[FEED].turn
+    held.hold()
+    presence._learn(FEED, Seen(turn + 1, 1, frozenset({"a"})))
+    node.parts.topics.unsubscribe(listener, "t", None)
+    held.let_go()
+    await until(lambda: not node.parts.turns.busy(f"presence {FEED}"))
+    assert len(listener.sent) == told
+    assert not presence._news
+    assert not presence._known
 
 
 def present(node: Node, feed: str = FEED) -> set[str]:

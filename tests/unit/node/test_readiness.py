@@ -26,7 +26,7 @@ class Holder:
     def __init__(self, world: "World") -> None:
         self.fd = -1
         self.wake = 0
-        self.broken = False
+        self.broken = self.stubborn = False
         self.told: list[str] = []
         self._world = world
 
@@ -46,6 +46,8 @@ class Holder:
 
     def drop(self) -> None:
         self.told.append("dropped")
+        if self.stubborn:
+            raise ZeroDivisionError
         self._world.set.remove(self)
 
 
@@ -118,6 +120,22 @@ async def test_an_error_that_nobody_foresaw_ends_one_connection_and_is_logged(
     assert list(world.set) == [other]
     with pytest.raises(ConnectionResetError):  # what it sent was not read
         peer.recv(1)
+
+
+async def test_an_error_that_nobody_foresaw_in_giving_up_does_not_hold_up_the_others(
+    world: World,
+) -> None:
+    stubborn, _ = world.holder()
+    other, _ = world.holder()
+    world.set.look(stubborn, world.clock.now + 2)
+    world.set.look(other, world.clock.now + 2)
+    stubborn.broken = stubborn.stubborn = True
+    world.clock.now += 4
+    with capture_logs() as log:
+        world.set.tick()
+    assert (stubborn.told, other.told) == (["dropped"], ["due"])
+    assert [each["log_level"] for each in log] == ["error"] * 2
+    assert list(world.set) == [other]
 
 
 async def test_what_is_postponed_is_called_late_and_what_is_brought_forward_early(
