@@ -11,6 +11,7 @@ from bench import (
     fanout,
     handshakes,
     memory,
+    million,
     one_token,
     pauses,
     publishers,
@@ -44,21 +45,30 @@ def main() -> int:
         epilog="`python -m bench peers --help`: the comparison with other servers",
     )  # fmt: skip
     parser.add_argument(
-        "names", nargs="*", metavar="benchmark", help=f"any of {', '.join(BENCHMARKS)}; all if none"
+        "names",
+        nargs="*",
+        metavar="benchmark",
+        help=f"any of {', '.join(BENCHMARKS)}, million; all if none",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
         "--profile", action="store_true",
         help="run the node of handshakes and acked under cProfile; the figures are not comparable",
     )  # fmt: skip
+    parser.add_argument(
+        "--sockets", type=int, metavar="N",
+        help=f"of million; {million.SOCKETS:,} if it is named, else {million.FEW:,}",
+    )  # fmt: skip
     arguments = parser.parse_args()
-    unknown = set(arguments.names) - set(BENCHMARKS)
+    sockets = arguments.sockets or (million.SOCKETS if arguments.names else million.FEW)
+    benchmarks = BENCHMARKS | {"million": lambda **_: million.run(sockets)}
+    unknown = set(arguments.names) - set(benchmarks)
     if unknown:
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")
     pin(0, -1)
     results = {}
-    for name in arguments.names or BENCHMARKS:
-        results[name] = BENCHMARKS[name](profile=arguments.profile)
+    for name in arguments.names or benchmarks:
+        results[name] = benchmarks[name](profile=arguments.profile)
         if not arguments.json:
             _print(name, results[name])
     if arguments.json:

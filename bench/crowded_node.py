@@ -26,13 +26,6 @@ DEVICES = 32
 AT_ONCE = 500
 
 
-class Unwatched:
-    """Takes the place of the readiness set while there is nothing to watch."""
-
-    def add(self, fd: int) -> None:
-        """Leave it."""
-
-
 def places(count: int) -> list[tuple[str, str]]:
     """So many users and devices."""
     found: list[tuple[str, str]] = []
@@ -45,19 +38,17 @@ def places(count: int) -> list[tuple[str, str]]:
 
 async def crowd(node: Node, count: int) -> None:
     """Have the node hold so many."""
-    core = node.connections
+    core, now = node.connections, node.readiness.now
     fd = max(resource.getrlimit(resource.RLIMIT_NOFILE))
     waiting: list[Connection] = []
     for user, device in places(count):
         session = Session(
-            user, device, core.now + 3600, core.now,
+            user, device, now + 3600, now,
             Cursor(mailbox(user), device), Cursor(BROADCAST, device),
         )  # fmt: skip
         connection = core.new(session, TEXT)
-        poller, core.poller = core.poller, Unwatched()  # type: ignore[assignment]
         core.adopt(connection, fd)
-        core.poller = poller
-        connection.tail, connection.blocked_at = b"", core.now + 3600
+        connection.tail, connection.blocked_at = b"", now + 3600
         fd += 1
         waiting.append(connection)
         if len(waiting) == AT_ONCE:

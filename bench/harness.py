@@ -27,6 +27,8 @@ from pushsvc.auth.tokens import mint
 from pushsvc.server.embedded import EmbeddedServer
 
 SECRET: Final = "a-secret-for-benchmarks-only-of-48-bytes-01234567"
+START_SECONDS: Final = 180.0
+"""A node of many workers takes its time, on a machine that does other things as well."""
 TOP: Final = 30
 """Functions that a profile shows."""
 
@@ -79,6 +81,12 @@ def pin(pid: int, core: int) -> None:
     """Keep a process on one core, where the system can do that; -1 is the last core."""
     if _CORES:
         os.sched_setaffinity(pid, {_CORES[core]})
+
+
+def unpin(pid: int) -> None:
+    """Let a process, with every thread that it has, run on all cores."""
+    for thread in psutil.Process(pid).threads() if _CORES else []:
+        os.sched_setaffinity(thread.id, _CORES)
 
 
 @contextmanager
@@ -144,11 +152,11 @@ class Process:
                 cwd=self._code,
             )  # fmt: skip
         try:
-            wait_until(lambda: self._serves(log), "the server to serve")
+            wait_until(lambda: self._serves(log), "the server to serve", START_SECONDS)
         except BaseException:
             self._stop()
             raise
-        self._members = [self.process, *self.process.children(recursive=True)]
+        self.find()
         return self
 
     def __exit__(
@@ -178,14 +186,18 @@ class Process:
         """Whether it serves already, which its log may say."""
         raise NotImplementedError
 
+    def find(self) -> None:
+        """Find its processes: those that it has started by now."""
+        self.members = [self.process, *self.process.children(recursive=True)]
+
     def cpu(self) -> float:
         """Seconds of CPU, user and system, that it and its children have used."""
-        times = [member.cpu_times() for member in self._members]
+        times = [member.cpu_times() for member in self.members]
         return float(sum(each.user + each.system for each in times))
 
     def resident(self) -> int:
         """Bytes of resident memory now, its children's as well."""
-        return int(sum(member.memory_info().rss for member in self._members))
+        return int(sum(member.memory_info().rss for member in self.members))
 
     def memory(self, seconds: float = math.inf) -> int:
         """Bytes of resident memory, once they stay the same for a while; at the latest then."""
@@ -285,7 +297,7 @@ def node(
         server = Server(*command, settings=named, code=code)
         with server:
             server.redis_url = valkey.url
-            wait_until(server.ready, "the node to be ready")
+            wait_until(server.ready, "the node to be ready", START_SECONDS)
             yield server
         if profile:
             table = pstats.Stats(str(stats), stream=sys.stderr)

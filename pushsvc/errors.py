@@ -157,7 +157,7 @@ class RequestTimeout(PushError):
 
 
 class LengthRequired(PushError):
-    """The body comes without a Content-Length."""
+    """A body is needed, and the request has none."""
 
     code = "length_required"
     title = "Length required"

@@ -32,6 +32,7 @@ type step struct {
 	// connect
 	Topic  string `json:"topic"`   // that all of them subscribe to, if any
 	AtOnce int    `json:"at_once"` // handshakes under way (64)
+	Silent bool   `json:"silent"`  // nothing that comes is acknowledged (pushsvc)
 
 	// connect and publish
 	Rate float64 `json:"rate"` // handshakes, notifications a second, whatever is answered; 0 is as fast as answered

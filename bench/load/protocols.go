@@ -62,6 +62,7 @@ func (bare) accepted([]byte, int) int                          { return 0 }
 // pushsvc: every notification of a mailbox and of the broadcast is acknowledged.
 type pushsvc struct {
 	secret, topic string
+	silent        bool
 	subscribe     []byte
 	publishes     string // the headers of a publisher
 	body, ack     []byte
@@ -72,7 +73,7 @@ const audience = "pushsvc"
 func newPushsvc(todo *step) *pushsvc {
 	token := mint(todo.Secret, map[string]any{"sub": "backend", "aud": audience, "scope": "push.publish"})
 	return &pushsvc{
-		secret: todo.Secret, topic: todo.Topic,
+		secret: todo.Secret, topic: todo.Topic, silent: todo.Silent,
 		subscribe: []byte(`{"type":"subscribe","ref":1,"topic":"` + todo.Topic + `"}`),
 		publishes: "Authorization: Bearer " + token + "\r\n",
 	}
@@ -102,6 +103,9 @@ func (p *pushsvc) message(s *sockets, c *conn, payload []byte) error {
 	switch {
 	case bytes.HasPrefix(payload, pushsvcNotification):
 		s.notice(payload)
+		if p.silent {
+			return nil
+		}
 		id := payload[len(pushsvcNotification):]
 		end := bytes.IndexByte(id, '"')
 		envelope := payload

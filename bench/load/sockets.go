@@ -109,10 +109,11 @@ func pause(n int, rate float64) float64 {
 }
 
 type countResult struct {
-	Open     int   `json:"open"`
-	Lost     int   `json:"lost"`
-	Received int   `json:"received"`
-	Reasons  tally `json:"reasons,omitempty"`
+	Open     int    `json:"open"`
+	Lost     int    `json:"lost"`
+	Received int    `json:"received"`
+	Latency  spread `json:"latency_ms"` // of what was received, whoever published it on this machine
+	Reasons  tally  `json:"reasons,omitempty"`
 }
 
 // count is how many are open, were lost, and what has come since the last publish began.
@@ -123,7 +124,7 @@ func (s *sockets) count() any {
 			open++
 		}
 	}
-	return countResult{Open: open, Lost: s.lostCount, Received: s.received, Reasons: s.lostReasons}
+	return countResult{Open: open, Lost: s.lostCount, Received: s.received, Latency: s.latencies.spread(), Reasons: s.lostReasons}
 }
 
 // close closes all.

@@ -14,9 +14,9 @@ from pushsvc.admin import dev
 from pushsvc.admin.console_api import ConsoleApi
 from pushsvc.errors import NotFound
 from pushsvc.web import pages
-from pushsvc.web.api import KEEP_ALIVE
 from pushsvc.web.base import MAX_HEADERS, Handler, NotFoundHandler
 from pushsvc.web.cors import ALLOWED_HEADERS, Origins
+from pushsvc.web.http_connection import KEEP_ALIVE
 
 MAX_CONNECTIONS: Final = 100
 """Connections that the admin port keeps: far more than probes, Prometheus and people hold. More

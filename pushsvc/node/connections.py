@@ -1,4 +1,4 @@
-"""The connection core: every WebSocket of a worker, in one readiness set, without a queue each.
+"""The connection core: every WebSocket of a worker, without a queue each.
 
 A socket arrives here after its handshake. What a connection holds while it is idle is one
 ``Connection``, one ``Session`` and one ``Cursor``; a frame reader exists while a frame is
@@ -8,7 +8,6 @@ incomplete, and unsent bytes exist while the kernel's buffer is full: at most on
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final, Protocol
 
@@ -19,10 +18,9 @@ from pushsvc import metrics
 from pushsvc.codes import Close
 from pushsvc.logs import SampledLog
 from pushsvc.node.ages import Ages
-from pushsvc.node.poller import READABLE, WRITABLE, new_poller
-from pushsvc.node.transport import PLAIN, Transport
-from pushsvc.node.turns import PART, Turns, Work, parts
-from pushsvc.node.wheel import Wheel
+from pushsvc.node.poller import READABLE, WRITABLE
+from pushsvc.node.readiness import ReadinessSet
+from pushsvc.node.turns import PART, Work, parts
 from pushsvc.protocol import frames, messages
 from pushsvc.protocol.delivery import Cursor
 from pushsvc.protocol.messages import Ref
@@ -42,12 +40,8 @@ from pushsvc.protocol.wire import TEXT, Wire
 
 READ_BYTES: Final = 16 * 1024
 """Most bytes read from one socket before the next has its turn."""
-POLL_EVENTS: Final = 64
-"""Most sockets served before the event loop has its turn."""
 MAX_TAIL: Final = 64 * 1024
 """Bytes of replies that may wait, behind one notification, for a peer that does not read."""
-PAUSED: Final = 5.0
-"""Seconds by which a tick must be late for the process to have been stopped, not just busy."""
 LINGER: Final = 3.0
 """Seconds that a peer has to answer a close (RFC 6455, section 7.1.1)."""
 
@@ -154,9 +148,30 @@ class Connection(msgspec.Struct, gc=False, eq=False):
         self.send(messages.reconnect(retry_after))
         self.end(Close.DRAINING)
 
+    def ready(self, events: int) -> None:
+        """See ``Holder``."""
+        core = self._core
+        if events & WRITABLE:
+            core.flush(self)
+        if events & READABLE and self.fd >= 0:
+            core.read(self)
+
+    def due(self) -> None:
+        """See ``Holder``."""
+        self._core.due(self)
+
+    def resumed(self, seconds: float) -> None:  # noqa: ARG002 - all are asked alike
+        """Ask the peer before calling it silent."""
+        core, session = self._core, self.session
+        session.seen = max(session.seen, core.readiness.now - core.policy.heartbeat)
+
+    def drop(self) -> None:
+        """See ``Holder``."""
+        self._core.abort(self, None)
+
 
 class Connections:
-    """The sockets of a worker.
+    """The WebSockets and event streams of a worker.
 
     Args:
         policy: the rules of every session.
@@ -164,10 +179,8 @@ class Connections:
         owner: who decides what connections are sent.
         renew: verifies a new token.
         serve: does what clients ask for.
-        clock: seconds on a monotonic clock.
+        readiness: all sockets of the worker.
         max_age: seconds after which a connection is asked to go elsewhere; 0 for never.
-        transport: how the sockets are read and written.
-        turns: for what is done with many connections; of its own by default.
     """
 
     def __init__(
@@ -177,45 +190,34 @@ class Connections:
         owner: Owner,
         renew: Renewal,
         serve: Serve,
-        clock: Callable[[], float] = time.monotonic,
+        readiness: ReadinessSet,
         *,
         max_age: float = 0.0,
-        transport: Transport = PLAIN,
-        turns: Turns | None = None,
     ) -> None:
         self.policy = policy
         self.max_tail = max_message + MAX_TAIL
         """Most bytes that wait for one peer."""
-        self.poller = new_poller()
-        self.transport = transport
-        self.now = clock()
-        """The time of this turn of the loop; one object, so that connections can share it."""
-        self._ticked = self.now
+        self.readiness = readiness
+        self.transport = readiness.transport
         self._max_message = max_message
         self._owner = owner
         self._renew = renew
         self._serve = serve
-        self._clock = clock
         # An idle reader is as good as a new one, so connections without one share it.
         self._idle_reader = frames.FrameReader(max_message=max_message)
-        self._by_fd: list[Connection | None] = []
         self._count = 0
         self._numbers = 0
-        self._wheel = Wheel(self.now)
-        self._turns = Turns() if turns is None else turns
         self._ages = Ages(max_age, random.random) if max_age else None
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self.poller.fileno(), self._poll)
 
     def __len__(self) -> int:
         return self._count
 
     def __iter__(self) -> Iterator[Connection]:
-        return (connection for connection in self._by_fd if connection is not None)
+        return (each for each in self.readiness if isinstance(each, Connection))
 
     def each(self, name: str, act: Callable[[Connection], None]) -> None:
         """Do something with each connection that is there now and has not gone by its turn."""
-        self._turns.run(name, self._each(list(self), act), PART)
+        self.readiness.turns.run(name, self._each(list(self), act), PART)
 
     def _each(self, connections: list[Connection], act: Callable[[Connection], None]) -> Work:
         for place, part in enumerate(parts(connections)):
@@ -243,23 +245,20 @@ class Connections:
 
         Args:
             connection: made by ``new``.
-            fd: the non-blocking socket, owned by the core from now on.
+            fd: the non-blocking socket, which is watched for input.
         """
-        self.now = self._clock()
-        connection.fd = fd
+        readiness = self.readiness
+        now = readiness.clock()
+        readiness.replace(connection, fd)
         connection.open = True
-        if fd >= len(self._by_fd):
-            self._by_fd.extend([None] * (fd + 1 - len(self._by_fd)))
-        self._by_fd[fd] = connection
         self._count += 1
         metrics.connections.inc()
-        self.poller.add(fd)
         # Who came together would beat together, so the first time is shortened at random.
-        connection.session.seen = self.now - self.policy.heartbeat * random.random() / 2  # noqa: S311
+        connection.session.seen = now - self.policy.heartbeat * random.random() / 2  # noqa: S311
         due = connection.session.next_due(self.policy)
         if self._ages is not None:
-            due = min(due, self._ages.begin(fd, self.now))
-        connection.wake = self._wheel.put(fd, 0, due)
+            due = min(due, self._ages.begin(fd, now))
+        readiness.look(connection, due)
 
     def fan_out(self, connections: Iterable[Connection], frame: bytes) -> list[Connection]:
         """Write one frame to many connections; those that have no room for it.
@@ -288,52 +287,29 @@ class Connections:
     def keep(self, connection: Connection, tail: bytes) -> None:
         """Keep what the kernel did not take until the peer has read what it did."""
         connection.tail = tail
-        connection.blocked_at = self.now
-        self.poller.want_write(connection.fd, True)
+        connection.blocked_at = self.readiness.now
+        self.readiness.want(connection, READABLE | WRITABLE)
 
     def watch(self, connection: Connection) -> None:
         """See to it that a connection is looked at when something of it is due."""
         if connection.fd >= 0:
-            due = connection.session.next_due(self.policy)
-            connection.wake = self._wheel.put(connection.fd, connection.wake, due)
+            self.readiness.look(connection, connection.session.next_due(self.policy))
 
-    def tick(self) -> None:
-        """Do what the time asks for; to be called once a second."""
-        before, self.now = self._ticked, self._clock()
-        self._ticked = self.now
-        if self.now - before > PAUSED:
-            # This process stood still, not its peers: ask them before calling them silent.
-            for each in self:
-                session = each.session
-                session.seen = max(session.seen, self.now - self.policy.heartbeat)
-        self._turns.run("due", self._due(self.now), PART)
-
-    def _due(self, now: float) -> Work:
-        """Look at those that are due by now; the wheel holds what is due later."""
-        for place, (fd, slot) in enumerate(self._wheel.turn(now), 1):
-            connection = self._by_fd[fd]
-            if connection is not None and connection.wake == slot:
-                self._look(connection)
-            if not place % PART:
-                yield
-
-    def _look(self, connection: Connection) -> None:
-        fd = connection.fd
-        connection.wake = 0
+    def due(self, connection: Connection) -> None:
+        """Do what the time asks for."""
+        now = self.readiness.now
         if not connection.open:
-            self._drop(connection)
-            return
-        if connection.tail is not None and self.now - connection.blocked_at >= self._patience:
+            self.readiness.remove(connection)
+        elif connection.tail is not None and now - connection.blocked_at >= self._patience:
             self.abort(connection, Close.SLOW_CONSUMER)
-            return
-        if self._ages is not None and self.now >= self._ages.end(fd):
+        elif self._ages is not None and now >= self._ages.end(connection.fd):
             connection.depart(random.random())  # noqa: S311 - not a secret
-            return
-        self.perform(connection, connection.session.due(self.policy, self.now))
-        if connection.fd >= 0 and connection.open:
-            self.watch(connection)
-            if self._ages is not None:
-                connection.wake = self._wheel.put(fd, connection.wake, self._ages.end(fd))
+        else:
+            self.perform(connection, connection.session.due(self.policy, now))
+            if connection.fd >= 0 and connection.open:
+                self.watch(connection)
+                if self._ages is not None:
+                    self.readiness.look(connection, self._ages.end(connection.fd))
 
     @property
     def _patience(self) -> float:
@@ -348,7 +324,7 @@ class Connections:
         connection.write(connection.wire.close(code, reason))
         if connection.fd < 0:
             return
-        connection.wake = self._wheel.put(connection.fd, 0, self.now + LINGER)
+        self._linger(connection)
         if connection.tail is None:
             self._half_close(connection)
 
@@ -363,39 +339,22 @@ class Connections:
 
         A socket that is closed with unread input is reset, and the peer may lose the close.
         """
-        deadline = self._clock() + LINGER
-        while self._clock() < deadline and any(not each.open for each in self):
+        deadline = self.readiness.clock() + LINGER
+        while self.readiness.clock() < deadline and any(not each.open for each in self):
             await asyncio.sleep(0.02)
 
     def close(self) -> None:
-        """Drop all sockets and the readiness set."""
+        """Drop all of them."""
         for connection in list(self):
             connection.end(Close.GOING_AWAY)
             self._drop(connection)
-        self._loop.remove_reader(self.poller.fileno())
-        self.poller.close()
 
     # --- readiness -----------------------------------------------------------------------------
 
-    def _poll(self) -> None:
-        self.now = self._clock()
-        for fd, events in self.poller.poll(POLL_EVENTS):
-            connection = self._by_fd[fd]
-            if connection is None:
-                continue
-            try:
-                if events & WRITABLE:
-                    self._flush(connection)
-                if events & READABLE and connection.fd >= 0:
-                    self._read(connection)
-            except Exception:
-                # What nobody foresaw on one connection must not hold up the others.
-                log.exception("a connection is dropped after an unexpected error")
-                self.abort(connection, None)
-
-    def _flush(self, connection: Connection) -> None:
+    def flush(self, connection: Connection) -> None:
+        """Write what waits: the socket has room."""
         tail, connection.tail = connection.tail, None
-        self.poller.want_write(connection.fd, False)
+        self.readiness.want(connection, READABLE)
         if tail:
             connection.write(tail)
         if connection.fd < 0 or connection.tail is not None:
@@ -405,7 +364,8 @@ class Connections:
         else:
             self._half_close(connection)
 
-    def _read(self, connection: Connection) -> None:
+    def read(self, connection: Connection) -> None:
+        """Read what has come, and act on it."""
         try:
             data = self.transport.read(connection.fd, READ_BYTES)
         except BlockingIOError:
@@ -423,7 +383,7 @@ class Connections:
             self._received(connection, data)
 
     def _received(self, connection: Connection, data: bytes) -> None:
-        refused = connection.session.received(len(data), self.policy, self.now)
+        refused = connection.session.received(len(data), self.policy, self.readiness.now)
         if refused is not None:
             self.perform(connection, [refused])
             return
@@ -450,7 +410,7 @@ class Connections:
             self.end(connection, violation.close, str(violation))
 
     def _handle(self, connection: Connection, event: frames.Event) -> None:
-        session, policy, now = connection.session, self.policy, self.now
+        session, policy, now = connection.session, self.policy, self.readiness.now
         if isinstance(event, frames.Message):
             self._message(connection, event)
         elif isinstance(event, frames.Closed):
@@ -460,7 +420,7 @@ class Connections:
             if connection.tail is None:
                 self._drop(connection)
             else:
-                connection.wake = self._wheel.put(connection.fd, 0, self.now + LINGER)
+                self._linger(connection)
         else:
             refused = session.controlled(policy, now)
             if refused is not None:
@@ -474,7 +434,9 @@ class Connections:
     def _message(self, connection: Connection, message: frames.Message) -> None:
         wire = connection.wire
         if message.opcode == wire.opcode:
-            effects = connection.session.receive(message.payload, self.policy, self.now, wire.read)
+            effects = connection.session.receive(
+                message.payload, self.policy, self.readiness.now, wire.read
+            )
             self.perform(connection, effects)
         else:
             self.end(connection, Close.UNSUPPORTED_DATA, Close.UNSUPPORTED_DATA.reason)
@@ -517,15 +479,14 @@ class Connections:
         except OSError:
             self._drop(connection)
 
+    def _linger(self, connection: Connection) -> None:
+        """Have a connection that is over dropped in a while."""
+        connection.wake = 0  # what is due later than that is due no more
+        self.readiness.look(connection, self.readiness.now + LINGER)
+
     def _drop(self, connection: Connection) -> None:
-        fd = connection.fd
-        if fd < 0:
-            return
-        connection.fd = -1
         connection.tail = None
-        self._by_fd[fd] = None
-        self.poller.remove(fd)
-        self.transport.close(fd)
+        self.readiness.remove(connection)
 
 
 def _label(code: int | None) -> str:

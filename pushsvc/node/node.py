@@ -21,6 +21,7 @@ from pushsvc.node.listener import Everyone
 from pushsvc.node.mailboxes import Mailboxes
 from pushsvc.node.observer import Observer
 from pushsvc.node.presence import Presence
+from pushsvc.node.readiness import ReadinessSet
 from pushsvc.node.renewals import Renewals
 from pushsvc.node.requests import Requests
 from pushsvc.node.spans import Spans, Tracer
@@ -131,16 +132,15 @@ class Node:
         )
         self._renewals = Renewals(domain.verifier, policy, clock)
         self._requests = Requests(self.topics, domain.publisher, max_message, owe)
+        self.readiness = ReadinessSet(clock, transport, turns)
         self.connections = Connections(
             policy,
             max_message,
             self.dispatcher,
             self._renewals.renew,
             self._requests.serve,
-            clock,
+            self.readiness,
             max_age=max_age,
-            transport=transport,
-            turns=turns,
         )
 
     def _fan_out(self, listeners: Iterable[Any], frame: bytes) -> list[Any]:
@@ -148,7 +148,7 @@ class Node:
 
     def tick(self) -> None:
         """Do what the time asks for; to be called once a second."""
-        self.connections.tick()
+        self.readiness.tick()
         self.dispatcher.tick()
 
     async def aclose(self) -> None:
@@ -160,5 +160,6 @@ class Node:
             stack.push_async_callback(self._requests.aclose)
             stack.push_async_callback(self.broadcasts.aclose)
             stack.callback(self.dispatcher.close)
+            stack.callback(self.readiness.close)
             stack.callback(self.connections.close)
             stack.callback(self.turns.close)

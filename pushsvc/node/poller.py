@@ -6,6 +6,7 @@ on macOS and the BSDs) elsewhere, where this service runs for development.
 
 import select
 import selectors
+from contextlib import suppress
 from typing import Final, Protocol
 
 READABLE: Final = 1
@@ -21,8 +22,8 @@ class Poller(Protocol):
     def add(self, fd: int) -> None:
         """Watch for input and hang-up."""
 
-    def want_write(self, fd: int, wanted: bool) -> None:  # noqa: FBT001 - a state, not an option
-        """Watch for room to write as well, or stop doing so."""
+    def want(self, fd: int, events: int) -> None:
+        """Watch for ``READABLE``, ``WRITABLE``, both or neither; errors are always told."""
 
     def remove(self, fd: int) -> None:
         """Stop watching; done before the descriptor is closed."""
@@ -45,9 +46,12 @@ class EpollPoller:
     def add(self, fd: int) -> None:
         self._epoll.register(fd, select.EPOLLIN | select.EPOLLRDHUP)
 
-    def want_write(self, fd: int, wanted: bool) -> None:  # noqa: FBT001
-        events = select.EPOLLIN | select.EPOLLRDHUP
-        self._epoll.modify(fd, events | select.EPOLLOUT if wanted else events)
+    def want(self, fd: int, events: int) -> None:
+        self._epoll.modify(
+            fd,
+            (select.EPOLLIN | select.EPOLLRDHUP if events & READABLE else 0)
+            | (select.EPOLLOUT if events & WRITABLE else 0),
+        )
 
     def remove(self, fd: int) -> None:
         self._epoll.unregister(fd)
@@ -76,12 +80,21 @@ class SelectorPoller:
     def add(self, fd: int) -> None:
         self._selector.register(fd, selectors.EVENT_READ)
 
-    def want_write(self, fd: int, wanted: bool) -> None:  # noqa: FBT001
-        events = selectors.EVENT_READ
-        self._selector.modify(fd, events | selectors.EVENT_WRITE if wanted else events)
+    def want(self, fd: int, events: int) -> None:
+        wanted = (selectors.EVENT_READ if events & READABLE else 0) | (
+            selectors.EVENT_WRITE if events & WRITABLE else 0
+        )
+        if fd not in self._selector.get_map():
+            if wanted:
+                self._selector.register(fd, wanted)
+        elif wanted:
+            self._selector.modify(fd, wanted)
+        else:
+            self._selector.unregister(fd)  # there is no watching for errors only
 
     def remove(self, fd: int) -> None:
-        self._selector.unregister(fd)
+        with suppress(KeyError):
+            self._selector.unregister(fd)
 
     def poll(self, most: int) -> list[tuple[int, int]]:
         ready = self._selector.select(0)[:most]

@@ -8,7 +8,15 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Final, Protocol
+
+import structlog
+
+from pushsvc import metrics
+from pushsvc.logs import SampledLog
+
+log = SampledLog(structlog.get_logger("pushsvc.tls"))
 
 
 class Transport(Protocol):
@@ -16,6 +24,18 @@ class Transport(Protocol):
 
     All of it raises ``OSError`` where the connection is lost.
     """
+
+    speaks_tls: bool
+
+    def hold(self, sock: socket.socket, /) -> int:
+        """Own a non-blocking socket, just accepted; its descriptor, to ``close`` in the end."""
+
+    def handshake(self, fd: int, /) -> None:
+        """Go on with what comes before the first byte; at an end once it returns.
+
+        Raises:
+            BlockingIOError: the peer has to say more.
+        """
 
     def write(self, fd: int, data: bytes, /) -> int:
         """How many bytes were taken.
@@ -43,9 +63,19 @@ class Transport(Protocol):
 class Plain:
     """System calls, with nothing around them."""
 
+    speaks_tls = False
     write = staticmethod(os.write)
     read = staticmethod(os.read)
     close = staticmethod(os.close)
+
+    @staticmethod
+    def hold(sock: socket.socket, /) -> int:
+        """See ``Transport``."""
+        return sock.detach()
+
+    @staticmethod
+    def handshake(fd: int, /) -> None:
+        """Nothing comes before the first byte."""
 
     @staticmethod
     def shutdown(fd: int, /) -> None:
@@ -58,16 +88,40 @@ class Plain:
 
 
 class Secure:
-    """TLS, by the sockets that have shaken hands elsewhere."""
+    """TLS, as a server.
 
-    def __init__(self) -> None:
+    Args:
+        context: which certificate is shown now, and what is spoken.
+    """
+
+    speaks_tls = True
+
+    def __init__(self, context: Callable[[], ssl.SSLContext]) -> None:
+        self._context = context
         self._sockets: dict[int, ssl.SSLSocket] = {}
 
-    def hold(self, sock: ssl.SSLSocket) -> int:
-        """Own a non-blocking socket from now on; its descriptor, to ``close`` in the end."""
-        fd = sock.fileno()
-        self._sockets[fd] = sock
+    def hold(self, sock: socket.socket, /) -> int:
+        """See ``Transport``."""
+        held = self._context().wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        fd = held.fileno()
+        self._sockets[fd] = held
         return fd
+
+    def handshake(self, fd: int, /) -> None:
+        """See ``Transport``. Scanners make many that fail, which is a lost connection.
+
+        A first answer that a new socket has no room for is not waited for, as in ``read``.
+        """
+        try:
+            self._held(fd).do_handshake()
+        except ssl.SSLWantReadError:
+            raise BlockingIOError from None
+        except ssl.SSLEOFError:  # a look whether the port is open
+            raise _system_error(errno.ECONNRESET) from None
+        except ssl.SSLError as error:
+            metrics.tls_handshakes_failed.inc()
+            log.warning("TLS handshake failed", reason=error.reason)
+            raise _system_error(errno.ECONNRESET) from None
 
     def write(self, fd: int, data: bytes, /) -> int:
         """See ``Transport``. OpenSSL takes all or nothing, and goes on where it was held up."""

@@ -20,6 +20,7 @@ import msgspec
 from pushsvc.errors import (
     HeadersTooLarge,
     InvalidRequest,
+    PayloadTooLarge,
     PushError,
     UnsupportedTransferEncoding,
 )
@@ -29,8 +30,11 @@ _MAX_DIGITS: Final = 16
 """Digits of a ``Content-Length``: enough for any body, and exact in whatever language reads it."""
 
 _TOKEN: Final = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++"
-# A target is visible ASCII; a fragment is never sent (RFC 9112, section 3.2).
-_match_request_line = re.compile(rb"(" + _TOKEN + rb") ([!\"$-~]++) (HTTP/1\.[01])\r\n").match
+# A fragment is never sent (RFC 9112, section 3.2). Bytes over 127 should not be; what a query means
+# by them is clear, and a path refuses them itself.
+_match_request_line = re.compile(
+    rb"(" + _TOKEN + rb") ([!\"$-~\x80-\xff]++) (HTTP/1\.[01])\r\n"
+).match
 _match_absolute = re.compile(r"https?://([^/?]+)((?:/[^?]*)?)((?:\?.*)?)", re.IGNORECASE).fullmatch
 # RFC 9110, section 7.2: a name, an IPv4 or a bracketed address, and perhaps a port.
 _is_host = re.compile(
@@ -132,6 +136,7 @@ class RequestReader:
         Raises:
             InvalidRequest: it is not strict HTTP/1.1 or 1.0.
             HeadersTooLarge: it has too many bytes or lines.
+            PayloadTooLarge: no body is as long as it says.
             UnsupportedTransferEncoding: the body comes in another coding than chunks.
         """
         self._require_alive()
@@ -235,7 +240,7 @@ def parse(raw: bytes, max_fields: int) -> Head:
     headers = collector.headers
     version = line[3].decode()
     method = line[1].decode()
-    target = line[2].decode()
+    target = line[2].decode("latin-1")
     modern = version == "HTTP/1.1"
     host = headers.get("host")
     if host is None:
@@ -293,10 +298,10 @@ def _length(headers: Headers, *, modern: bool) -> int:
         return 0
     if "," in length:
         raise InvalidRequest("two Content-Length headers, or a list in one: send one number")
-    if not (length.isascii() and length.isdigit()) or len(length) > _MAX_DIGITS:
-        raise InvalidRequest(
-            f"Content-Length is not the body's number of bytes in 1 to {_MAX_DIGITS} digits"
-        )
+    if not (length.isascii() and length.isdigit()):
+        raise InvalidRequest("Content-Length is not the body's number of bytes in digits")
+    if len(length) > _MAX_DIGITS:
+        raise PayloadTooLarge(f"Content-Length has over {_MAX_DIGITS} digits: no body is so long")
     return int(length)
 
 
@@ -333,8 +338,8 @@ def _explain(raw: bytes) -> PushError:
                 return InvalidRequest("the version is not HTTP/1.1 or HTTP/1.0: send HTTP/1.1")
             if not _match_request_line(raw):
                 return InvalidRequest(
-                    "the request's target is empty, or has a # or characters that are not visible"
-                    f" ASCII{'' if target else ' (or two spaces)'}: percent-encode them"
+                    "the request's target is empty, or has a # or control characters"
+                    f"{'' if target else ' (or two spaces)'}: percent-encode them"
                 )
         case _:
             return InvalidRequest(

@@ -17,7 +17,6 @@ from pushsvc.store.permissions import refusal, unconfirmable
 from pushsvc.store.schema import Keys
 from pushsvc.store.server_connection import Command, StoreConnection
 from pushsvc.web.certificates import CertificateError, Certificates
-from pushsvc.web.tls import Tls
 
 if TYPE_CHECKING:  # an extra, which may be missing
     from pushsvc.server.telemetry import Telemetry
@@ -85,8 +84,8 @@ async def redis_confirms(connection: StoreConnection, confirm: Command | None) -
         )
 
 
-def tls(settings: Settings) -> Tls | None:
-    """What it takes to speak TLS on the public port, if it is wanted there.
+def tls(settings: Settings) -> Certificates | None:
+    """What the public port shows to speak TLS, if it is wanted there.
 
     Raises:
         SettingsError: the certificate or its key cannot be used.
@@ -94,7 +93,7 @@ def tls(settings: Settings) -> Tls | None:
     if settings.tls_cert_file is None or settings.tls_key_file is None:
         return None
     try:
-        return Tls(Certificates(settings.tls_cert_file, settings.tls_key_file))
+        return Certificates(settings.tls_cert_file, settings.tls_key_file)
     except CertificateError as error:
         raise SettingsError(PREFIX + error.variable, error.message) from None
 

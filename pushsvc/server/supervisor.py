@@ -1,21 +1,19 @@
 """Several workers on one port, and one admin port that speaks for all of them.
 
 Each worker is a process with its own event loop, sockets and node id; the kernel spreads new
-connections over them (``SO_REUSEPORT``). The parent serves no clients: it starts the workers,
+connections over them (``SO_REUSEPORT``). The parent serves no clients: it has the workers forked,
 replaces one that dies or stops reporting, and sums up their health and metrics.
 """
 
 import asyncio
 import contextlib
-import multiprocessing
-import multiprocessing.resource_tracker
+import importlib
 import os
 import select
-import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from multiprocessing.connection import Connection
-from multiprocessing.process import BaseProcess
 from typing import Any, Final
 
 import structlog
@@ -24,7 +22,9 @@ from prometheus_client import CollectorRegistry
 
 from pushsvc import logs, metrics
 from pushsvc.admin.dev import Development, Mint, WorkerProcess
-from pushsvc.server import process
+from pushsvc.server import checks, process
+from pushsvc.server.fork_server import ForkedProcess, ForkServer
+from pushsvc.server.verifier import verifier_of
 from pushsvc.server.worker import stop_seconds, worker
 from pushsvc.settings import Settings, SettingsError
 
@@ -42,7 +42,6 @@ replacements do not become ready."""
 BAD_SETTINGS: Final = 2
 """The exit code of a process that cannot run with its settings."""
 
-_spawn = multiprocessing.get_context("spawn")
 
 log = structlog.get_logger("pushsvc.supervisor")
 
@@ -63,8 +62,11 @@ def serve(
     """
     # Else what lies about in the working folder would be a module of theirs.
     os.environ["PYTHONSAFEPATH"] = "1"
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_supervise(settings, started, mint))
+    with (
+        ForkServer(worker_process, partial(prepare, settings)) as forks,
+        asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
+    ):
+        runner.run(_supervise(settings, started, mint, forks))
 
 
 class _Slot:
@@ -73,14 +75,20 @@ class _Slot:
     Args:
         settings: of the worker.
         demo: the address of the demo, if there is one.
+        forks: what starts it.
         keep: given what a process that ended has counted.
     """
 
     def __init__(
-        self, settings: Settings, demo: str | None, keep: Callable[[metrics.Counted], None]
+        self,
+        settings: Settings,
+        demo: str | None,
+        forks: ForkServer,
+        keep: Callable[[metrics.Counted], None],
     ) -> None:
         self._settings = settings
         self._demo = demo
+        self._forks = forks
         self._keep = keep
         self.report: dict[str, Any] = {}
         self.counted: metrics.Counted = {}
@@ -88,11 +96,11 @@ class _Slot:
         self.reported_at = 0.0
         self._checked_at = 0.0
         self.refused = ""
-        """Why the last process could not run with its settings, until one of them can."""
+        """Why the last process could not be forked or run with its settings; until one can."""
         self._pause = RESTART_SECONDS[0]
         self._due: float | None = None
         """When the process that ended is to be replaced; None while there is one."""
-        self.process: BaseProcess
+        self.process: ForkedProcess
         self._pipe: Connection
         self.start()
 
@@ -102,11 +110,9 @@ class _Slot:
         Raises:
             OSError: there are no more descriptors, processes or memory.
         """
-        pipe, theirs = _spawn.Pipe()
-        process = _spawn.Process(target=_worker_process, args=(self._settings, theirs, self._demo))
+        process, pipe = self._forks.fork()
         try:
-            with theirs, _terminal_signals_blocked():
-                process.start()
+            pipe.send((self._settings, self._demo))
         except OSError:
             pipe.close()
             raise
@@ -178,14 +184,19 @@ class _Slot:
         try:
             self.start()
         except OSError as error:
-            reason = error.strerror
+            reason = error.strerror or str(error)
         else:
             return
+        self._not_started(reason)
+        self._start_later(now)
+
+    def _not_started(self, reason: str) -> str:
+        """Say why there is no process, once."""
         trouble = f"a worker cannot be started: {reason}"
-        if trouble not in self.report["troubles"]:
+        if trouble not in (self.refused, *self.report["troubles"]):
             log.error("a worker cannot be started and is tried again", reason=reason)
         self.report = {"troubles": [trouble], "connections": 0}
-        self._start_later(now)
+        return trouble
 
     def _log_end(self) -> None:
         """Log why the worker ended.
@@ -194,6 +205,9 @@ class _Slot:
         use what they have read before: it is tried again until it is good, which is said once.
         """
         self.receive()
+        if self.process.error:
+            self.refused = self._not_started(self.process.error)
+            return
         if "refused" not in self.report:
             log.error(
                 "a worker ended and is replaced",
@@ -214,19 +228,9 @@ class _Slot:
         self.counted = {}
 
 
-@contextlib.contextmanager
-def _terminal_signals_blocked() -> Iterator[None]:
-    """Have a child not hear of what the terminal sends to all: the parent tells it when to stop."""
-    # Started by the first child, this would unblock them.
-    multiprocessing.resource_tracker.ensure_running()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-async def _supervise(settings: Settings, started: process.Started, mint: Mint | None) -> None:
+async def _supervise(
+    settings: Settings, started: process.Started, mint: Mint | None, forks: ForkServer
+) -> None:
     stop = process.until_signal()
     if mint is not None:
         # Ports that are shared can be held by several: two of these would take turns.
@@ -272,7 +276,7 @@ async def _supervise(settings: Settings, started: process.Started, mint: Mint | 
         async with process.admin_server(
             sockets, report, registry, settings, development
         ) as admin_port:
-            slots.extend(_Slot(shared, demo, total.keep) for _ in range(settings.workers))
+            slots.extend(_Slot(shared, demo, forks, total.keep) for _ in range(settings.workers))
             try:
                 log.info("serving", port=port, admin_port=admin_port, workers=len(slots))
                 # Development has a server of its own, which answers: there is none to start.
@@ -347,8 +351,33 @@ def _terminate(slots: list[_Slot]) -> None:
             slot.process.terminate()
 
 
-def _worker_process(settings: Settings, pipe: Connection, demo: str | None) -> None:
-    """The life of one worker process."""
+def prepare(settings: Settings) -> None:
+    """What the workers share beyond the modules that are imported here.
+
+    Libraries that make something at the first use do so here once, and not in each worker.
+
+    Args:
+        settings: of the workers.
+    """
+    # What cannot be used is said by the workers.
+    with contextlib.suppress(ImportError, ValueError):
+        if settings.tracing != "off":
+            importlib.import_module("pushsvc.server.telemetry")
+    with contextlib.suppress(SettingsError):
+        verifier_of(settings)
+        checks.redis_access(settings)
+
+
+def worker_process(pipe: Connection) -> None:
+    """The life of one worker process.
+
+    Args:
+        pipe: says with which settings, and where the demo is; then the worker reports there.
+    """
+    try:
+        settings, demo = pipe.recv()
+    except EOFError:  # the parent is gone
+        return
     logs.configure(settings.log_format, settings.log_level)
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -22,7 +22,7 @@ from pushsvc.node.drain import Drained, depart_until, drain, pause
 from pushsvc.node.membership import Membership
 from pushsvc.node.node import Domain, Node
 from pushsvc.node.spans import Tracer
-from pushsvc.node.transport import PLAIN, Transport
+from pushsvc.node.transport import PLAIN, Secure, Transport
 from pushsvc.node.webhooks import Webhooks
 from pushsvc.protocol.feeds import broadcast
 from pushsvc.protocol.limits import Rate
@@ -34,7 +34,9 @@ from pushsvc.server.verifier import verifier_of
 from pushsvc.settings import Settings
 from pushsvc.web import api
 from pushsvc.web.admission import AT_ONCE, CONNECTIONS, POLLS, Admission
+from pushsvc.web.certificates import Certificates
 from pushsvc.web.cors import Origins
+from pushsvc.web.front import Front
 from pushsvc.web.handshake import Handshakes
 from pushsvc.web.operation import MAX_SMALL
 from pushsvc.web.poll import Poll, PollOperation
@@ -42,7 +44,6 @@ from pushsvc.web.publish import BatchOperation, PublishOperation
 from pushsvc.web.rates import RequestRates
 from pushsvc.web.revocations import DisconnectOperation, RevocationsOperation
 from pushsvc.web.tickets import TicketsOperation
-from pushsvc.web.tls import Tls
 from pushsvc.web.users import AckOperation
 
 STOP_SECONDS: Final = 20.0
@@ -90,9 +91,12 @@ class Worker:
 
     def troubles(self) -> list[str]:
         """Why it should get no traffic; empty when it is ready."""
-        if self._front.admission.draining:
+        front = self._front
+        if front.admission.draining:
             return ["draining"]
-        return self._membership.troubles() + self._verifier.troubles()
+        return [
+            *self._membership.troubles(), *self._verifier.troubles(), *front.http.troubles(),
+        ]  # fmt: skip
 
     def report(self) -> dict[str, Any]:
         """What ``/readyz`` says."""
@@ -110,14 +114,14 @@ class Worker:
         await pause(settings.drain_delay_seconds, hurry)
         log.info("draining", connections=self.connections(), seconds=settings.drain_seconds)
         admission.closed = True
-        front.server.stop()
+        front.http.stop()
         await drain(self._present, lambda: admission.in_flight, settings.drain_seconds, hurry)
         # What was let in before, and waits for Redis, is there by then or gets an error.
         deadline = time.monotonic() + ANSWER_SECONDS
         while admission.in_flight and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         # A handshake takes several answers of Redis: some are let in after that time.
-        finished = front.application.finished(publish_seconds(settings))
+        finished = front.http.finished(publish_seconds(settings))
         await depart_until(finished, self._present)
         await self._node.connections.settled()
 
@@ -132,8 +136,7 @@ class _Front:
 
     admission: Admission
     polls: set[Poll]
-    application: api.Application
-    server: api.Server
+    http: Front
 
 
 def byte_rate(settings: Settings) -> Rate:
@@ -241,7 +244,7 @@ async def worker(
             CONNECTIONS * settings.rate_messages_per_second,
             max(AT_ONCE * settings.rate_burst, 2 * settings.max_connections_per_user),
         )
-        transport = PLAIN if tls is None else tls.transport
+        transport = PLAIN if tls is None else Secure(lambda: tls.context)
         node = _node(settings, store, authenticator, transport, rates, stack)
         _close_revoked(node.connections, authenticator)
         for queue in store.queues:
@@ -261,12 +264,12 @@ async def worker(
         _start(settings, store, authenticator, tasks, stack)
         membership.start(tasks)
         stack.push_async_callback(membership.aclose)
-        front = _front(settings, store, node, authenticator, rates, tls, demo, stack)
+        front = _front(settings, store, node, authenticator, rates, demo, stack)
         verify.start()
         _close_gone(node.connections, verify)
         following = tasks.create_task(verify.follow(), name="issuers")
         stack.callback(following.cancel)
-        front.server.add_sockets(sockets)
+        front.http.listen(sockets)
         running = Worker(settings, node, membership, verify, front, sockets[0].getsockname()[1])
         reporter = Reporter(
             store.summaries,
@@ -276,7 +279,7 @@ async def worker(
             started=time.time(),
             redis_time=redis_time,
         )
-        for name, work in (("ticks", _tick(node, front.server)), ("reports", reporter.run())):
+        for name, work in (("ticks", _tick(node, tls)), ("reports", reporter.run())):
             task = tasks.create_task(work, name=name)
             stack.callback(task.cancel)
         yield running
@@ -320,12 +323,11 @@ def _front(
     node: Node,
     authenticator: Authenticator,
     rates: RequestRates,
-    tls: Tls | None,
     demo: str | None,
     stack: AsyncExitStack,
 ) -> _Front:
     """What serves the public port."""
-    max_connections, max_streams = _room(settings.max_connections)
+    max_connections, max_places = _room(settings.max_connections)
     metrics.max_connections.set(max_connections)
     admission = Admission(
         authenticator,
@@ -342,39 +344,25 @@ def _front(
     origins = Origins(settings.allowed_origins)
     handshakes = Handshakes(admission, origins, node.connections, node.dispatcher, node.topics)
     polls: set[Poll] = set()
-    application = api.Application(
+    routes = _routes(settings, store, node, authenticator, admission, polls, origins)
+    http = Front(
+        node.readiness,
+        admission,
         handshakes,
-        _routes(settings, store, node, authenticator, admission, polls, origins),
-        admission=admission,
-        origins=origins,
-        demo=demo,
+        routes.operations(),
+        api.application(routes, origins, demo),
+        request_timeout=settings.request_timeout_seconds,
+        max_places=max_places,
+        max_bodies=max(settings.max_bodies_bytes, settings.max_body_bytes),
     )
-    server = _server(application, settings, max_streams, tls, stack)
-    return _Front(admission, polls, application, server)
+    stack.push_async_callback(http.aclose)
+    return _Front(admission, polls, http)
 
 
 def stop_seconds(settings: Settings) -> float:
     """Most seconds from the signal until a worker has ended."""
     waiting = settings.drain_delay_seconds + settings.drain_seconds
     return waiting + publish_seconds(settings) - ANSWER_SECONDS + STOP_SECONDS
-
-
-def _server(
-    application: api.Application,
-    settings: Settings,
-    max_streams: int,
-    tls: Tls | None,
-    stack: AsyncExitStack,
-) -> api.Server:
-    server = api.Server(
-        application,
-        request_timeout=settings.request_timeout_seconds,
-        max_streams=max_streams,
-        tls=tls,
-    )
-    stack.push_async_callback(server.close_all_connections)
-    stack.callback(server.stop)
-    return server
 
 
 def _start(
@@ -452,7 +440,6 @@ def _routes(
         ),
         revocations=RevocationsOperation(authenticator=authenticator, max_body=small),
         disconnect=DisconnectOperation(authenticator=authenticator, max_body=small),
-        timeout=settings.request_timeout_seconds,
         users={**asking, "history": store.history},
         recall={**asking, "history": store.history, "schedule": store.schedule},
         topics={**asking, "presence": node.presence},
@@ -461,7 +448,7 @@ def _routes(
     )
 
 
-async def _tick(node: Node, server: api.Server) -> None:
+async def _tick(node: Node, tls: Certificates | None) -> None:
     """Everything that is done once a second; how late it runs is the lag of the loop."""
     loop = asyncio.get_running_loop()
     due = loop.time() + 1
@@ -470,7 +457,8 @@ async def _tick(node: Node, server: api.Server) -> None:
         metrics.loop_lag.observe(max(0.0, loop.time() - due))
         due = max(due + 1, loop.time())
         node.tick()
-        server.tick()
+        if tls is not None:
+            tls.tick()
 
 
 def _room(wanted: int) -> tuple[int, int]:

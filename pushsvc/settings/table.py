@@ -299,6 +299,13 @@ class Settings(BaseSettings):
         le=268_435_456,
         description="Bytes of one HTTP request body; a batch publish holds many messages.",
     )
+    max_bodies_bytes: int = Field(
+        default=33_554_432,
+        ge=65_536,
+        le=68_719_476_736,
+        description="Bytes of all HTTP request bodies that one worker is reading or has not "
+        "answered yet; never less than MAX_BODY_BYTES.",
+    )
     max_connections: int = Field(
         default=18_000, ge=1, le=1_000_000, description="Sockets one worker holds."
     )

@@ -138,6 +138,10 @@ class PipelineQueue:
             Overloaded: too many commands wait already; none of these was taken.
             StoreUnavailable: Redis failed a moment ago; none of these was taken.
         """
+        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
+        if not commands:  # nothing would be answered, and be waited for
+            future.set_result([])
+            return future
         now = time.monotonic()
         if self._closed or now < self._closed_until:
             raise StoreUnavailable(
@@ -145,7 +149,6 @@ class PipelineQueue:
             )
         if self._waiting + len(commands) > MAX_QUEUE:
             raise Overloaded("too many requests wait for the store: retry")
-        future: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
         self._queue.append((commands, future, decode))
         self._waiting += len(commands)
         if self._task is None:

@@ -1,20 +1,16 @@
-"""What all handlers share: problem details, authorization, bounded bodies, metrics."""
+"""What all handlers of Tornado share: problem details, authorization, metrics."""
 
 import asyncio
 import http
-import select
-from collections.abc import Coroutine
 from typing import Any, ClassVar, Final
 
 import msgspec
 import tornado.web
-from tornado.iostream import IOStream
 
 from pushsvc import errors
 from pushsvc.auth.tokens import Claims, TokenCheck
 from pushsvc.errors import PushError
 from pushsvc.protocol import encoding
-from pushsvc.protocol.names import find_stray_percent
 from pushsvc.web import cors, operation
 from pushsvc.web.cors import Origins
 from pushsvc.web.operation import (
@@ -33,12 +29,11 @@ _BY_STATUS: dict[int, tuple[type[PushError], str]] = {
     405: (errors.MethodNotAllowed, METHOD_NOT_ALLOWED),
 }
 
+
 MAX_HEADERS: Final = 16 * 1024
 """Bytes of a request's headers, its first line among them."""
 MAX_DROPPED: Final = 1024 * 1024
-"""Most bytes of a body that are read although the request is refused."""
-CHECK_SECONDS: Final = 2.0
-"""Seconds between two checks whether the connection of a request that waits was reset."""
+"""Most bytes of a refused request's body that are read so that the connection can be kept."""
 
 
 class Handler(tornado.web.RequestHandler):
@@ -62,30 +57,9 @@ class Handler(tornado.web.RequestHandler):
         for name, value in ALWAYS:
             self.set_header(name, value)
 
-    def finish(self, chunk: str | bytes | dict[str, Any] | None = None) -> "asyncio.Future[None]":
-        """End the answer; one that was under way when the node began to drain says so too."""
-        admission = self.settings.get("admission")
-        if admission is not None and admission.draining and "Connection" not in self._headers:
-            # A client that keeps this connection alive finds another node with the next one.
-            self.set_header("Connection", "close")
-        return super().finish(chunk)
-
     def decode_argument(self, value: bytes | None, name: str | None = None) -> str:  # noqa: ARG002 - Tornado's interface
         """A part of the path, percent-decoded; empty where it is optional and not there."""
-        # Tornado hands over raw bytes encoded once more, and a stray percent sign as it stands:
-        # both would be names of others.
-        if not self.request.path.isascii():
-            raise errors.InvalidRequest(
-                "the path is not ASCII: percent-encode the bytes of its UTF-8"
-            )
-        if find_stray_percent(self.request.path):
-            raise errors.InvalidRequest("the path is not percent-encoded: send % as %25")
-        try:
-            return (value or b"").decode()
-        except UnicodeDecodeError:
-            raise errors.InvalidRequest(
-                "the path is not UTF-8: percent-encode the bytes of its UTF-8"
-            ) from None
+        return operation.path_part(self.request.path, value or b"")
 
     def subject(self, part: str | None, argument: str) -> str:
         """The name that a request is about.
@@ -168,7 +142,7 @@ class CrossOriginHandler(Handler):
 
 @tornado.web.stream_request_body
 class OperationHandler(Handler):
-    """Serves an operation: its body is bounded in size and time before it is read.
+    """Serves an operation on the admin port: its body is bounded before it is read.
 
     Args:
         serves: the operation.
@@ -190,7 +164,6 @@ class OperationHandler(Handler):
         )
         self._outcome: Admitted | Answer
         self._timer: asyncio.TimerHandle | None = None
-        self._gone = asyncio.Event()
 
     def _length(self) -> int:
         """Bytes of the body, as ``Request`` has them."""
@@ -242,44 +215,13 @@ class OperationHandler(Handler):
         if isinstance(self._outcome, Answer):
             self.send(self._outcome)
             return
-        carrying_out = operation.carry_out(
-            self._operation, self._asked, self._outcome, b"".join(self._chunks)
-        )
-        if not self._operation.abandons:
-            self.send(await carrying_out)
-            return
-        answer = await self._unless_gone(carrying_out)
-        if answer is not None:
-            self.send(answer)
+        body = b"".join(self._chunks)
+        self.send(await operation.carry_out(self._operation, self._asked, self._outcome, body))
 
     get = post = options = _serve
 
-    async def _unless_gone(self, answering: Coroutine[Any, Any, Answer]) -> Answer | None:
-        """An answer that may be long in coming; None where the client has gone meanwhile."""
-        task = asyncio.create_task(answering)
-        gone = asyncio.create_task(self._gone.wait())
-        connection: Any = self.request.connection
-        stream: IOStream = connection.stream
-        try:
-            # A stream that closed before the request was complete is not told of.
-            while not (stream.closed() or self._gone.is_set()):
-                await asyncio.wait(
-                    (task, gone), timeout=CHECK_SECONDS, return_when=asyncio.FIRST_COMPLETED
-                )
-                if task.done():
-                    return task.result()
-                if not stream.closed() and _is_reset(stream):
-                    stream.close()
-            return None
-        finally:
-            gone.cancel()
-            task.cancel()
-            await asyncio.wait((task,))
-
     def on_connection_close(self) -> None:
         super().on_connection_close()
-        self.application.log_request(self)
-        self._gone.set()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -287,10 +229,3 @@ class OperationHandler(Handler):
         """Write an answer, and end it."""
         headers = operation.headers_of(self._operation, self._asked, answer)
         super().send(msgspec.structs.replace(answer, headers=headers))
-
-
-def _is_reset(stream: IOStream) -> bool:
-    """Whether the connection has an error: uvloop stops to watch such a socket, silently."""
-    watched = select.poll()
-    watched.register(stream.fileno(), 0)  # errors are told without being asked for
-    return bool(watched.poll(0))

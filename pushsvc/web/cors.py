@@ -6,6 +6,7 @@ from typing import Final
 
 from pushsvc.errors import OriginRefused
 from pushsvc.printable import printable
+from pushsvc.protocol.answers import Pairs
 
 ALLOWED_HEADERS: Final = (
     "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, traceparent, tracestate"
@@ -18,9 +19,6 @@ MAX_SHOWN: Final = 300
 _PORT: Final = re.compile(r":[0-9]{1,5}\Z")
 _VARY: Final = (("Vary", "Origin"),)
 _EXPOSED: Final = ("Access-Control-Expose-Headers", EXPOSED_HEADERS)
-
-Pairs = tuple[tuple[str, str], ...]
-"""Headers of an answer: names and values."""
 
 
 class Origins:

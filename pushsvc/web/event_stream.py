@@ -3,8 +3,8 @@
 import random
 from typing import ClassVar, Final
 
+from pushsvc.protocol.answers import Pairs
 from pushsvc.web.base import CrossOriginHandler
-from pushsvc.web.cors import Pairs
 
 PATH: Final = "/v1/stream"
 RETRY_MS: Final = (1000, 5000)

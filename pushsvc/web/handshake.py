@@ -1,19 +1,14 @@
 """The handshakes of WebSockets and event streams, after which the core has the socket.
 
-A handshake needs the headers only, and most of the cost of a request is what follows them. So the
-socket leaves Tornado as soon as they are read, and is answered from here.
+A handshake needs the headers only. The socket stays where it is: what the HTTP connection was in
+the readiness set, the WebSocket or stream is from the answer on.
 """
 
-import asyncio
-import contextlib
 import functools
-import os
-from collections.abc import Sequence
-from http import HTTPStatus
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol
 
 import structlog
-from tornado.httputil import HTTPHeaders, RequestStartLine
-from tornado.iostream import IOStream, StreamClosedError
 
 from pushsvc import errors, metrics
 from pushsvc.codes import Close
@@ -24,17 +19,34 @@ from pushsvc.node.dispatcher import Dispatcher
 from pushsvc.node.tasks import Tasks
 from pushsvc.node.topics import Topics
 from pushsvc.protocol import messages
+from pushsvc.protocol.answers import Pairs
+from pushsvc.protocol.requests import Head
 from pushsvc.protocol.wire import BY_SUBPROTOCOL, TEXT, EventStream, Wire
 from pushsvc.web import event_stream, websocket
 from pushsvc.web.admission import Admission
 from pushsvc.web.connection_request import ConnectionRequest, device_of, listening_request
-from pushsvc.web.cors import Origins, Pairs, cross_origin
-from pushsvc.web.operation import bearer, problem
+from pushsvc.web.cors import Origins, cross_origin
+from pushsvc.web.operation import SERVER, Answer, bearer, problem
 from pushsvc.web.query import Query
-from pushsvc.web.tls import TLSStream
+
+SOCKETS: Final = frozenset({websocket.PATH, event_stream.PATH})
+"""Where a GET asks for a socket."""
 
 log = structlog.get_logger("pushsvc.socket")
 sampled = SampledLog(log)
+
+
+class Client(Protocol):
+    """The connection that a request for a socket came on."""
+
+    fd: int
+    """Negative once the client has gone."""
+
+    def release(self) -> tuple[int, bytes]:
+        """Give the socket up; the descriptor, watched for input, and what came behind."""
+
+    def answer_last(self, answer: Answer, headers: Pairs) -> None:
+        """Refuse the request, and end the connection."""
 
 
 class Handshakes:
@@ -66,32 +78,33 @@ class Handshakes:
         self._topics = topics
         self._under_way = Tasks("handshakes")
 
-    def begin(self, start_line: RequestStartLine, headers: HTTPHeaders, stream: IOStream) -> None:
-        """Answer a request whose stream has left Tornado."""
-        taken = take_socket(stream)
-        if taken is not None:
-            self._under_way.spawn(self._handle(start_line, headers, *taken))
+    def begin(self, head: Head, client: Client) -> None:
+        """Answer a request that came on a connection, which waits for that."""
+        self._under_way.spawn(self._handle(head, client))
 
     async def finished(self, seconds: float) -> None:
         """Wait until the handshakes under way are answered, or the time has passed."""
         await self._under_way.wait(seconds)
 
-    async def _handle(
-        self, start_line: RequestStartLine, headers: HTTPHeaders, fd: int, early: bytes
-    ) -> None:
+    async def _handle(self, head: Head, client: Client) -> None:
         outcome = "lost"
         joined: Connection | None = None
+        adopted: Connection | None = None
         try:
-            request, wire, head = self._read(start_line, headers)
+            request, wire, begin = self._read(head)
             with self._admission.handshake():
                 claims = await self._admission.authenticate(request)
                 session = request.session(claims, answers=wire.answers)
                 connection = self._connections.new(session, wire)
                 backlog = await self._admission.join(connection, request, claims)
             joined = connection
-            first = head + self._welcome(connection, claims.expires)
+            first = begin + self._welcome(connection, claims.expires)
+            if client.fd < 0:
+                self._dispatcher.left(connection)
+                return
+            fd, early = client.release()
             self._connections.adopt(connection, fd)
-            fd = -1
+            joined, adopted = None, connection
             self._dispatcher.start(connection, backlog, first)
             if request.topics and connection.open:
                 self._topics.subscribe(
@@ -104,40 +117,40 @@ class Handshakes:
             outcome = "accepted"
         except PushError as error:
             sampled.warning("handshake refused", code=error.code, detail=error.detail)
-            outcome = self._give_up(error, headers, fd, joined)
+            outcome = error.code
+            self._give_up(error, head.headers, client, joined, adopted)
         except Exception:
-            log.exception("unexpected error", route=_route(start_line))
-            outcome = self._give_up(errors.internal(), headers, fd, joined)
+            log.exception("unexpected error", route=_route(head))
+            outcome = PushError.code
+            self._give_up(errors.internal(), head.headers, client, joined, adopted)
         finally:
             metrics.handshakes.labels(outcome).inc()
-            if fd >= 0:
-                self._connections.transport.close(fd)
 
     def _give_up(
-        self, error: PushError, headers: HTTPHeaders, fd: int, joined: Connection | None
-    ) -> str:
-        """Tell the client what is wrong, and forget what was registered for it; the outcome."""
-        if fd < 0:
-            if joined is not None:
-                self._connections.abort(joined, None)
-            return error.code
+        self,
+        error: PushError,
+        headers: Mapping[str, str],
+        client: Client,
+        joined: Connection | None,
+        adopted: Connection | None,
+    ) -> None:
+        """Tell the client what is wrong, and forget what was registered for it."""
+        if adopted is not None:
+            self._connections.abort(adopted, None)
         if joined is not None:
             self._dispatcher.left(joined)
-        # A fresh socket takes this whole; to a peer that is gone nothing can be said.
-        with contextlib.suppress(OSError):
-            answer = refusal(error, cross_origin(self._origins, headers))
-            self._connections.transport.write(fd, answer)
-        return error.code
+        answer = problem(error)
+        cors = cross_origin(self._origins, headers)
+        client.answer_last(answer, (*SERVER, *answer.headers, *cors))
 
-    def _read(
-        self, start_line: RequestStartLine, headers: HTTPHeaders
-    ) -> tuple[ConnectionRequest, Wire, bytes]:
+    def _read(self, head: Head) -> tuple[ConnectionRequest, Wire, bytes]:
         """What is asked for, how it is written to, and the answer up to the first message.
 
         Raises:
             PushError: the request is not a proper one, or its page may not connect.
         """
-        path, _, text = start_line.path.partition("?")
+        headers = head.headers
+        path, _, text = head.target.partition("?")
         query = Query(text)
         if path == event_stream.PATH:
             self._origins.check(headers)
@@ -147,7 +160,7 @@ class Handshakes:
                 EventStream(),
                 event_stream.streaming(cross_origin(self._origins, headers)),
             )
-        key = websocket.websocket_key(start_line.version, headers)
+        key = websocket.websocket_key(head.version, headers)
         self._origins.check(headers)
         subprotocol, token = websocket.subprotocol_of(headers)
         wire = TEXT if subprotocol is None else BY_SUBPROTOCOL[subprotocol]
@@ -169,9 +182,9 @@ class Handshakes:
         )
 
 
-def _route(start_line: RequestStartLine) -> str:
+def _route(head: Head) -> str:
     """The route of a request, as handlers name theirs; a query may hold a ticket."""
-    is_stream = start_line.path.partition("?")[0] == event_stream.PATH
+    is_stream = head.target.partition("?")[0] == event_stream.PATH
     return event_stream.StreamHandler.route if is_stream else websocket.WebSocketHandler.route
 
 
@@ -183,37 +196,3 @@ def _subscribed(connection: Connection, topics: Sequence[str]) -> None:
         connection.end(Close.GOING_AWAY)
     elif isinstance(connection.wire, EventStream):
         connection.write(connection.wire.position_event())
-
-
-def take_socket(stream: IOStream) -> tuple[int, bytes] | None:
-    """Take a socket out of Tornado, by public means only.
-
-    Returns:
-        The descriptor, and what the client sent behind its handshake; None if it has gone.
-    """
-    if stream.closed():
-        return None
-    # Without this the second small frame within a round trip waits for the first one's ACK.
-    stream.set_nodelay(True)
-    if isinstance(stream, TLSStream):
-        fd = stream.release()
-    else:
-        fd = os.dup(stream.socket.fileno())
-        stream.close()
-    try:
-        # What is left in the buffer of a closed stream can be read; an open one would be asked for
-        # more first.
-        early = asyncio.ensure_future(stream.read_bytes(65536, partial=True)).result()
-    except StreamClosedError:
-        early = b""
-    return fd, early
-
-
-def refusal(error: PushError, cors: Pairs) -> bytes:
-    """The answer to a handshake with a problem, which says that the connection ends."""
-    answer = problem(error)
-    lines = [f"HTTP/1.1 {answer.status} {HTTPStatus(answer.status).phrase}", "Server: pushsvc"]
-    headers = {**dict(answer.headers), **dict(cors), "Content-Length": str(len(answer.body))}
-    headers["Connection"] = ", ".join(filter(None, [headers.get("Connection"), "close"]))
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    return "\r\n".join([*lines, "", ""]).encode() + answer.body

@@ -18,8 +18,10 @@ from pushsvc.auth.tokens import Claims, TokenCheck
 from pushsvc.errors import PushError
 from pushsvc.logs import SampledLog
 from pushsvc.protocol import encoding
+from pushsvc.protocol.answers import Pairs
+from pushsvc.protocol.names import find_stray_percent
 from pushsvc.web import cors
-from pushsvc.web.cors import Origins, Pairs
+from pushsvc.web.cors import Origins
 from pushsvc.web.query import Query
 
 log = structlog.get_logger("pushsvc.web")
@@ -29,13 +31,13 @@ JSON: Final = "application/json"
 _JSON: Final = (("Content-Type", JSON),)
 _PROBLEM: Final = (("Content-Type", "application/problem+json"),)
 
+SERVER: Final[Pairs] = (("Server", "pushsvc"),)
 ALWAYS: Final[Pairs] = (
-    ("Server", "pushsvc"),
+    *SERVER,
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
 )
 """The headers of every answer."""
-_CLOSE: Final = (("Connection", "close"),)
 
 CHUNKED: Final = -1
 """The length of a body that comes in chunks."""
@@ -186,7 +188,7 @@ class TokenOperation(Operation):
             )
         length = request.length
         if not (length or self.bodiless or request.method == "GET" or "content-length" in headers):
-            raise errors.LengthRequired("send the body with a Content-Length, not chunked")
+            raise errors.LengthRequired("send a body, with a Content-Length or in chunks")
         most = self.most(claims)
         if length > most:
             raise too_large(length, most)
@@ -263,21 +265,17 @@ def refusal(error: Exception, route: str, allow: str = "GET") -> Answer:
     return problem(error if isinstance(error, PushError) else errors.internal(), allow)
 
 
-def headers_of(
-    operation: Operation, request: Request, answer: Answer, *, draining: bool = False
-) -> Pairs:
+def headers_of(operation: Operation, request: Request, answer: Answer) -> Pairs:
     """All headers of an answer but ``Date`` and ``Content-Length``.
 
     Args:
         operation: that was asked for.
         request: of the client.
         answer: to it.
-        draining: whether clients are sent elsewhere: one that keeps its connection alive finds
-            another node with the next one.
     """
     origins = operation.origins
     pages = () if origins is None else cors.cross_origin(origins, request.headers)
-    return (*ALWAYS, *pages, *answer.headers, *(_CLOSE if draining else ()))
+    return (*ALWAYS, *pages, *answer.headers)
 
 
 def finished(route: str, status: int, seconds: float) -> None:
@@ -360,6 +358,29 @@ def media_type(headers: Mapping[str, str], *accepted: str) -> str:
             f"send Content-Type {' or '.join(accepted)}, not {kind[:80]!r}"
         )
     return kind
+
+
+def path_part(path: str, part: bytes) -> str:
+    """A part of a path that names something.
+
+    Args:
+        path: as it was sent, all of it.
+        part: percent-decoded.
+
+    Raises:
+        InvalidRequest: it is not percent-encoded UTF-8.
+    """
+    if not path.isascii():
+        raise errors.InvalidRequest("the path is not ASCII: percent-encode the bytes of its UTF-8")
+    # Decoding leaves a stray percent sign as it stands, which would be the name of another.
+    if find_stray_percent(path):
+        raise errors.InvalidRequest("the path is not percent-encoded: send % as %25")
+    try:
+        return part.decode()
+    except UnicodeDecodeError:
+        raise errors.InvalidRequest(
+            "the path is not UTF-8: percent-encode the bytes of its UTF-8"
+        ) from None
 
 
 def subject(part: str | None, query: str, argument: str) -> str:

@@ -1,7 +1,7 @@
 """The connection core as an echo server, which is what the Autobahn test suite tests.
 
-It is the node without Redis, tokens and rate limits: Tornado answers the handshake as it does in
-``pushsvc.web.handshake``, the socket goes to `Connections`, and every message goes back as it came.
+It is the node without Redis, tokens and rate limits: `Front` reads the handshake, the socket goes
+to `Connections`, and every message goes back as it came.
 
     python -m tests.autobahn.echo PORT
 """
@@ -11,25 +11,29 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Final, cast
 
 import click
 import tornado.web
 import uvloop
-from tornado.httpserver import HTTPServer
 from tornado.netutil import bind_sockets
 
 from pushsvc.node.connections import Connection, Connections
+from pushsvc.node.readiness import ReadinessSet
 from pushsvc.protocol import frames
 from pushsvc.protocol.delivery import Cursor
 from pushsvc.protocol.feeds import BROADCAST, mailbox
 from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.messages import Ref
+from pushsvc.protocol.requests import Head
 from pushsvc.protocol.session import Acked, Policy, Request, Session
 from pushsvc.protocol.wire import TEXT
 from pushsvc.server.process import until_signal
-from pushsvc.web.base import Handler
-from pushsvc.web.handshake import take_socket
+from pushsvc.web.admission import Admission
+from pushsvc.web.api import Operations
+from pushsvc.web.front import Front
+from pushsvc.web.handshake import Handshakes
+from pushsvc.web.http_connection import HttpConnection
 from pushsvc.web.websocket import switching, websocket_key
 
 HOST: Final = "127.0.0.1"
@@ -71,7 +75,9 @@ class EchoConnections(Connections):
     """A core that sends every message back, text as text and binary as binary."""
 
     def __init__(self) -> None:
-        super().__init__(_POLICY, MAX_MESSAGE, Nobody(), self._no_renewal, self._no_request)
+        super().__init__(
+            _POLICY, MAX_MESSAGE, Nobody(), self._no_renewal, self._no_request, ReadinessSet()
+        )
         self.max_tail = 4 * MAX_MESSAGE  # a client may send on while it does not read
 
     @staticmethod
@@ -86,18 +92,16 @@ class EchoConnections(Connections):
         connection.write(frames.encode(message.opcode, message.payload))
 
 
-class EchoHandler(Handler):
+class EchoHandshakes:
     """The handshake of ``Handshakes``, open to everyone."""
 
-    def initialize(self, connections: EchoConnections) -> None:
+    def __init__(self, connections: EchoConnections) -> None:
         self._connections = connections
 
-    async def get(self) -> None:
-        key = websocket_key(self.request.version, self.request.headers)
-        taken = take_socket(self.detach())
-        if taken is None:
-            return
-        fd, early = taken
+    def begin(self, head: Head, client: HttpConnection) -> None:
+        """Answer a request."""
+        key = websocket_key(head.version, head.headers)
+        fd, early = client.release()
         now = time.monotonic()
         cursors = Cursor(mailbox("autobahn"), "autobahn"), Cursor(BROADCAST)
         session = Session("autobahn", "autobahn", now + _DAY, now, *cursors)
@@ -107,34 +111,44 @@ class EchoHandler(Handler):
         if early:
             self._connections.received(connection, early)
 
-    def on_finish(self) -> None:
-        """There are no metrics."""
+
+class Open:
+    """An admission that never closes."""
+
+    draining = False
 
 
 @asynccontextmanager
 async def echo_server(port: int) -> AsyncIterator[int]:
     """Serve until the context ends; gives the port, which 0 leaves to the system."""
     connections = EchoConnections()
-    application = tornado.web.Application(
-        [(r".*", EchoHandler, {"connections": connections})], log_function=lambda _: None
+    front = Front(
+        connections.readiness,
+        cast("Admission", Open()),
+        cast("Handshakes", EchoHandshakes(connections)),
+        Operations({}, {}),
+        tornado.web.Application(),
+        request_timeout=10.0,
+        max_places=100,
+        max_bodies=1,
     )
-    server = HTTPServer(application)
     sockets = bind_sockets(port, HOST)
-    server.add_sockets(sockets)
+    bound = sockets[0].getsockname()[1]
+    front.listen(sockets)
     ticking = asyncio.create_task(_tick(connections))
     try:
-        yield sockets[0].getsockname()[1]
+        yield bound
     finally:
         ticking.cancel()
-        server.stop()
-        await server.close_all_connections()
+        await front.aclose()
         connections.close()
+        connections.readiness.close()
 
 
 async def _tick(connections: Connections) -> None:
     while True:
         await asyncio.sleep(1)
-        connections.tick()
+        connections.readiness.tick()
 
 
 async def _serve(port: int) -> None:

@@ -124,7 +124,8 @@ def _complaints(nodes: list[Node]) -> Counter[str]:
     for node in nodes:
         for line in node.log_lines():
             if line.get("level") not in ("debug", "info") and line.get("event") not in REFUSED:
-                found[str(line.get("event"))] += 1
+                why = line.get("error") or line.get("reason")
+                found[f"{line.get('event')}: {why}" if why else str(line.get("event"))] += 1
     return found
 
 

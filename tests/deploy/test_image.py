@@ -17,7 +17,7 @@ from pushsvc import __version__
 from pushsvc.client import Publisher, listen
 from pushsvc.server.embedded import EmbeddedServer
 from tests.support.certificates import Authority
-from tests.support.image import REPOSITORY, Container, Image, built, missing
+from tests.support.image import REPOSITORY, Container, Image, built, children, missing
 from tests.support.nodes import SECRET, publisher_token, token, wait_until
 from tests.support.ports import free_port
 from tests.support.programs import need
@@ -210,14 +210,13 @@ async def test_several_workers_in_it_share_the_port_and_are_replaced(
         await publish_and_receive(url, "one")
 
         def workers() -> list[int]:
-            return [pid for pid in container.children() if b"spawn_main" in _command(pid)]
+            servers = [pid for pid in container.children() if b"spawn_main" in _command(pid)]
+            return [pid for server in servers for pid in children(server)]
 
         assert len(workers()) == 2
         killed = workers()[0]
         os.kill(killed, signal.SIGKILL)
-        wait_until(
-            lambda: killed not in container.children() and len(workers()) == 2, "a replacement"
-        )
+        wait_until(lambda: killed not in workers() and len(workers()) == 2, "a replacement")
         wait_until(lambda: got(f"{admin}/readyz").status_code == 200, "all to be ready")
         await publish_and_receive(url, "two")
         assert container.stop() == 0

@@ -24,7 +24,7 @@ from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.web.base import Handler
 from pushsvc.web.operation import Operation
 from tests.deploy.promql import Expression, parse
-from tests.support.nodes import Node, wait_until
+from tests.support.nodes import Node, wait_until, workers
 from tests.support.phone import Phone
 from tests.support.programs import need
 
@@ -210,9 +210,7 @@ def test_a_node_counts_as_unready_when_one_of_its_workers_is_dead(
     """What ``/readyz`` tells the load balancer is what the alerts look at."""
     with Node(valkey.url, tmp_path, prefix=prefix, workers=2) as node:
         assert node.metric("pushsvc_ready") == 1
-        children = psutil.Process(node.process.pid).children()
-        worker = next(each for each in children if "spawn_main" in " ".join(each.cmdline()))
-        worker.kill()
+        psutil.Process(workers(node)[0]).kill()
 
         def unready() -> bool:
             return node.metric("pushsvc_ready") == 0 < node.metric("pushsvc_ready_workers")

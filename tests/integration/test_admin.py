@@ -550,6 +550,25 @@ async def test_workers_do_not_outlive_a_killed_parent_and_drain_with_one_that_st
     node.check_log()
 
 
+def test_workers_whose_fork_server_is_killed_serve_on_are_replaced_and_drain(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    with Node(valkey.url, tmp_path, prefix=prefix, workers=2) as node:
+        before = workers(node)
+        server = psutil.Process(before[0]).parent()
+        assert server is not None
+        server.kill()
+        wait_until(lambda: server.status() == psutil.STATUS_ZOMBIE, "the fork server to end")
+        assert ready(node)["troubles"] == []
+        os.kill(before[0], signal.SIGKILL)
+        wait_until(lambda: len(workers(node)) == 1, "another worker, of another fork server", 60)
+        wait_until(node.is_ready, "all to be ready", 60)
+        survivor = psutil.Process(before[1])
+        assert survivor.status() != psutil.STATUS_ZOMBIE  # it serves on, as nobody's child
+    # Who has inherited it may not have waited for it yet.
+    assert not survivor.is_running() or survivor.status() == psutil.STATUS_ZOMBIE
+
+
 def test_workers_that_drain_already_are_not_hurried_by_their_parents_later_signal(
     valkey: EmbeddedServer, tmp_path: Path, prefix: str
 ) -> None:

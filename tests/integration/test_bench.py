@@ -54,3 +54,17 @@ def test_what_is_not_on_the_machine_is_said_with_how_to_get_it(tmp_path: Path) -
     assert done.returncode == 1
     assert "Centrifugo: not on this machine; go install github.com/centrifugal/" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.timeout(300)
+def test_many_sockets_over_several_workers_are_connected_and_sent_to() -> None:
+    need("go")
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", "million", "--sockets", "300", "--json"],
+        cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    figures = {each["name"]: each["value"] for each in json.loads(done.stdout)["million"]}
+    assert figures["sockets that failed"] == figures["to one, lost"] == 0
+    assert 0 < figures["each worker's own, without connections"] < 40
+    assert figures["broadcast: CPU of a delivery"] > 0

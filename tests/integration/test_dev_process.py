@@ -140,10 +140,11 @@ def test_ctrl_c_while_it_starts_ends_it_quietly(tmp_path: Path) -> None:
     # The replacement is being started, or waits to be.
     (worker,) = wait_until(
         lambda: [
-            each for each in psutil.Process(process.pid).children()
-            if "spawn_main" in " ".join(each.cmdline())
+            each for server in psutil.Process(process.pid).children()
+            if "spawn_main" in " ".join(server.cmdline())
+            for each in server.children() if each.status() != psutil.STATUS_ZOMBIE
         ],
-        "the new worker",
+        "the new worker of the fork server",
     )  # fmt: skip
     worker.send_signal(signal.SIGINT)
     process.send_signal(signal.SIGINT)

@@ -129,12 +129,12 @@ class Container:
 
     def process_1(self) -> int:
         """Its first process, by the number that it has outside."""
-        [child] = _children(self._process.pid)
+        [child] = children(self._process.pid)
         return child
 
     def children(self) -> list[int]:
         """The processes that process 1 started and has not yet reaped."""
-        return _children(self.process_1())
+        return children(self.process_1())
 
     def stop(self) -> int:
         """SIGTERM to process 1; the exit code."""
@@ -144,7 +144,7 @@ class Container:
     def close(self) -> None:
         if self._process.poll() is None:
             # By itself: that it ends with its parent was forgotten as it became another user.
-            for child in _children(self._process.pid):
+            for child in children(self._process.pid):
                 os.kill(child, signal.SIGKILL)
             self._process.kill()
             self._process.wait()
@@ -228,7 +228,7 @@ def _secrets(directory: Path) -> list[str]:
     return [*secrets, f"--secret=id=pip,src={config}"]
 
 
-def _children(pid: int) -> list[int]:
+def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 

@@ -22,6 +22,7 @@ from pushsvc.protocol.scheduled import TOLERANCE
 from pushsvc.settings import rows
 from pushsvc.web.base import MAX_HEADERS
 from pushsvc.web.connection_request import MAX_TOPICS
+from pushsvc.web.http_connection import MAX_FIELDS
 from pushsvc.web.publish import MAX_KEY
 from pushsvc.web.users import MAX_PAGE
 from tests.support.documents import ROOT, anchors, descendants, links, prose, table
@@ -70,6 +71,7 @@ FIXED: dict[str, int] = {
     "patterns of topics in a token": MAX_PATTERNS,
     "bytes of a token": MAX_TOKEN,
     "bytes of a request's headers": MAX_HEADERS,
+    "lines of a request's headers": MAX_FIELDS,
     "devices of a user with a place": MAX_DEVICES,
     "notifications on a page of the list": MAX_PAGE,
     "seconds that a ticket is good": TICKET_SECONDS,

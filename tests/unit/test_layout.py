@@ -65,7 +65,6 @@ ELSEWHERE = {
     "::test_the_tests_of_the_guide_pass_as_they_stand_there_and_leave_nothing",
     "web/admission": "integration/test_refusals.py",
     "web/event_stream": "integration/test_stream.py",
-    "web/request_splitter": "integration/test_handshake.py",
     "node/catch_up": "cluster/test_mailbox_model.py::test_every_interleaving_keeps_the_promises",
     "node/inbox_reader": "cluster/test_faults.py"
     "::test_an_inbox_trimmed_unread_costs_time_and_nothing_else",
@@ -84,6 +83,8 @@ ELSEWHERE = {
     "store/slots": "unit/store/test_cluster.py",
     "web/api": "integration/test_openapi.py",
     "web/base": "integration/test_refusals.py",
+    "web/bridge": "integration/test_documents.py",
+    "web/http_connection": "integration/test_front.py",
     "web/revocations": "integration/test_revocation.py::test_only_an_administrator_revokes",
 }
 """The tests of modules that have no file of their name: a file below ``tests``, or one test in it.

@@ -8,14 +8,17 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
+import pytest
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 from structlog.testing import capture_logs
 
 from pushsvc import metrics
 from pushsvc.metrics import Counted
+from pushsvc.server.fork_server import ForkServer
 from pushsvc.server.supervisor import (
     BAD_SETTINGS,
     REPORT_EVERY,
@@ -23,6 +26,8 @@ from pushsvc.server.supervisor import (
     SILENT_SECONDS,
     _Slot,
     _tell,
+    prepare,
+    worker_process,
 )
 from pushsvc.settings import Settings
 from tests.support.nodes import SECRET, wait_until
@@ -30,10 +35,21 @@ from tests.support.nodes import SECRET, wait_until
 SETTINGS = Settings(jwt_secret=SecretStr(SECRET))
 
 
+@pytest.fixture(scope="module")
+def forks() -> Iterator[ForkServer]:
+    with ForkServer(worker_process, partial(prepare, SETTINGS)) as server:
+        first, pipe = server.fork()
+        wait_until(lambda: first.pid is not None, "the fork server to have imported", 100)
+        pipe.close()
+        yield server
+
+
 def slot_of(
-    settings: Settings = SETTINGS, keep: Callable[[Counted], None] = lambda _: None
+    forks: ForkServer,
+    settings: Settings = SETTINGS,
+    keep: Callable[[Counted], None] = lambda _: None,
 ) -> _Slot:
-    return _Slot(settings, None, keep)
+    return _Slot(settings, None, forks, keep)
 
 
 def without_certificate(tmp_path: Path) -> Settings:
@@ -49,10 +65,10 @@ async def until_ended(slot: _Slot) -> None:
 
 
 async def test_a_worker_that_never_becomes_ready_is_replaced_after_growing_pauses(
-    tmp_path: Path,
+    tmp_path: Path, forks: ForkServer
 ) -> None:
     kept: list[Counted] = []
-    slot = slot_of(without_certificate(tmp_path), kept.append)
+    slot = slot_of(forks, without_certificate(tmp_path), kept.append)
     shortest, longest = RESTART_SECONDS
     expected = shortest
     for _ in range(5):
@@ -77,8 +93,10 @@ async def test_a_worker_that_never_becomes_ready_is_replaced_after_growing_pause
     assert all(each.keys() == metrics.counted().keys() for each in kept)
 
 
-async def test_a_place_without_a_process_cannot_be_killed_again() -> None:
-    slot = slot_of()
+async def test_a_place_without_a_process_cannot_be_killed_again(
+    forks: ForkServer,
+) -> None:
+    slot = slot_of(forks)
     slot.kill()
     slot.keep_filled(time.monotonic())
     slot.kill()
@@ -89,9 +107,13 @@ async def test_a_place_without_a_process_cannot_be_killed_again() -> None:
 # --- who hangs -----------------------------------------------------------------------------------
 
 
-async def test_a_worker_that_says_nothing_hangs_unless_its_parent_stood_still_meanwhile() -> None:
-    slot = slot_of()
-    assert slot.process.pid is not None
+async def test_a_worker_that_says_nothing_hangs_unless_its_parent_stood_still_meanwhile(
+    forks: ForkServer,
+) -> None:
+    slot = slot_of(forks)
+    async with asyncio.timeout(30):
+        while slot.process.pid is None:
+            await asyncio.sleep(0.02)
     os.kill(slot.process.pid, signal.SIGSTOP)
     now = time.monotonic()
     slot.keep_filled(now)
@@ -108,8 +130,10 @@ async def test_a_worker_that_says_nothing_hangs_unless_its_parent_stood_still_me
     slot.close()
 
 
-async def test_what_a_worker_said_is_heard_before_it_is_judged(tmp_path: Path) -> None:
-    slot = slot_of(without_certificate(tmp_path))
+async def test_what_a_worker_said_is_heard_before_it_is_judged(
+    tmp_path: Path, forks: ForkServer
+) -> None:
+    slot = slot_of(forks, without_certificate(tmp_path))
     asyncio.get_running_loop().remove_reader(slot._pipe.fileno())
     wait_until(slot._pipe.poll, "the worker to say something")
     now = time.monotonic()
@@ -142,8 +166,10 @@ def descriptors_left(count: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-async def test_a_worker_that_cannot_be_started_is_tried_again_after_growing_pauses() -> None:
-    slot = slot_of()
+async def test_a_worker_that_cannot_be_started_is_tried_again_after_growing_pauses(
+    forks: ForkServer,
+) -> None:
+    slot = slot_of(forks)
     slot.kill()
     ended = slot.process
     now = time.monotonic()
@@ -152,7 +178,7 @@ async def test_a_worker_that_cannot_be_started_is_tried_again_after_growing_paus
     now += pause
     before = descriptors()
     with capture_logs() as log:
-        for left in range(8):  # a pipe to it, two of multiprocessing, one of the fork
+        for left in range(2):  # a pipe to it
             pause = min(2 * pause, longest)
             with descriptors_left(left):
                 slot.keep_filled(now)
@@ -176,9 +202,9 @@ async def test_a_worker_that_cannot_be_started_is_tried_again_after_growing_paus
 class Team:
     """A slot, and what its parent tells of it."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, forks: ForkServer) -> None:
         self.total = metrics.Sum(lambda: [self.slot.counted])
-        self.slot = slot_of(settings, self.total.keep)
+        self.slot = slot_of(forks, keep=self.total.keep)
 
     def value(self, name: str, **labels: str) -> float | None:
         registry = CollectorRegistry()
@@ -191,8 +217,10 @@ class Team:
                 await asyncio.sleep(0.02)
 
 
-async def test_what_a_killed_worker_held_is_no_longer_told_but_what_it_counted_is() -> None:
-    team = Team(SETTINGS)
+async def test_what_a_killed_worker_held_is_no_longer_told_but_what_it_counted_is(
+    forks: ForkServer,
+) -> None:
+    team = Team(forks)
     await team.until(lambda: bool(team.slot.counted))
     room = "pushsvc_max_connections"
     lag = "pushsvc_loop_lag_seconds_count"

@@ -31,6 +31,14 @@ async def test_commands_run_in_the_order_of_submission(valkey: EmbeddedServer, p
     await queue.aclose()
 
 
+async def test_what_has_no_commands_waits_for_no_answer(valkey: EmbeddedServer) -> None:
+    queue = queue_to(valkey.url)
+    async with asyncio.timeout(1):  # a pipeline that is not answered is given up after two
+        assert await queue.submit([]) == []
+        assert await queue.submit([], int) == []
+    await queue.aclose()
+
+
 async def test_a_command_that_fails_fails_alone(valkey: EmbeddedServer, prefix: str) -> None:
     queue = queue_to(valkey.url)
     before, wrong, after = await queue.submit(

@@ -9,9 +9,8 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
+import tornado.web
 from structlog.testing import capture_logs
-from tornado.httputil import HTTPHeaders, RequestStartLine
-from tornado.iostream import IOStream
 
 from pushsvc.auth.authenticator import Authenticator
 from pushsvc.auth.tokens import Claims
@@ -24,7 +23,9 @@ from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.session import Policy
 from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.web.admission import Admission
+from pushsvc.web.api import Operations
 from pushsvc.web.cors import Origins
+from pushsvc.web.front import Front
 from pushsvc.web.handshake import Handshakes
 from pushsvc.web.rates import RequestRates
 from tests.support.hubs import new_node
@@ -96,18 +97,27 @@ class World:
             self.authenticator, dispatcher, core, RequestRates(0), RequestRates(0),
             max_connections=10, max_handshakes=10,
         )  # fmt: skip
+        self.parts = admission, node
         return Handshakes(admission, Origins(()), core, dispatcher, node.topics), admission, node
 
     async def answer(
         self, handshakes: Handshakes, path: str = "/v1/ws", headers: Mapping[str, str] = HEADERS
     ) -> bytes:
         """All that the client of a request is sent until its connection ends."""
-        here, there = socket.socketpair()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            there = socket.create_connection(server.getsockname())
+            here, _ = server.accept()
         there.setblocking(False)
         with there:
             here.setblocking(False)
-            start_line = RequestStartLine("GET", path, "HTTP/1.1")
-            handshakes.begin(start_line, HTTPHeaders(headers), Local(here))
+            admission, node = self.parts
+            front = Front(
+                node.readiness, admission, handshakes, Operations({}, {}),
+                tornado.web.Application(), request_timeout=10, max_places=10, max_bodies=1,
+            )  # fmt: skip
+            front.take(here)
+            lines = [f"GET {path} HTTP/1.1", "Host: x", *(f"{k}: {v}" for k, v in headers.items())]
+            there.send("\r\n".join([*lines, "", ""]).encode())
             answer = b""
             async with asyncio.timeout(10):
                 while more := await asyncio.get_running_loop().sock_recv(there, 1 << 16):
@@ -119,12 +129,6 @@ class World:
             await node.aclose()
         await self.outbox.aclose()
         await self.store.aclose()
-
-
-class Local(IOStream):
-    """A stream on a pair of sockets, which know no Nagle's algorithm."""
-
-    def set_nodelay(self, value: bool) -> None: ...  # noqa: FBT001 - as its base has it
 
 
 @pytest.fixture

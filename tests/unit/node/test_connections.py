@@ -20,9 +20,10 @@ from prometheus_client import REGISTRY
 from websockets.frames import Frame, Opcode
 
 from pushsvc.codes import Close
-from pushsvc.node import connections
+from pushsvc.node import readiness
 from pushsvc.node.connections import LINGER, MAX_TAIL, Connection, Connections
 from pushsvc.node.poller import EpollPoller, Poller, SelectorPoller
+from pushsvc.node.readiness import ReadinessSet
 from pushsvc.protocol import frames, ids
 from pushsvc.protocol.delivery import Cursor
 from pushsvc.protocol.limits import Rate
@@ -163,13 +164,14 @@ class Bench:
     def __init__(self, policy: Policy = POLICY, *, max_age: float = 0.0) -> None:
         self.clock = Clock()
         self.owner = Owner()
+        self.readiness = ReadinessSet(self.clock)
         self.core = Connections(
             policy,
             MAX_MESSAGE,
             self.owner,
             self.owner.renew,
             self.owner.serve,
-            self.clock,
+            self.readiness,
             max_age=max_age,
         )
         self._peers: list[Peer] = []
@@ -196,7 +198,9 @@ class Bench:
         self._peers.append(peer)
         session = session_of("u1", "phone", expires=self.clock.now + expires, seen=self.clock.now)
         connection = self.core.new(session, TEXT)
-        self.core.adopt(connection, here.detach())
+        fd = here.detach()
+        self.readiness.add(connection, fd)
+        self.core.adopt(connection, fd)
         return connection, peer
 
     def blocked(self, size: int = 0) -> tuple[Connection, Peer, bytes]:
@@ -211,7 +215,7 @@ class Bench:
         """Let time pass as in a worker: a tick a second, and input in between."""
         for _ in range(seconds):
             self.clock.now += 1
-            self.core.tick()
+            self.readiness.tick()
             await turns()
 
     def count(self, what: str) -> int:
@@ -219,6 +223,7 @@ class Bench:
 
     def close(self) -> None:
         self.core.close()
+        self.readiness.close()
         for peer in self._peers:
             peer.socket.close()
 
@@ -227,7 +232,7 @@ class Bench:
 async def bench(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Bench]:
-    monkeypatch.setattr(connections, "new_poller", request.param)
+    monkeypatch.setattr(readiness, "new_poller", request.param)
     made = Bench()
     yield made
     made.close()
@@ -330,7 +335,7 @@ async def test_a_socket_that_has_room_again_is_not_watched_for_room(bench: Bench
     connection, peer, data = bench.blocked()
     await peer.read(len(data))
     await until(connection.writable, "room")
-    assert bench.core.poller.poll(64) == []
+    assert bench.readiness.poller.poll(64) == []
 
 
 async def test_messages_on_the_socket_are_acted_upon_while_it_is_full(bench: Bench) -> None:
@@ -780,7 +785,7 @@ async def test_no_way_to_end_leaves_a_descriptor_or_a_count_behind(bench: Bench)
 
 async def test_the_end_of_the_core_drops_every_socket(monkeypatch: pytest.MonkeyPatch) -> None:
     for kind in POLLERS:
-        monkeypatch.setattr(connections, "new_poller", kind)
+        monkeypatch.setattr(readiness, "new_poller", kind)
         before = descriptors()
         bench = Bench()
         bench.connect()
@@ -967,6 +972,6 @@ async def test_without_an_age_nobody_departs(bench: Bench) -> None:
     for _ in range(1000):
         bench.clock.now += 1
         connection.session.seen = bench.clock.now
-        bench.core.tick()
+        bench.readiness.tick()
     assert connection.open
     assert peer.has_nothing()

@@ -101,10 +101,10 @@ def test_room_to_write_is_reported_only_while_it_is_wanted(poller: Poller, pair:
     here, _ = pair
     poller.add(here.fileno())
     assert poller.poll(64) == []
-    poller.want_write(here.fileno(), True)
+    poller.want(here.fileno(), READABLE | WRITABLE)
     assert poll(poller) == [(here.fileno(), WRITABLE)]
     assert poll(poller) == [(here.fileno(), WRITABLE)]
-    poller.want_write(here.fileno(), False)
+    poller.want(here.fileno(), READABLE)
     assert poller.poll(64) == []
 
 
@@ -112,7 +112,7 @@ def test_a_full_socket_has_no_room_until_its_peer_reads(poller: Poller, pair: Pa
     here, there = pair
     poller.add(here.fileno())
     fill(here)
-    poller.want_write(here.fileno(), True)
+    poller.want(here.fileno(), READABLE | WRITABLE)
     assert poller.poll(64) == []
     there.settimeout(0.2)
     with suppress(TimeoutError):
@@ -126,7 +126,7 @@ def test_input_and_room_are_reported_together(poller: Poller, pair: Pair) -> Non
     there.send(b"x")
     poller.add(here.fileno())
     assert poll(poller) == [(here.fileno(), READABLE)]
-    poller.want_write(here.fileno(), True)
+    poller.want(here.fileno(), READABLE | WRITABLE)
     assert poll(poller) == [(here.fileno(), READABLE | WRITABLE)]
 
 
@@ -134,10 +134,10 @@ def test_input_is_watched_for_whether_or_not_room_is_wanted(poller: Poller, pair
     here, there = pair
     poller.add(here.fileno())
     fill(here)
-    poller.want_write(here.fileno(), True)
+    poller.want(here.fileno(), READABLE | WRITABLE)
     there.send(b"x")
     assert poll(poller) == [(here.fileno(), READABLE)]
-    poller.want_write(here.fileno(), False)
+    poller.want(here.fileno(), READABLE)
     assert poll(poller) == [(here.fileno(), READABLE)]
 
 
@@ -171,13 +171,31 @@ def test_a_removed_descriptor_is_not_reported(poller: Poller, pair: Pair) -> Non
     assert not is_ready(poller)
 
 
+def test_a_descriptor_that_is_wanted_for_nothing_is_silent_until_it_is_wanted_again(
+    poller: Poller, pair: Pair
+) -> None:
+    here, there = pair
+    poller.add(here.fileno())
+    there.send(b"x")
+    poller.want(here.fileno(), 0)
+    assert poller.poll(64) == []
+    assert not is_ready(poller)
+    poller.want(here.fileno(), WRITABLE)
+    assert poll(poller) == [(here.fileno(), WRITABLE)]
+    poller.want(here.fileno(), 0)
+    poller.want(here.fileno(), READABLE)
+    assert poll(poller) == [(here.fileno(), READABLE)]
+    poller.want(here.fileno(), 0)
+    poller.remove(here.fileno())
+
+
 def test_a_number_can_be_watched_again_once_its_descriptor_was_closed(poller: Poller) -> None:
     first, first_peer = tcp_pair()
     second, second_peer = tcp_pair()
     with first_peer, second, second_peer:
         number = first.fileno()
         poller.add(number)
-        poller.want_write(number, True)
+        poller.want(number, READABLE | WRITABLE)
         poller.remove(number)
         first.close()
         os.dup2(second.fileno(), number)

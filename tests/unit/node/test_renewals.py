@@ -12,6 +12,7 @@ from structlog.testing import capture_logs
 
 from pushsvc.auth.tokens import Claims
 from pushsvc.node.connections import Connection, Connections
+from pushsvc.node.readiness import ReadinessSet
 from pushsvc.node.renewals import Renewals
 from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.session import Policy
@@ -64,15 +65,18 @@ class Nobody:
 async def pair() -> AsyncIterator[tuple[Connection, socket.socket]]:
     def nothing(*_: object) -> None: ...
 
-    core = Connections(POLICY, 1024, Nobody(), nothing, nothing)
+    watched = ReadinessSet()
+    core = Connections(POLICY, 1024, Nobody(), nothing, nothing, watched)
     here, there = socket.socketpair()
     here.setblocking(False)
     there.setblocking(False)
     connection = core.new(session_of("u1", "phone"), TEXT)
-    core.adopt(connection, here.detach())
+    fd = here.detach()
+    watched.add(connection, fd)
+    core.adopt(connection, fd)
     with there:
         yield connection, there
-        core.close()
+        watched.close()
 
 
 async def test_a_connection_is_of_the_issuer_whose_token_it_has_now(

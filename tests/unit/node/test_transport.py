@@ -30,6 +30,9 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.issue(tmp_path))
     ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    transport = Secure(lambda: context)
+    fd = transport.hold(ours)
     with ThreadPoolExecutor() as pool:
         shaken = pool.submit(
             authority.context().wrap_socket,
@@ -37,12 +40,12 @@ def pair(tmp_path: Path) -> Iterator[Pair]:
             server_hostname="localhost",
             suppress_ragged_eofs=False,
         )
-        held = context.wrap_socket(ours, server_side=True)
-    held.setblocking(False)
-    transport = Secure()
+        while True:
+            with suppress(BlockingIOError):
+                transport.handshake(fd)
+                break
     with shaken.result() as peer:
         peer.settimeout(5)
-        fd = transport.hold(held)
         yield Pair(transport, fd, peer)
         with suppress(OSError):
             transport.close(fd)

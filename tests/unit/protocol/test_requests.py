@@ -29,6 +29,7 @@ from tornado.iostream import IOStream
 
 from pushsvc.errors import (
     InvalidRequest,
+    PayloadTooLarge,
     PushError,
     UnsupportedTransferEncoding,
 )
@@ -208,7 +209,6 @@ def test_the_next_head_is_not_looked_for_in_a_body() -> None:
         (post("Content-Length: 3", "Content-Length: 3"), "two Content-Length"),
         (post("Content-Length: 3, 4"), "two Content-Length"),
         (post("Content-Length: +3"), "digits"),
-        (post("Content-Length: " + "1" * 17), "16 digits"),
         (post("Content-Length: 3", "Transfer-Encoding: chunked"), "send one of them"),
         (post("Transfer-Encoding: chunked", "Content-Length: 3"), "send one of them"),
         (post("Transfer-Encoding: chunked", "Transfer-Encoding: chunked"), "chunked twice"),
@@ -241,6 +241,17 @@ def test_a_refusal_says_what_to_change(data: bytes, detail: str) -> None:
     error = refusal(data)
     assert type(error) is InvalidRequest
     assert detail in error.detail
+
+
+def test_a_length_that_no_body_can_have_is_too_large() -> None:
+    error = refusal(post("Content-Length: " + "1" * 17))
+    assert type(error) is PayloadTooLarge
+    assert "16 digits" in error.detail
+
+
+def test_bytes_over_127_in_a_target_stand_as_iso_8859_1() -> None:
+    head = one(get(line="GET /a?b=\xf6 HTTP/1.1"))
+    assert head.target == "/a?b=\xf6"
 
 
 def test_another_transfer_coding_is_not_implemented() -> None:

@@ -155,14 +155,6 @@ def test_a_page_that_may_call_may_read_the_answer_and_no_other(headers: Headers)
     assert ("Vary", "Origin") in others
 
 
-def test_a_node_that_drains_closes_the_connection(headers: Headers) -> None:
-    answer = json_answer(200, {})
-    assert ("Connection", "close") in operation.headers_of(
-        ECHO, asked(headers), answer, draining=True
-    )
-    assert "Connection" not in dict(operation.headers_of(ECHO, asked(headers), answer))
-
-
 @pytest.mark.parametrize(
     ("error", "told"),
     [

@@ -22,8 +22,7 @@ from pushsvc.errors import InvalidRequest, PushError, RateLimited
 from pushsvc.protocol import cloudevents, encoding, feeds, ids, messages, names, notifications
 from pushsvc.protocol.cloudevents import Mode
 from pushsvc.protocol.wire import parse_position, position
-from pushsvc.web.api import Routes
-from pushsvc.web.base import OperationHandler
+from pushsvc.web.api import USERS, Routes
 from pushsvc.web.operation import Operation
 from pushsvc.web.spec import asyncapi, openapi, page, schemas
 from tests.support.documents import PROTOCOL, descendants, table
@@ -268,9 +267,12 @@ def test_every_path_that_is_served_is_in_the_document_and_the_other_way_round() 
         name: kind.__new__(kind) if isinstance(kind, type) and issubclass(kind, Operation) else {}
         for name, kind in get_type_hints(Routes).items()
     }
-    served = {
-        path: having[0]["serves"] if handler is OperationHandler else handler
-        for path, handler, *having in Routes(**made).rules()
+    routes = Routes(**made)
+    operations = routes.operations()
+    served: dict[str, Any] = {
+        **{path: handler for path, handler, *_ in routes.rules()},
+        **{re.escape(path): operation for path, operation in operations.whole.items()},
+        **{USERS + "[^/]+" + end: operation for end, operation in operations.of_users.items()},
     }
     undocumented = set(served) - {"/"}  # leads to the page, and is no part of the API
     for path, methods in OPENAPI["paths"].items():

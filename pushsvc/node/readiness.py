@@ -1,0 +1,169 @@
+"""Every socket of a worker in one readiness set, which the event loop watches as one descriptor.
+
+A socket has a holder: an HTTP connection, or the WebSocket or stream that it becomes, which takes
+its place without a system call. There is one table by descriptor and one timer wheel for all.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterator
+from typing import Final, Protocol
+
+import structlog
+
+from pushsvc.node.poller import new_poller
+from pushsvc.node.transport import PLAIN, Transport
+from pushsvc.node.turns import PART, Turns, Work
+from pushsvc.node.wheel import Wheel
+
+POLL_EVENTS: Final = 64
+"""Most sockets served before the event loop has its turn."""
+PAUSED: Final = 5.0
+"""Seconds by which a tick must be late for the process to have been stopped, not just busy."""
+
+UNFORESEEN: Final = "a connection is dropped after an unexpected error"
+
+log = structlog.get_logger("pushsvc.connections")
+
+
+class Holder(Protocol):
+    """What is done with one socket."""
+
+    fd: int
+    """The descriptor; negative once the socket is given up."""
+    wake: int
+    """The slot of the timer wheel; 0 for none."""
+
+    def ready(self, events: int) -> None:
+        """The socket is ``READABLE`` or ``WRITABLE``, or both."""
+
+    def due(self) -> None:
+        """The time has come that was asked for, or an earlier one."""
+
+    def resumed(self, seconds: float) -> None:
+        """This process stood still for so long, and its peers did not."""
+
+    def drop(self) -> None:
+        """Give the socket up after an error that nobody foresaw."""
+
+
+class ReadinessSet:
+    """The sockets of a worker, and who holds them; to be made in a running loop.
+
+    Args:
+        clock: seconds on a monotonic clock.
+        transport: how the sockets are read and written.
+        turns: for what is done with many of them; of its own by default.
+    """
+
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        transport: Transport = PLAIN,
+        turns: Turns | None = None,
+    ) -> None:
+        self.transport = transport
+        self.turns = Turns() if turns is None else turns
+        self.poller = new_poller()
+        self.now = clock()
+        """The time of this turn of the loop; one object, so that holders can share it."""
+        self._clock = clock
+        self._ticked = self.now
+        self._by_fd: list[Holder | None] = []
+        self._wheel = Wheel(self.now)
+        self._loop = asyncio.get_running_loop()
+        self._loop.add_reader(self.poller.fileno(), self._poll)
+
+    def __iter__(self) -> Iterator[Holder]:
+        return (holder for holder in self._by_fd if holder is not None)
+
+    def clock(self) -> float:
+        """The time, read anew: what is not called by the set may come late in a turn."""
+        self.now = self._clock()
+        return self.now
+
+    def add(self, holder: Holder, fd: int) -> None:
+        """Watch a socket for input from now on.
+
+        Args:
+            holder: has it.
+            fd: non-blocking; owned by the set until ``remove``.
+        """
+        self._put(holder, fd)
+        self.poller.add(fd)
+
+    def replace(self, holder: Holder, fd: int) -> None:
+        """Give a socket that is watched for input another holder."""
+        self._put(holder, fd)
+
+    def _put(self, holder: Holder, fd: int) -> None:
+        if fd >= len(self._by_fd):
+            self._by_fd.extend([None] * (fd + 1 - len(self._by_fd)))
+        self._by_fd[fd] = holder
+        holder.fd = fd
+        holder.wake = 0
+
+    def want(self, holder: Holder, events: int) -> None:
+        """Watch for ``READABLE`` or ``WRITABLE`` or both, or for errors only."""
+        self.poller.want(holder.fd, events)
+
+    def look(self, holder: Holder, due: float) -> None:
+        """See to it that a holder is called by some time, to the second."""
+        holder.wake = self._wheel.put(holder.fd, holder.wake, due)
+
+    def remove(self, holder: Holder) -> None:
+        """Close a socket, unless that is done."""
+        if holder.fd >= 0:
+            self.transport.close(self.forget(holder))
+
+    def forget(self, holder: Holder) -> int:
+        """Watch a socket no more; its descriptor."""
+        fd, holder.fd = holder.fd, -1
+        self._by_fd[fd] = None
+        self.poller.remove(fd)
+        return fd
+
+    def tick(self) -> None:
+        """Do what the time asks for; to be called once a second."""
+        before, now = self._ticked, self.clock()
+        self._ticked = now
+        if now - before > PAUSED:
+            for each in self:
+                each.resumed(now - before)
+        self.turns.run("due", self._due(now), PART)
+
+    def _due(self, now: float) -> Work:
+        """Call those that are due by now; the wheel holds what is due later."""
+        for place, (fd, slot) in enumerate(self._wheel.turn(now), 1):
+            holder = self._by_fd[fd]
+            if holder is not None and holder.wake == slot:
+                holder.wake = 0
+                try:
+                    holder.due()
+                except Exception:
+                    # What nobody foresaw on one connection must not hold up the others.
+                    log.exception(UNFORESEEN)
+                    holder.drop()
+            if not place % PART:
+                yield
+
+    def close(self) -> None:
+        """Drop all sockets and the set."""
+        for holder in list(self):
+            holder.drop()
+        self._loop.remove_reader(self.poller.fileno())
+        self.poller.close()
+
+    def _poll(self) -> None:
+        self.now = self._clock()
+        by_fd = self._by_fd
+        for fd, events in self.poller.poll(POLL_EVENTS):
+            holder = by_fd[fd]
+            if holder is None:
+                continue
+            try:
+                holder.ready(events)
+            except Exception:
+                # What nobody foresaw on one connection must not hold up the others.
+                log.exception(UNFORESEEN)
+                holder.drop()

@@ -1,0 +1,576 @@
+"""One connection of the public port: requests are read, answered in order, and bounded in all ways.
+
+One request at a time is under way. What a client sends behind it waits in the buffer, of which
+little is read; an answer that a client does not read holds up its next request. So what one
+connection takes is bounded, however many requests it is sent.
+"""
+
+import asyncio
+import math
+import time
+from typing import Final, Protocol
+
+import structlog
+
+from pushsvc import errors
+from pushsvc.errors import PushError
+from pushsvc.logs import SampledLog
+from pushsvc.node.poller import READABLE, WRITABLE
+from pushsvc.node.readiness import UNFORESEEN, ReadinessSet
+from pushsvc.node.tasks import Tasks
+from pushsvc.node.transport import Transport
+from pushsvc.protocol.answers import Pairs, head_of
+from pushsvc.protocol.requests import Head, RequestReader
+from pushsvc.web.admission import Admission
+from pushsvc.web.api import Operations
+from pushsvc.web.base import MAX_DROPPED, MAX_HEADERS
+from pushsvc.web.bodies import Bodies
+from pushsvc.web.handshake import SOCKETS, Handshakes
+from pushsvc.web.operation import (
+    ALWAYS,
+    Admitted,
+    Answer,
+    Operation,
+    Request,
+    admit,
+    carry_out,
+    finished,
+    headers_of,
+    refusal,
+    too_large,
+)
+
+MAX_FIELDS: Final = 1024
+"""Lines of a request's headers."""
+READ_BYTES: Final = 16 * 1024
+"""Most bytes read from one socket before the next has its turn."""
+BODY_BYTES: Final = 64 * 1024
+"""The same of a body that is waited for, and of what is dropped."""
+MAX_AHEAD: Final = 16 * 1024
+"""Bytes that a client may send ahead of the answer to its request before no more are read."""
+IN_A_TURN: Final = 8
+"""Most requests that one connection begins before the next has its turn."""
+KEEP_ALIVE: Final = 75.0
+"""Seconds that a connection may be idle between two requests: longer than the 60 s of common load
+balancers, so that it is them who close it."""
+UNREAD: Final = 75.0
+"""Seconds that a client has to read an answer."""
+LINGER: Final = 5.0
+"""Seconds for which input is still read and dropped behind the last answer: closed at once, the
+socket would be reset, and a client that still sends would lose the answer."""
+LINGER_BYTES: Final = 8 * 1024 * 1024
+"""Bytes that are dropped so."""
+
+ABANDON: Final = 1.0
+"""Seconds after which a request ends whose client has gone, where that is of use to nobody."""
+
+TLS_HANDSHAKE: Final = 22
+"""The first byte of a TLS connection (RFC 8446, section 5.1), with which no request begins."""
+CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
+ROUTE: Final = "other"
+"""The metric label of what is no request of any path."""
+
+SHAKING, WAITING, ASKED, DROPPING, LEAVING, LINGERING = range(6)
+"""What goes on: a TLS handshake; the wait for a head; a request under way; the rest of a body that
+nobody wants; the last answer is not read yet; the end is told."""
+
+log = structlog.get_logger("pushsvc.http")
+sampled = SampledLog(log)
+
+
+class Surroundings(Protocol):
+    """What a connection needs of the front that it is part of."""
+
+    readiness: ReadinessSet
+    transport: Transport
+    admission: Admission
+    handshakes: Handshakes
+    operations: Operations
+    bodies: Bodies
+    tasks: Tasks
+    loop: asyncio.AbstractEventLoop
+    request_timeout: float
+    under_way: int
+    idle: "dict[HttpConnection, None]"
+
+    def busy(self, connection: "HttpConnection") -> None:
+        """It waits for nothing any more."""
+
+    def left(self, connection: "HttpConnection") -> None:
+        """It is over, or has become a socket of the core."""
+
+    def later(self, connection: "HttpConnection") -> None:
+        """Have it ``advance`` when others had their turn."""
+
+    def is_full(self) -> bool:
+        """Whether requests take all of the places that they may."""
+
+    def hand_on(self, head: Head, connection: "HttpConnection") -> None:
+        """Have a handler of Tornado answer."""
+
+
+class HttpConnection:
+    """A client of the public port, until it becomes a socket of the core or goes.
+
+    Args:
+        front: that it is part of.
+    """
+
+    __slots__ = (
+        "_abandons",  # whether the operation ends with the client
+        "_advancing",
+        "_asked",  # the request under way, and that of a body that is dropped
+        "_begun",  # whether there was a request
+        "_body",
+        "_closing",  # whether the present answer is the last
+        "_counted",  # whether the request is one of those that the front counts
+        "_deadline",
+        "_dropped",
+        "_front",
+        "_gone",  # whether the client has said all that it will
+        "_held",  # bytes of the body that count against what the node may hold
+        "_idle",  # whether nothing of a further request has come
+        "_most",
+        "_phase",
+        "_reader",
+        "_tail",  # what the kernel did not take; None while the socket has room
+        "_task",
+        "_waiter",  # for the body
+        "_wanted",
+        "fd",
+        "since",
+        "wake",
+    )
+
+    def __init__(self, front: Surroundings, now: float) -> None:
+        self.fd = -1
+        self.wake = 0
+        self.since = now
+        """When it began to wait for a request."""
+        self._front = front
+        self._reader = RequestReader(MAX_HEADERS, MAX_FIELDS)
+        self._phase = SHAKING if front.transport.speaks_tls else WAITING
+        self._deadline = now + front.request_timeout
+        self._wanted = READABLE
+        self._tail: bytes | None = None
+        self._asked: Head | None = None
+        self._body = bytearray()
+        self._held = self._most = 0
+        self._dropped = 0
+        self._waiter: asyncio.Future[bytes] | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._abandons = self._advancing = self._begun = self._closing = False
+        self._counted = self._gone = self._idle = False
+
+    @property
+    def begun(self) -> bool:
+        """Whether it has made a request."""
+        return self._begun
+
+    # --- what the readiness set tells ------------------------------------------------------------
+
+    def ready(self, events: int) -> None:
+        """See ``Holder``."""
+        if events & WRITABLE and self._tail is not None:
+            self._flush()
+        if events & READABLE and self.fd >= 0:
+            self._read()
+
+    def due(self) -> None:
+        """See ``Holder``."""
+        front = self._front
+        if front.readiness.now < self._deadline:
+            if self._deadline < math.inf:
+                front.readiness.look(self, self._deadline)
+        elif self._phase == WAITING and self._tail is None and self._reader.buffered:
+            self._refuse(_late("headers", front.request_timeout))
+        else:
+            self.drop()
+
+    def resumed(self, seconds: float) -> None:
+        """See ``Holder``."""
+        self._deadline += seconds
+
+    def drop(self) -> None:
+        """Close the socket; what is under way and can be given up is."""
+        if self.fd < 0:
+            return
+        self._leave()
+        self._front.readiness.remove(self)
+        if self._task is not None and not self._reader.complete:
+            self._task.cancel()
+        elif self._task is not None and self._abandons:
+            # What is under way in Redis ends first.
+            self._front.loop.call_later(ABANDON, self._task.cancel)
+
+    def _leave(self) -> None:
+        """Be counted no more."""
+        self._front.left(self)
+        self._uncount()
+
+    def _until(self, deadline: float) -> None:
+        self._deadline = deadline
+        self._front.readiness.look(self, deadline)
+
+    def _watch(self) -> None:
+        """Watch for what can be made use of."""
+        if self.fd < 0:
+            return
+        reads = not self._gone and (
+            self._waiter is not None
+            or self._phase not in (ASKED, LEAVING)
+            or self._reader.buffered <= MAX_AHEAD
+        )
+        if self._phase == WAITING and self._tail is not None:
+            reads = self._reader.buffered <= MAX_AHEAD
+        wanted = (READABLE if reads else 0) | (0 if self._tail is None else WRITABLE)
+        if wanted != self._wanted:
+            self._wanted = wanted
+            self._front.readiness.want(self, wanted)
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        transport = self._front.transport
+        try:
+            if self._phase == SHAKING:
+                transport.handshake(self.fd)
+                self._phase = WAITING
+            heads = self._phase in (WAITING, ASKED) and self._waiter is None
+            data = transport.read(self.fd, READ_BYTES if heads else BODY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.drop()
+            return
+        if not data:
+            self._ended()
+        elif self._phase == LINGERING:
+            self._dropped += len(data)
+            if self._dropped > LINGER_BYTES:
+                self.drop()
+        else:
+            self._received(data)
+
+    def _received(self, data: bytes) -> None:
+        if self._phase == WAITING:
+            if not self._begun and data[0] == TLS_HANDSHAKE and not self._reader.buffered:
+                # Who writes https for http would else wait until the time for a request is up.
+                sampled.warning(
+                    "a client speaks TLS to the port that has none: its address begins with https"
+                    " or wss, and PUSHSVC_TLS_CERT_FILE is not set"
+                )
+                self.drop()
+                return
+            self._reader.feed(data)
+            self.advance()
+            if self._idle and self._phase == WAITING and self._reader.buffered:
+                self._idle = False
+                self._until(self._front.readiness.now + self._front.request_timeout)
+        else:
+            self._reader.feed(data)
+            if self._waiter is not None:
+                self._take()
+            elif self._phase == DROPPING:
+                self._drop_body()
+        self._watch()
+
+    def _ended(self) -> None:
+        """The client sends no more: it has gone, or waits for its answer with one half closed."""
+        if self._phase != ASKED or self._gone or self._abandons or not self._reader.complete:
+            self.drop()
+        else:
+            self._gone = True
+            self._watch()
+
+    def advance(self) -> None:
+        """Begin the next request, if it has come and its turn is there."""
+        if self._advancing:
+            return
+        self._advancing = True
+        try:
+            for _ in range(IN_A_TURN):
+                if self._phase != WAITING or self._tail is not None or self.fd < 0:
+                    return
+                try:
+                    head = self._reader.head()
+                    if head is None:
+                        return
+                    self._begin(head)
+                except PushError as error:
+                    self._refuse(error)
+        finally:
+            self._advancing = False
+        if self._phase == WAITING and self.fd >= 0:
+            self._front.later(self)
+
+    # --- a request -------------------------------------------------------------------------------
+
+    def _begin(self, head: Head) -> None:
+        front = self._front
+        front.busy(self)
+        self._asked = head
+        self._begun = True
+        self._idle = False
+        self._phase = ASKED
+        self._deadline = math.inf
+        path, _, query = head.target.partition("?")
+        if head.method == "GET" and path in SOCKETS:
+            front.handshakes.begin(head, self)
+            return
+        if front.is_full():
+            self._closing = True  # so that the next client has the place
+            self._refuse(errors.Overloaded("too many requests at once: retry", retry_after=2.0))
+            return
+        self._counted = True
+        front.under_way += 1
+        found = front.operations.find(path)
+        if found is None:
+            front.hand_on(head, self)
+            return
+        operation, part = found
+        request = Request(head.method, path, query, head.headers, head.length, part)
+        self._abandons = operation.abandons
+        self._task = front.tasks.spawn(self._serve(operation, request))
+
+    async def _serve(self, operation: Operation, request: Request) -> None:
+        """Answer a request of an operation."""
+        began = time.monotonic()
+        try:
+            outcome = await admit(operation, request)
+            if isinstance(outcome, Admitted):
+                outcome = await self._carry_out(operation, request, outcome)
+            self._task = None
+            finished(operation.route, outcome.status, time.monotonic() - began)
+            self.answer(outcome, headers_of(operation, request, outcome))
+        except Exception:
+            log.exception(UNFORESEEN)
+            self._task = None
+            self.drop()
+        finally:
+            self._forget_body()
+
+    async def _carry_out(
+        self, operation: Operation, request: Request, admitted: Admitted
+    ) -> Answer:
+        try:
+            body = await self._whole_body(admitted.most) if request.length else b""
+        except PushError as error:
+            return refusal(error, operation.route, operation.allow)
+        return await carry_out(operation, request, admitted, body)
+
+    async def _whole_body(self, most: int) -> bytes:
+        """The body of the request, all of it.
+
+        Args:
+            most: bytes of it.
+
+        Raises:
+            PayloadTooLarge: there are more.
+            RequestTimeout: it did not come in time.
+            Overloaded: the bodies of all requests are more than a node can hold.
+            InvalidRequest: it is malformed.
+        """
+        self._most = most
+        self._collect()
+        if not self._reader.complete:
+            if self.fd < 0:  # and no more of it comes
+                raise asyncio.CancelledError
+            asked = self._asked
+            if asked is not None and asked.expects and not self._body:
+                self.write(CONTINUE)
+            self._waiter = asyncio.get_running_loop().create_future()
+            self._watch()
+            seconds = self._front.request_timeout
+            try:
+                async with asyncio.timeout(seconds):
+                    await self._waiter
+            except TimeoutError:
+                raise _late("body", seconds) from None
+            finally:
+                self._waiter = None
+        body = bytes(self._body)
+        self._body.clear()
+        return body
+
+    def _collect(self) -> None:
+        """Take what has come of the body."""
+        data = self._reader.body()
+        size = self._held + len(data)
+        if size > self._most:
+            raise too_large(size, self._most)
+        self._front.bodies.take(len(data))
+        self._held = size
+        self._body += data
+
+    def _take(self) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        try:
+            self._collect()
+        except PushError as error:
+            waiter.set_exception(error)
+            return
+        if self._reader.complete:
+            waiter.set_result(b"")
+
+    def _forget_body(self) -> None:
+        self._front.bodies.give(self._held)
+        self._held = 0
+        self._body.clear()
+
+    # --- an answer -------------------------------------------------------------------------------
+
+    def answer(self, answer: Answer, headers: Pairs, length: int | None = None) -> None:
+        """Answer the request that is under way.
+
+        Args:
+            answer: its status and body.
+            headers: all but ``Date``, ``Content-Length``, and ``Connection`` where that is its end.
+            length: bytes of the body, where the answer to a HEAD has none.
+        """
+        if self.fd < 0:
+            return
+        asked = self._asked
+        last = self._closing or asked is None or not asked.keep_alive or self._gone
+        if not last and not self._reader.complete:
+            # Who waits for "100 Continue" may send the body or not; one that is large or has no
+            # length is not waited for.
+            last = asked.expects or not 0 <= asked.length <= MAX_DROPPED  # type: ignore[union-attr]
+        self._closing = last = last or self._front.admission.draining
+        body = b"" if asked is not None and asked.method == "HEAD" else answer.body
+        length = len(answer.body) if length is None else length
+        self.write(head_of(answer.status, headers, length, int(time.time()), last=last) + body)
+        if self.fd >= 0:
+            self._answered()
+
+    def _answered(self) -> None:
+        self._uncount()
+        now = self._front.readiness.now
+        if self._closing:
+            self._phase = LEAVING
+            if self._tail is None:
+                self._part()
+            else:
+                self._until(now + UNREAD)
+        elif not self._reader.complete:
+            self._phase = DROPPING
+            self._until(now + self._front.request_timeout)
+            self._drop_body()
+        else:
+            self._wait()
+        self._watch()
+
+    def _wait(self) -> None:
+        """Wait for the next request."""
+        front = self._front
+        self._phase = WAITING
+        self._asked = None
+        self._abandons = False
+        self.since = now = front.readiness.now
+        if self._tail is not None:
+            self._until(now + UNREAD)
+            return
+        self._idle = not self._reader.buffered
+        front.idle[self] = None
+        if self._idle:
+            self._until(now + KEEP_ALIVE)
+        else:
+            self._until(now + front.request_timeout)
+            self.advance()
+
+    def _drop_body(self) -> None:
+        """Drop what has come of the body of a request that was refused."""
+        try:
+            self._reader.body()
+        except PushError:
+            self.drop()
+            return
+        if self._reader.complete:
+            self._wait()
+
+    def _part(self) -> None:
+        """The last answer is written: close, or let the client read it first."""
+        asked = self._asked
+        told = asked is not None and not asked.keep_alive
+        if told and self._reader.complete and not self._reader.buffered:
+            self.drop()  # it sends no more
+            return
+        try:
+            self._front.transport.shutdown(self.fd)
+        except OSError:
+            self.drop()
+            return
+        self._phase = LINGERING
+        self._gone = False
+        self.since = self._front.readiness.now
+        self._front.idle[self] = None
+        self._until(self.since + LINGER)
+
+    def _refuse(self, error: PushError) -> None:
+        """Answer what cannot be handed to anybody."""
+        front = self._front
+        front.busy(self)
+        if self._phase == WAITING:
+            self._phase = ASKED
+            self._asked = None  # where the next request begins is not known
+        answer = refusal(error, ROUTE)
+        finished(ROUTE, answer.status, 0.0)
+        self.answer(answer, (*ALWAYS, *answer.headers))
+
+    def answer_last(self, answer: Answer, headers: Pairs) -> None:
+        """Answer the request that is under way, and end the connection; see ``answer``."""
+        self._closing = True
+        self.answer(answer, headers)
+
+    def _uncount(self) -> None:
+        if self._counted:
+            self._counted = False
+            self._front.under_way -= 1
+
+    def write(self, data: bytes) -> None:
+        """Send, now or as soon as the client has read what was sent before."""
+        if self._tail is not None:
+            self._tail += data
+            return
+        try:
+            sent = self._front.transport.write(self.fd, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.drop()
+            return
+        if sent < len(data):
+            self._tail = data[sent:]
+
+    def _flush(self) -> None:
+        tail, self._tail = self._tail, None
+        if tail:
+            self.write(tail)
+        if self.fd < 0:
+            return
+        if self._tail is None:
+            if self._phase == LEAVING:
+                self._part()
+            elif self._phase == WAITING:
+                self._wait()
+        self._watch()
+
+    # --- what it becomes -------------------------------------------------------------------------
+
+    def release(self) -> tuple[int, bytes]:
+        """Give the socket up to another holder, which takes its place in the readiness set.
+
+        Returns:
+            The descriptor, watched for input, and what came behind the request.
+        """
+        if self._wanted != READABLE:
+            self._front.readiness.want(self, READABLE)
+        self._leave()
+        fd, self.fd = self.fd, -1
+        return fd, self._reader.rest()
+
+
+def _late(what: str, seconds: float) -> errors.RequestTimeout:
+    return errors.RequestTimeout(f"the {what} did not arrive in {seconds:g} s")
