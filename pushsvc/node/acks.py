@@ -105,7 +105,8 @@ class Acks:
             self._asked.append((place, entry_id, answer))
         if self._failing:
             return
-        shared = self._shared.get(feed, 0)
+        # Positions in the broadcast are no entries of the mailbox.
+        shared = 0 if kind is AckKind.BROADCAST else self._shared.get(feed, 0)
         if shared and entry_id >= shared:
             del self._shared[feed]
         if answer is not None or shared or not self._gather or len(self._dirty) >= SLICE:
@@ -114,8 +115,13 @@ class Acks:
             self._timer = asyncio.get_running_loop().call_later(self._gather, self.hurry)
 
     def share(self, feed: str, entry_id: int) -> None:
-        """Know that one acknowledgement settles an entry for all devices: it will not wait."""
-        self._shared[feed] = entry_id
+        """Know that one acknowledgement settles an entry for all devices: it will not wait.
+
+        Nodes are told of it when it is published, and never of what a connection catches up on: an
+        acknowledgement of that gathers like others.
+        """
+        # A publish that is repeated tells of an entry again, after newer ones.
+        self._shared[feed] = max(entry_id, self._shared.get(feed, 0))
         self._shared.move_to_end(feed)
         if len(self._shared) > MOST_SHARED:
             self._shared.popitem(last=False)
@@ -143,14 +149,16 @@ class Acks:
         for place, position in self._refused.items():
             _merge(self._dirty, place, position)
         self._refused.clear()
+        self._failing = False
         self.hurry()
 
     def hurry(self) -> None:
-        """Write what gathers now."""
+        """Write what gathers now; what failed, and all that comes after, waits for ``flush``."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        if self._dirty:
+        # All that wait would be tried with each connection that closes.
+        if self._dirty and not self._failing:
             self._at_once = True
             if self._task is None:
                 self._task = asyncio.get_running_loop().create_task(self._run())
@@ -164,7 +172,6 @@ class Acks:
             await self._task
 
     async def _run(self) -> None:
-        self._failing = False
         try:
             while self._at_once and self._dirty and not self._failing:
                 slice_ = {key: self._dirty.pop(key) for key in list(islice(self._dirty, SLICE))}

@@ -125,7 +125,8 @@ class _Answers(asyncio.Protocol):
     """
 
     def __init__(self, reader: Any, stream: asyncio.BaseProtocol) -> None:
-        self.ended = False
+        # What came beside the answers to redis-py is no answer to what is asked from now on.
+        self.ended = reader.has_data()
         self._reader = reader
         self._stream = stream
         self._loop = asyncio.get_running_loop()
@@ -160,6 +161,10 @@ class _Answers(asyncio.Protocol):
                 answers.append(answer)
         except RedisError as error:
             self._end(error)
+            return
+        if reader.has_data():
+            # One is nobody's, and it may be any of them: which commands were executed is not known.
+            self._end(RedisConnectionError("Redis sent more answers than it was sent commands"))
             return
         self._waiting = None
         if not waiting.done():

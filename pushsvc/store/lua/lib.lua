@@ -28,9 +28,11 @@ local function lifetime(ms)
   return math.ceil(ms * 16 / 15)
 end
 
--- Have a key live on, which lives for so long (ms); whether it had to be renewed.
+-- Have a key live on, which lives for so long (ms), and no longer, where it was given more under an
+-- earlier setting; whether it had to be renewed.
 local function keep_alive(key, life)
-  if redis.call('PTTL', key) < life * 15 / 16 then
+  local left = redis.call('PTTL', key)
+  if left < life * 15 / 16 or left > life then
     redis.call('PEXPIRE', key, life)
     return true
   end

@@ -224,8 +224,9 @@ else
   else
     redis.call('HSET', cursors, HEAD, id, STORED, id)
   end
-  -- The cursors outlive the log, so that a device that comes back late is told what it missed.
-  if left < retention or not fields[1] then
+  -- The cursors outlive the log, so that a device that comes back late is told what it missed. A log that
+  -- has longer to live than any gets was kept for longer before, and has what is too old by now.
+  if left < retention or left > lifetime(retention) or not fields[1] then
     redis.call('PEXPIRE', log, lifetime(retention))
     redis.call('PEXPIRE', cursors, retention * 2)
     trimmed = trim_by_age(now) or trimmed

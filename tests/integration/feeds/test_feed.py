@@ -698,6 +698,34 @@ async def test_keys_live_on_while_they_are_used(store: Store) -> None:
             assert 2 * retention >= store.redis.pttl(key) >= 2 * retention * 15 / 16 - 1000
 
 
+async def test_a_lowered_retention_takes_effect_with_the_next_use(store: Store) -> None:
+    """Not only when what was given under the longer one runs out, days later."""
+    for feed in (FEED, TOPIC):
+        for body in ("first", "second"):
+            await store.publish(body, feed, collapse_key=body)
+    await store.subscribe(TOPIC)
+    await store.join("n1.1", "phone")
+    await store.ack("phone", await store.publish("any", any_device=True))
+    await store.feeds.present([(TOPIC, "n1", ["u1"], [])])
+    lowered = Store(store.url, store.keys.prefix, replace(BOUNDS, retention=3))
+    old = ids.milliseconds(await store.publish("old", TOPIC)) + 3000
+    async with asyncio.timeout(30):
+        while (now := store.redis.time())[0] * 1000 + now[1] // 1000 <= old:
+            await asyncio.sleep(0.05)
+    newest = await lowered.publish("new", collapse_key="new", any_device=True)
+    in_topic = await lowered.publish("new", TOPIC, collapse_key="new")
+    assert held(await lowered.read("fresh", ids.START)) == [newest]
+    assert held(await lowered.read("", ids.START, TOPIC)) == [in_topic]
+    await lowered.ack("phone", newest)
+    await lowered.feeds.check([(FEED, "n1.1")])
+    await lowered.subscribe(TOPIC)
+    await lowered.feeds.present([(TOPIC, "n1", ["u2"], [])])
+    lives = {key: store.redis.pttl(key) for key in store.redis.scan_iter(f"{store.keys.prefix}*")}
+    assert len(lives) == 12
+    assert {key: life for key, life in lives.items() if life > 6000} == {}
+    await lowered.aclose()
+
+
 @pytest.fixture
 async def large(valkey: EmbeddedServer, prefix: str) -> AsyncIterator[Store]:
     """One that keeps much."""

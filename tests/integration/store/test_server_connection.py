@@ -227,3 +227,54 @@ async def test_an_answer_that_nobody_asked_for_is_nobodys() -> None:
         await connection.aclose()
         for writer in greeted:
             await writer.wait_closed()
+
+
+@pytest.mark.parametrize("more", [b"+stray\r\n", b"+str"])
+async def test_an_answer_too_many_fails_the_pipeline_that_it_came_with(more: bytes) -> None:
+    """Whose each answer is is not known then; a later pipeline would take it for its own."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        while asked := await reader.read(4096):
+            writer.write(b"+OK\r\n" * asked.count(b"*") + (more if b"ONE" in asked else b""))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        connection = connector(f"redis://127.0.0.1:{port}")(5)
+        assert await connection.execute([("TWO",), ("TWO",)]) == [b"OK"] * 2
+        with pytest.raises(RedisConnectionError, match="more answers"):
+            await connection.execute([("ONE",)])
+        assert await connection.execute([("TWO",)]) == [b"OK"]  # on a new connection
+        assert len(writers) == 2
+        await connection.aclose()
+        for writer in writers:
+            await writer.wait_closed()
+
+
+async def test_an_answer_too_many_to_a_greeting_is_nobodys() -> None:
+    """It is left in the reader that redis-py has used until then."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        while asked := await reader.read(4096):
+            stray = b"AUTH" in asked and len(writers) == 1
+            writer.write(b"+OK\r\n" * asked.count(b"*") + (b"+stray\r\n" if stray else b""))
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        connection = connector(f"redis://user:word@127.0.0.1:{port}")(5)
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    answers = await connection.execute([("PING",)])
+                except (RedisConnectionError, OSError):
+                    continue
+                break
+        assert answers == [b"OK"]
+        await connection.aclose()
+        for writer in writers:
+            await writer.wait_closed()

@@ -248,3 +248,60 @@ async def test_what_is_known_of_shared_entries_is_bounded() -> None:
     await turn()
     feeds.done()
     await closing
+
+
+async def test_an_ack_of_the_broadcast_is_none_of_what_one_device_settles() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds, FOREVER)
+    acks.share("u:1", 20)
+    acks.add("u:1", "phone", 30, AckKind.BROADCAST, "n1.1", None)
+    await turn()
+    assert feeds.written == []
+    client.ack(acks, "u:1", "tablet", 20)
+    await turn()
+    assert feeds.written == [{("u:1", "phone"): 30, ("u:1", "tablet"): 20}]
+    feeds.done()
+    await acks.aclose()
+
+
+async def test_what_is_told_again_does_not_hide_a_newer_shared_entry() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds, FOREVER)
+    for entry in (20, 10):  # the publish of the first one is repeated
+        acks.share("u:1", entry)
+    for entry in (10, 20):
+        client.ack(acks, "u:1", "phone", entry)
+        await turn()
+        assert feeds.written[-1] == {("u:1", "phone"): entry}
+        feeds.done()
+        await turn()
+    await acks.aclose()
+
+
+async def test_while_redis_is_away_only_the_tick_and_the_end_try() -> None:
+    """Each connection that closes hurries, and thousands may close then."""
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds, FOREVER)
+    for number in range(3 * SLICE):
+        client.ack(acks, f"u:{number}", "phone", 10)
+    await turn()
+    feeds.answers[-1].set_exception(StoreUnavailable("gone"))
+    await turn()
+    for number in range(100):
+        client.ack(acks, f"u:{number}", "laptop", 10, asks=True)
+        acks.hurry()
+        await turn()
+    assert len(feeds.written) == 1
+    for tries in (2, 3):
+        acks.flush()
+        await turn()
+        assert len(feeds.written) == tries
+        feeds.answers[-1].set_exception(StoreUnavailable("gone"))
+        await turn()
+    closing = asyncio.create_task(acks.aclose())
+    for slices in (4, 5, 6, 7):
+        await turn()
+        assert len(feeds.written) == slices
+        feeds.done()
+    await closing
+    assert len(client.heard) == 100
