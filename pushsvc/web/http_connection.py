@@ -67,6 +67,9 @@ ABANDON: Final = 1.0
 
 TLS_HANDSHAKE: Final = 22
 """The first byte of a TLS connection (RFC 8446, section 5.1), with which no request begins."""
+IN_ONE: Final = 16 * 1024
+"""Bytes of a body that is sent in one piece with its head. A longer one is not copied: many who do
+not read a page have one copy of it."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 ROUTE: Final = "other"
 """The metric label of what is no request of any path."""
@@ -154,7 +157,7 @@ class HttpConnection:
         self._phase = SHAKING if front.transport.speaks_tls else WAITING
         self._deadline = now + front.request_timeout
         self._wanted = READABLE
-        self._tail: bytes | None = None
+        self._tail: bytes | memoryview | None = None
         self._asked: Head | None = None
         self._body = bytearray()
         self._held = self._most = 0
@@ -464,7 +467,13 @@ class HttpConnection:
         self._closing = last = last or self._front.admission.draining
         body = b"" if asked is not None and asked.method == "HEAD" else answer.body
         length = len(answer.body) if length is None else length
-        self.write(head_of(answer.status, headers, length, int(time.time()), last=last) + body)
+        head = head_of(answer.status, headers, length, int(time.time()), last=last)
+        if len(body) <= IN_ONE:
+            self.write(head + body)
+        else:
+            self.write(head)
+            if self.fd >= 0:
+                self.write(body)
         if self.fd >= 0:
             self._answered()
 
@@ -561,10 +570,10 @@ class HttpConnection:
             self._counted = False
             self._front.under_way -= 1
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send, now or as soon as the client has read what was sent before."""
         if self._tail is not None:
-            self._tail += data
+            self._tail = b"".join((self._tail, data))
             return
         try:
             sent = self._front.transport.write(self.fd, data)
@@ -574,7 +583,7 @@ class HttpConnection:
             self.drop()
             return
         if sent < len(data):
-            self._tail = data[sent:]
+            self._tail = memoryview(data)[sent:]
             if sent and self._phase != ASKED:
                 self._await_client()  # which reads, if slowly
 

@@ -281,10 +281,9 @@ def test_answers_that_nobody_reads_share_what_they_are_made_of(node: Node) -> No
         for raw in peers:
             raw.send(ask * 60)
         count = -1.0
-        while count < (count := node.metric("pushsvc_http_requests_total", status="200")):
+        while count < (count := node.metric("pushsvc_http_requests_total", route="openapi")):
             time.sleep(0.2)  # until nothing more is answered
         assert process.memory_info().rss - before < 8 * MIB
-        assert [peers[0].answer().status_code for _ in range(60)] == [200] * 60
 
 
 @pytest.mark.parametrize("count", [1, 40])
