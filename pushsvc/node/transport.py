@@ -37,7 +37,7 @@ class Transport(Protocol):
             BlockingIOError: the peer has to say more.
         """
 
-    def write(self, fd: int, data: bytes, /) -> int:
+    def write(self, fd: int, data: bytes | memoryview, /) -> int:
         """How many bytes were taken.
 
         After ``BlockingIOError`` the next write has to begin with the same bytes.
@@ -123,7 +123,7 @@ class Secure:
             log.warning("TLS handshake failed", reason=error.reason)
             raise _system_error(errno.ECONNRESET) from None
 
-    def write(self, fd: int, data: bytes, /) -> int:
+    def write(self, fd: int, data: bytes | memoryview, /) -> int:
         """See ``Transport``. OpenSSL takes all or nothing, and goes on where it was held up."""
         try:
             return self._sockets[fd].write(data)

@@ -38,7 +38,7 @@ _match_request_line = re.compile(
 _match_absolute = re.compile(r"https?://([^/?]+)((?:/[^?]*)?)((?:\?.*)?)", re.IGNORECASE).fullmatch
 # RFC 9110, section 7.2: a name, an IPv4 or a bracketed address, and perhaps a port.
 _is_host = re.compile(
-    r"(?:\[[0-9A-Za-z:.%\-_~]++\]|[0-9A-Za-z\-._~!$&'()*+,;=%]*+)(?::[0-9]*+)?+"
+    r"(?:\[[0-9A-Za-z:.%\-_~]++\]|[0-9A-Za-z\-._~!$&'()*+,;=%]*+)(?::[0-9]{0,5}+)?+"
 ).fullmatch
 # Never part of a head, so it is refused as soon as it is there. `\Z` is the end of what is here.
 _find_stray = re.compile(rb"\0|(?<!\r)\n|\r(?!\n|\Z)").search

@@ -170,8 +170,11 @@ class OperationHandler(Handler):
         if "Transfer-Encoding" in self.request.headers:
             return CHUNKED
         length = self.request.headers.get("Content-Length", "0")
-        # What has more digits is too large by any measure, and slow to read as a number.
-        return int(length[:15]) if length.isascii() and length.isdigit() else CHUNKED
+        if not (length.isascii() and length.isdigit()):
+            return CHUNKED
+        # What has more digits is too large by any measure, and slow to read as a number; zeros
+        # before them say nothing.
+        return int(length.lstrip("0")[:15] or "0")
 
     async def prepare(self) -> None:
         """Decide from the headers alone whether the body is worth keeping."""

@@ -1,7 +1,7 @@
 """The public port: sockets are accepted, and what all of them together take is bounded.
 
 A connection has a place among a number of them until it becomes a socket of the core. When all
-places are taken, the client goes that has waited for longest to make a request, not the newcomer.
+places are taken, the client goes that has not gone on for longest, not the newcomer.
 """
 
 import asyncio
@@ -82,9 +82,10 @@ class Front:
         self.bodies = Bodies(max_bodies)
         self.tasks = Tasks("requests")
         self.under_way = 0
-        """Requests that are not answered yet, handshakes apart."""
+        """Requests that are not answered yet, be their client gone; handshakes apart."""
         self.idle: dict[HttpConnection, None] = {}
-        """Those that wait for a further request, or for the end; the first for longest."""
+        """Those whose client is to go on, by a request, by reading its answer or by the end; the
+        first waits for longest."""
         self._fresh: dict[HttpConnection, None] = {}
         self._others = others
         self._max_places = max_places
@@ -220,7 +221,7 @@ class Front:
 
 def _go_on(connection: HttpConnection) -> None:
     try:
-        connection.advance()
+        connection.go_on()
     except Exception:
         log.exception(UNFORESEEN)
         connection.drop()

@@ -150,6 +150,9 @@ class Handshakes:
             PushError: the request is not a proper one, or its page may not connect.
         """
         headers = head.headers
+        if head.length:
+            # What follows would be taken for frames.
+            raise errors.InvalidRequest("ask for messages without a body")
         path, _, text = head.target.partition("?")
         query = Query(text)
         if path == event_stream.PATH:

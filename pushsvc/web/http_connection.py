@@ -47,7 +47,8 @@ READ_BYTES: Final = 16 * 1024
 BODY_BYTES: Final = 64 * 1024
 """The same of a body that is waited for, and of what is dropped."""
 MAX_AHEAD: Final = 16 * 1024
-"""Bytes that a client may send ahead of the answer to its request before no more are read."""
+"""Bytes that a client may send ahead of the answer to its request before no more are read; not less
+than a head has."""
 IN_A_TURN: Final = 8
 """Most requests that one connection begins before the next has its turn."""
 KEEP_ALIVE: Final = 75.0
@@ -66,6 +67,9 @@ ABANDON: Final = 1.0
 
 TLS_HANDSHAKE: Final = 22
 """The first byte of a TLS connection (RFC 8446, section 5.1), with which no request begins."""
+IN_ONE: Final = 16 * 1024
+"""Bytes of a body that is sent in one piece with its head. A longer one is not copied: many who do
+not read a page have one copy of it."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 ROUTE: Final = "other"
 """The metric label of what is no request of any path."""
@@ -133,6 +137,7 @@ class HttpConnection:
         "_most",
         "_phase",
         "_reader",
+        "_soon",  # whether the next request begins when others had their turn
         "_tail",  # what the kernel did not take; None while the socket has room
         "_task",
         "_waiter",  # for the body
@@ -146,13 +151,13 @@ class HttpConnection:
         self.fd = -1
         self.wake = 0
         self.since = now
-        """When it began to wait for a request."""
+        """When it began to wait for its client, or the client last read something."""
         self._front = front
         self._reader = RequestReader(MAX_HEADERS, MAX_FIELDS)
         self._phase = SHAKING if front.transport.speaks_tls else WAITING
         self._deadline = now + front.request_timeout
         self._wanted = READABLE
-        self._tail: bytes | None = None
+        self._tail: bytes | memoryview | None = None
         self._asked: Head | None = None
         self._body = bytearray()
         self._held = self._most = 0
@@ -160,7 +165,7 @@ class HttpConnection:
         self._waiter: asyncio.Future[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
         self._abandons = self._advancing = self._begun = self._closing = False
-        self._counted = self._gone = self._idle = False
+        self._counted = self._gone = self._idle = self._soon = False
 
     @property
     def begun(self) -> bool:
@@ -195,18 +200,16 @@ class HttpConnection:
         """Close the socket; what is under way and can be given up is."""
         if self.fd < 0:
             return
-        self._leave()
+        self._front.left(self)
         self._front.readiness.remove(self)
+        # What goes on without its client is counted until it ends: else a client could begin any
+        # number, and go each time.
         if self._task is not None and not self._reader.complete:
             self._task.cancel()
+            self._uncount()  # it may not even have begun
         elif self._task is not None and self._abandons:
             # What is under way in Redis ends first.
             self._front.loop.call_later(ABANDON, self._task.cancel)
-
-    def _leave(self) -> None:
-        """Be counted no more."""
-        self._front.left(self)
-        self._uncount()
 
     def _until(self, deadline: float) -> None:
         self._deadline = deadline
@@ -218,11 +221,9 @@ class HttpConnection:
             return
         reads = not self._gone and (
             self._waiter is not None
-            or self._phase not in (ASKED, LEAVING)
+            or self._phase in (SHAKING, DROPPING, LINGERING)
             or self._reader.buffered <= MAX_AHEAD
         )
-        if self._phase == WAITING and self._tail is not None:
-            reads = self._reader.buffered <= MAX_AHEAD
         wanted = (READABLE if reads else 0) | (0 if self._tail is None else WRITABLE)
         if wanted != self._wanted:
             self._wanted = wanted
@@ -276,16 +277,28 @@ class HttpConnection:
         self._watch()
 
     def _ended(self) -> None:
-        """The client sends no more: it has gone, or waits for its answer with one half closed."""
-        if self._phase != ASKED or self._gone or self._abandons or not self._reader.complete:
+        """The client sends no more: it has gone, or waits for answers with one half closed."""
+        if self._phase == ASKED:
+            waits = self._reader.complete and not self._abandons
+        elif self._phase == WAITING:
+            waits = self._tail is not None or self._soon
+        else:
+            waits = self._phase == LEAVING
+        if self._gone or not waits:
             self.drop()
         else:
             self._gone = True
             self._watch()
 
+    def go_on(self) -> None:
+        """Others had their turn."""
+        self._soon = False
+        self.advance()
+        self._watch()
+
     def advance(self) -> None:
         """Begin the next request, if it has come and its turn is there."""
-        if self._advancing:
+        if self._advancing or self._soon:
             return
         self._advancing = True
         try:
@@ -295,6 +308,8 @@ class HttpConnection:
                 try:
                     head = self._reader.head()
                     if head is None:
+                        if self._gone:
+                            self.drop()
                         return
                     self._begin(head)
                 except PushError as error:
@@ -302,6 +317,7 @@ class HttpConnection:
         finally:
             self._advancing = False
         if self._phase == WAITING and self.fd >= 0:
+            self._soon = True
             self._front.later(self)
 
     # --- a request -------------------------------------------------------------------------------
@@ -326,7 +342,11 @@ class HttpConnection:
         front.under_way += 1
         found = front.operations.find(path)
         if found is None:
-            front.hand_on(head, self)
+            try:
+                front.hand_on(head, self)
+            except Exception:
+                self._uncount()
+                raise
             return
         operation, part = found
         request = Request(head.method, path, query, head.headers, head.length, part)
@@ -348,50 +368,54 @@ class HttpConnection:
             self._task = None
             self.drop()
         finally:
+            self._uncount()
             self._forget_body()
 
     async def _carry_out(
         self, operation: Operation, request: Request, admitted: Admitted
     ) -> Answer:
         try:
-            body = await self._whole_body(admitted.most) if request.length else b""
+            body = await self._whole_body(admitted) if request.length else b""
         except PushError as error:
             return refusal(error, operation.route, operation.allow)
         return await carry_out(operation, request, admitted, body)
 
-    async def _whole_body(self, most: int) -> bytes:
+    async def _whole_body(self, admitted: Admitted) -> bytes:
         """The body of the request, all of it.
 
-        Args:
-            most: bytes of it.
-
         Raises:
-            PayloadTooLarge: there are more.
+            PayloadTooLarge: it has more bytes than are read.
             RequestTimeout: it did not come in time.
+            RateLimited: too many of its sender's are waited for.
             Overloaded: the bodies of all requests are more than a node can hold.
             InvalidRequest: it is malformed.
         """
-        self._most = most
+        self._most = admitted.most
         self._collect()
         if not self._reader.complete:
-            if self.fd < 0:  # and no more of it comes
-                raise asyncio.CancelledError
-            asked = self._asked
-            if asked is not None and asked.expects and not self._body:
-                self.write(CONTINUE)
-            self._waiter = asyncio.get_running_loop().create_future()
-            self._watch()
-            seconds = self._front.request_timeout
-            try:
-                async with asyncio.timeout(seconds):
-                    await self._waiter
-            except TimeoutError:
-                raise _late("body", seconds) from None
-            finally:
-                self._waiter = None
+            with self._front.bodies.awaited(admitted.claims):
+                await self._rest_of_body()
         body = bytes(self._body)
         self._body.clear()
         return body
+
+    async def _rest_of_body(self) -> None:
+        """Wait until it has come."""
+        if self.fd < 0:  # and no more of it comes
+            raise asyncio.CancelledError
+        asked = self._asked
+        if asked is not None and asked.expects and not self._body:
+            self.write(CONTINUE)
+        self._waiter = asyncio.get_running_loop().create_future()
+        self._watch()
+        seconds = self._front.request_timeout
+        try:
+            async with asyncio.timeout(seconds):
+                await self._waiter
+        except TimeoutError:
+            raise _late("body", seconds) from None
+        finally:
+            self._waiter = None
 
     def _collect(self) -> None:
         """Take what has come of the body."""
@@ -431,9 +455,11 @@ class HttpConnection:
             length: bytes of the body, where the answer to a HEAD has none.
         """
         if self.fd < 0:
+            self._uncount()
             return
         asked = self._asked
-        last = self._closing or asked is None or not asked.keep_alive or self._gone
+        last = self._closing or asked is None or not asked.keep_alive
+        last = last or (self._gone and not self._reader.buffered)
         if not last and not self._reader.complete:
             # Who waits for "100 Continue" may send the body or not; one that is large or has no
             # length is not waited for.
@@ -441,13 +467,20 @@ class HttpConnection:
         self._closing = last = last or self._front.admission.draining
         body = b"" if asked is not None and asked.method == "HEAD" else answer.body
         length = len(answer.body) if length is None else length
-        self.write(head_of(answer.status, headers, length, int(time.time()), last=last) + body)
+        head = head_of(answer.status, headers, length, int(time.time()), last=last)
+        if len(body) <= IN_ONE:
+            self.write(head + body)
+        else:
+            self.write(head)
+            if self.fd >= 0:
+                self.write(body)
         if self.fd >= 0:
             self._answered()
 
     def _answered(self) -> None:
         self._uncount()
-        now = self._front.readiness.now
+        self._await_client()
+        now = self.since
         if self._closing:
             self._phase = LEAVING
             if self._tail is None:
@@ -462,19 +495,28 @@ class HttpConnection:
             self._wait()
         self._watch()
 
+    def _await_client(self) -> None:
+        """It is for the client to go on, whose place is given away if it does not."""
+        front = self._front
+        self.since = front.readiness.now
+        front.idle.pop(self, None)
+        front.idle[self] = None
+
     def _wait(self) -> None:
         """Wait for the next request."""
         front = self._front
         self._phase = WAITING
         self._asked = None
         self._abandons = False
-        self.since = now = front.readiness.now
+        self._await_client()
+        now = self.since
         if self._tail is not None:
             self._until(now + UNREAD)
             return
         self._idle = not self._reader.buffered
-        front.idle[self] = None
-        if self._idle:
+        if self._idle and self._gone:
+            self.drop()
+        elif self._idle:
             self._until(now + KEEP_ALIVE)
         else:
             self._until(now + front.request_timeout)
@@ -504,8 +546,7 @@ class HttpConnection:
             return
         self._phase = LINGERING
         self._gone = False
-        self.since = self._front.readiness.now
-        self._front.idle[self] = None
+        self._await_client()
         self._until(self.since + LINGER)
 
     def _refuse(self, error: PushError) -> None:
@@ -529,10 +570,10 @@ class HttpConnection:
             self._counted = False
             self._front.under_way -= 1
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Send, now or as soon as the client has read what was sent before."""
         if self._tail is not None:
-            self._tail += data
+            self._tail = b"".join((self._tail, data))
             return
         try:
             sent = self._front.transport.write(self.fd, data)
@@ -542,7 +583,9 @@ class HttpConnection:
             self.drop()
             return
         if sent < len(data):
-            self._tail = data[sent:]
+            self._tail = memoryview(data)[sent:]
+            if sent and self._phase != ASKED:
+                self._await_client()  # which reads, if slowly
 
     def _flush(self) -> None:
         tail, self._tail = self._tail, None
@@ -567,7 +610,7 @@ class HttpConnection:
         """
         if self._wanted != READABLE:
             self._front.readiness.want(self, READABLE)
-        self._leave()
+        self._front.left(self)
         fd, self.fd = self.fd, -1
         return fd, self._reader.rest()
 

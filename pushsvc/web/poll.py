@@ -6,7 +6,7 @@ import time
 from typing import ClassVar, Final
 
 from pushsvc import metrics
-from pushsvc.errors import PushError
+from pushsvc.errors import InvalidRequest, PushError
 from pushsvc.node.connections import Connections
 from pushsvc.node.dispatcher import Dispatcher
 from pushsvc.node.topics import Topics
@@ -16,7 +16,7 @@ from pushsvc.protocol.wire import Lines, position
 from pushsvc.web.admission import Admission
 from pushsvc.web.connection_request import ConnectionRequest, listening_request
 from pushsvc.web.cors import Origins
-from pushsvc.web.operation import ANYONE, MAX_SMALL, Admitted, Answer, Operation, Request, too_large
+from pushsvc.web.operation import ANYONE, Admitted, Answer, Operation, Request
 from pushsvc.web.query import Query
 
 WAIT: Final = 25.0
@@ -115,12 +115,12 @@ class PollOperation(Operation):
         Raises:
             OriginRefused: a page calls that may not.
             MethodNotAllowed: the method is another one.
-            PayloadTooLarge: it has a body, which means nothing, and that is a large one.
+            InvalidRequest: it has a body, for which nobody is waited who has shown no token.
         """
         self.check_method(request)
-        if request.length > MAX_SMALL:
-            raise too_large(request.length, MAX_SMALL)
-        return Admitted(ANYONE, MAX_SMALL)
+        if request.length:
+            raise InvalidRequest("ask for messages without a body")
+        return Admitted(ANYONE, 0)
 
     async def answer(self, request: Request, admitted: Admitted, body: bytes) -> Answer:  # noqa: ARG002 - the interface
         """Answer with messages, at once or when one comes."""

@@ -21,6 +21,7 @@ import click
 import uvloop
 
 from pushsvc import logs
+from pushsvc.web.websocket import PATH
 from tests.autobahn.echo import HOST, echo_server
 
 CASES: Final = {"1": 16, "2": 11, "3": 7, "4": 10, "5": 20, "6": 145, "7": 37, "10": 1}
@@ -163,7 +164,7 @@ async def run(python: Path, directory: Path) -> dict[str, dict[str, Any]]:
     async with echo_server(0) as port:
         spec.write_text(json.dumps({
             "outdir": str(report),
-            "servers": [{"agent": "pushsvc", "url": f"ws://{HOST}:{port}"}],
+            "servers": [{"agent": "pushsvc", "url": f"ws://{HOST}:{port}{PATH}"}],
             "cases": [f"{group}.*" for group in CASES],
             "exclude-cases": [],
             "exclude-agent-cases": {},

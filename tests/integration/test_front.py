@@ -4,6 +4,8 @@ import json
 import random
 import re
 import socket
+import ssl
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from typing import Any
@@ -13,6 +15,7 @@ import psutil
 import pytest
 
 from pushsvc.server.embedded import EmbeddedServer
+from pushsvc.web.bodies import AT_ONCE
 from pushsvc.web.http_connection import MAX_AHEAD, READ_BYTES
 from tests.support.backend import problem
 from tests.support.certificates import Authority
@@ -199,7 +202,106 @@ def test_all_bodies_together_are_bounded_and_the_room_comes_back(node: Node, use
             assert raw.answer().status_code == 202
 
 
+def slow(auth: str, path: str = "/v1/ack") -> bytes:
+    """The head of a request whose body does not come."""
+    return post(b"", length="Content-Length: 100", path=path, auth=auth)
+
+
+def test_one_client_has_few_requests_whose_body_is_waited_for(small: Node, user: str) -> None:
+    """With a token that may only listen, one took the places of everybody's requests."""
+    with ExitStack() as stack:
+        waiting = [stack.enter_context(Raw(small)) for _ in range(80)]
+        for raw in waiting:
+            raw.send(slow(token(user)))
+        for raw in waiting[AT_ONCE:]:
+            answer = raw.answer()
+            problem(answer, 429, "rate_limited")
+            assert int(answer.headers["Retry-After"]) > 0
+        small.publish(user, "others publish")
+        with Raw(small) as raw:
+            raw.send(slow(publisher_token()) + b" " * 100)  # a backend's own, and another user's
+            problem(raw.answer(), 400, "invalid_json")
+            raw.send(slow(token(f"{user}-2")) + b" " * 100)
+            problem(raw.answer(), 400, "invalid_json")
+        waiting[0].send(b" " * 100)
+        problem(waiting[0].answer(), 400, "invalid_json")
+        waiting[0].send(slow(token(user)))  # its turn is given back
+        waiting[0].send(b" " * 100)
+        problem(waiting[0].answer(), 400, "invalid_json")
+
+
+@pytest.mark.parametrize("path", ["/v1/poll", "/v1/ws", "/v1/stream"])
+@pytest.mark.parametrize("length", ["Content-Length: 1", "Transfer-Encoding: chunked"])
+def test_nobody_is_waited_for_who_asks_for_messages_with_a_body(
+    node: Node, path: str, length: str
+) -> None:
+    """Without a token, such requests took all the places of requests for ten seconds."""
+    extra = {} if path != "/v1/ws" else {"Authorization": None}
+    name, _, value = length.partition(": ")
+    with Raw(node) as raw:
+        raw.send(request(target=path, headers={**extra, name: value}))
+        answer = raw.answer()
+        assert "without a body" in problem(answer, 400, "invalid")["detail"]
+
+
 # --- answers -------------------------------------------------------------------------------------
+
+
+def test_requests_that_come_faster_than_they_are_answered_are_not_read(node: Node) -> None:
+    """One peer without a token, who reads each answer, had the node keep all that it sent."""
+    with Raw(node) as raw:
+        kept(raw)
+        process = psutil.Process(node.process.pid)
+        before, most = process.memory_info().rss, 0
+        begun = node.metric("pushsvc_http_requests_total", status="400")
+        answers = raw.socket.dup() if node.tls is None else raw.socket
+        raw.socket.setblocking(False)
+        small, at = b"GET /v1/users/%/disconnect HTTP/1.1\r\nHost:\r\n\r\n", 0
+        flood, sent, until = small * 4000, 0, time.monotonic() + 4
+        while time.monotonic() < until:
+            with suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                count = raw.socket.send(flood[at:])
+                at, sent = (at + count) % len(flood), sent + count
+            with suppress(BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                while raw.socket.recv(1 << 20):
+                    pass
+            most = max(most, process.memory_info().rss)
+        answers.close()
+        assert node.metric("pushsvc_http_requests_total", status="400") - begun > 1000
+        assert most - before < 4 * MIB, f"{sent} bytes sent"
+
+
+def test_answers_that_nobody_reads_share_what_they_are_made_of(node: Node) -> None:
+    """Each held a copy of the page: 1,800 who read nothing took 280 MB."""
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    process = psutil.Process(node.process.pid)
+    with ExitStack() as stack:
+        peers = [stack.enter_context(Raw(node, receive_buffer=4096)) for _ in range(150)]
+        before = process.memory_info().rss
+        for raw in peers:
+            raw.send(ask * 60)
+        count = -1.0
+        while count < (count := node.metric("pushsvc_http_requests_total", route="openapi")):
+            time.sleep(0.2)  # until nothing more is answered
+        assert process.memory_info().rss - before < 8 * MIB
+
+
+@pytest.mark.parametrize("count", [1, 40])
+def test_who_closes_one_half_gets_all_answers_however_slowly_it_reads(
+    node: Node, count: int
+) -> None:
+    if node.tls is not None:
+        pytest.skip("TLS has no half")
+    ask = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
+    last = ask.replace(b"Host", b"Connection: close\r\nHost")
+    for end in (ask, last):
+        with Raw(node, receive_buffer=4096) as raw:
+            raw.send(ask * (count - 1) + end)
+            raw.socket.shutdown(socket.SHUT_WR)
+            for _ in range(3):
+                node.post("/v1/notifications", {})  # the node has seen it
+            assert [raw.answer().status_code for _ in range(count)] == [200] * count
+            assert raw.ended() < 2
 
 
 def test_pipelined_requests_are_answered_in_order(node: Node, user: str) -> None:
@@ -298,6 +400,8 @@ def test_an_upgrade_to_something_else_is_an_ordinary_request(node: Node, user: s
         (b"GET / HTTP/2.0\r\nHost: x\r\n\r\n", "HTTP/1.1"),
         (b"NONSENSE\r\n\r\n", "request line"),
         (b"GET / HTTP/1.1\nHost: x\n\n", "CRLF"),
+        (b"GET / HTTP/1.1\r\nHost: x:" + b"1" * 5000 + b"\r\n\r\n", "Host"),
+        (b"GET http://x:" + b"1" * 5000 + b"/ HTTP/1.1\r\nHost: x\r\n\r\n", "target"),
     ],
 )
 def test_what_is_malformed_is_told_what_to_change(node: Node, data: bytes, why: str) -> None:
@@ -428,6 +532,32 @@ def test_requests_leave_room_for_handshakes_and_readiness_tells(small: Node, use
     wait_until(small.is_ready, "room again")
     with Raw(small) as raw:
         kept(raw)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 60,
+        b"GET /openapi.json HTTP/1.1\r\nConnection: close\r\nHost: x\r\n\r\n",
+        slow("wrong"),
+    ],
+    ids=["unread", "unread and the last", "a refused body that does not come"],
+)
+def test_who_does_not_go_on_loses_its_place(small: Node, user: str, sent: bytes) -> None:
+    """Without a token, 100 who read none of their answers kept everybody out for 75 s."""
+    with ExitStack() as stack:
+        for _ in range(110):
+            stack.enter_context(Raw(small, receive_buffer=4096)).send(sent)
+
+        def served() -> bool:
+            with Raw(small) as raw, suppress(Ended):
+                raw.send(GET)
+                return raw.answer().status_code == 404
+            return False
+
+        wait_until(served, "others to go", 10)
+        with RawSocket(small, user) as peer:
+            peer.pong()
 
 
 # --- whatever comes ------------------------------------------------------------------------------

@@ -67,6 +67,17 @@ def test_a_path_that_is_not_percent_encoded_is_no_other_users(
             assert why in answer.json()["detail"]
 
 
+@pytest.mark.parametrize("zeros", [9, 17, 100, 5000])
+@pytest.mark.parametrize("admin", [False, True])
+def test_a_padded_length_is_judged_by_its_number(node: Node, zeros: int, *, admin: bool) -> None:
+    path, port = ("/console/api", node.admin_port) if admin else ("/v1", node.port)
+    auth = {"Authorization": f"Bearer {token('backend', 'push.admin')}", "Upgrade": None}
+    with Raw(node, port=port) as peer:
+        length = {"Connection": None, "Content-Length": "0" * zeros + "2000000"}
+        peer.send(request("POST", f"{path}/revocations", {**auth, **length}))
+        assert peer.answer().status_code == 413
+
+
 @pytest.mark.parametrize("name", ["J\u00f6rg", "%zz"])
 def test_a_query_takes_raw_utf_8_and_no_stray_percent_sign(node: Node, name: str) -> None:
     target = f"/v1/user/presence?user={name}".encode().decode("latin-1")
