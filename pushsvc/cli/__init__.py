@@ -38,6 +38,7 @@ SERVER_COMMANDS: Final = {
 SERVER_MODULES: Final = (
     "cryptography",
     "hiredis",
+    "httptools",
     "jwt",
     "msgspec",
     "prometheus_client",

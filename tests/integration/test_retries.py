@@ -31,7 +31,8 @@ def test_connections_that_say_nothing_do_not_take_all_descriptors(
 ) -> None:
     with Node(valkey.url, tmp_path, prefix=prefix, request_timeout_seconds=2) as node:
         silent = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(3000)]
-        assert node.is_ready()
+        # The admin port answers, and says why new clients go elsewhere.
+        wait_until(lambda: not node.is_ready(), "the node to say that there is no room")
         assert node.metric("pushsvc_http_requests_total", route="accept", status="503") > 0
         wait_until(
             lambda: (
@@ -39,6 +40,7 @@ def test_connections_that_say_nothing_do_not_take_all_descriptors(
             ),
             "the silent ones to be closed",
         )
+        wait_until(node.is_ready, "the node to have room again")
         for each in silent:
             each.close()
 

@@ -21,6 +21,7 @@ from pushsvc.protocol.notifications import MAX_BATCH, MAX_USERS
 from pushsvc.protocol.scheduled import TOLERANCE
 from pushsvc.settings import rows
 from pushsvc.web.base import MAX_HEADERS
+from pushsvc.web.bodies import AT_ONCE
 from pushsvc.web.connection_request import MAX_TOPICS
 from pushsvc.web.http_connection import MAX_FIELDS
 from pushsvc.web.publish import MAX_KEY
@@ -72,6 +73,7 @@ FIXED: dict[str, int] = {
     "bytes of a token": MAX_TOKEN,
     "bytes of a request's headers": MAX_HEADERS,
     "lines of a request's headers": MAX_FIELDS,
+    "requests of one client, one without `push.publish`, whose bodies are still to come": AT_ONCE,
     "devices of a user with a place": MAX_DEVICES,
     "notifications on a page of the list": MAX_PAGE,
     "seconds that a ticket is good": TICKET_SECONDS,
