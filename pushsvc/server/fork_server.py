@@ -243,7 +243,11 @@ class ForkServer:
         if self._control is not None:
             self._control.close()
         if self._process is not None:
-            self._process.join(ANSWER_SECONDS)
+            # `join` waits for a pipe of which what was forked has an end, too: for its time-out,
+            # however dead the fork server is.
+            deadline = time.monotonic() + ANSWER_SECONDS
+            while self._process.exitcode is None and time.monotonic() < deadline:
+                time.sleep(0.005)
             self._process.kill()
             self._process.join()
         self._process = self._control = None

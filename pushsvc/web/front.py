@@ -143,6 +143,7 @@ class Front:
                 if self._evict():
                     continue
                 self._full()
+                metrics.http_requests.labels("accept", "503").inc()
                 return False
             peer.setblocking(False)
             if self._places >= self._max_places and not self._evict():

@@ -357,19 +357,20 @@ class HttpConnection:
         """Answer a request of an operation."""
         began = time.monotonic()
         try:
-            outcome = await admit(operation, request)
-            if isinstance(outcome, Admitted):
-                outcome = await self._carry_out(operation, request, outcome)
-            self._task = None
+            try:
+                outcome = await admit(operation, request)
+                if isinstance(outcome, Admitted):
+                    outcome = await self._carry_out(operation, request, outcome)
+            finally:
+                # Not behind the answer, with which the next request may begin.
+                self._task = None
+                self._uncount()
+                self._forget_body()
             finished(operation.route, outcome.status, time.monotonic() - began)
             self.answer(outcome, headers_of(operation, request, outcome))
         except Exception:
             log.exception(UNFORESEEN)
-            self._task = None
             self.drop()
-        finally:
-            self._uncount()
-            self._forget_body()
 
     async def _carry_out(
         self, operation: Operation, request: Request, admitted: Admitted
@@ -454,8 +455,8 @@ class HttpConnection:
             headers: all but ``Date``, ``Content-Length``, and ``Connection`` where that is its end.
             length: bytes of the body, where the answer to a HEAD has none.
         """
+        self._uncount()  # whatever becomes of the answer: its client may be gone
         if self.fd < 0:
-            self._uncount()
             return
         asked = self._asked
         last = self._closing or asked is None or not asked.keep_alive
@@ -478,7 +479,6 @@ class HttpConnection:
             self._answered()
 
     def _answered(self) -> None:
-        self._uncount()
         self._await_client()
         now = self.since
         if self._closing:

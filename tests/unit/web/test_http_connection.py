@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
-from typing import cast
+from typing import ClassVar, cast
 
 import pytest
 import tornado.web
@@ -16,7 +16,7 @@ from pushsvc.web.admission import Admission
 from pushsvc.web.api import Operations
 from pushsvc.web.front import Front
 from pushsvc.web.handshake import Handshakes
-from pushsvc.web.http_connection import IN_A_TURN, MAX_AHEAD, READ_BYTES
+from pushsvc.web.http_connection import IN_A_TURN, IN_ONE, MAX_AHEAD, READ_BYTES
 from pushsvc.web.operation import ANYONE, Admitted, Answer, Operation, Request, problem
 
 
@@ -35,13 +35,30 @@ class Waiting(Operation):
         return problem(InvalidRequest("at last"))
 
 
+class Page(tornado.web.RequestHandler):
+    """A page that is more than one write."""
+
+    def get(self) -> None:
+        self.write(b"x" * 2 * IN_ONE)
+
+
+class Slow(tornado.web.RequestHandler):
+    """A page that takes its time."""
+
+    end: ClassVar[asyncio.Event]
+
+    async def get(self) -> None:
+        await self.end.wait()
+
+
 @pytest.fixture
 async def front() -> AsyncIterator[Front]:
     readiness = ReadinessSet()
     open_to_all = cast("Admission", SimpleNamespace(draining=False))
     operations = Operations({"/waiting": Waiting()}, {"/disconnect": Waiting()})
     made = Front(
-        readiness, open_to_all, cast("Handshakes", None), operations, tornado.web.Application(),
+        readiness, open_to_all, cast("Handshakes", None), operations,
+        tornado.web.Application([("/page", Page), ("/slow", Slow)]),
         request_timeout=10, max_places=100, max_bodies=1000,
     )  # fmt: skip
     yield made
@@ -109,6 +126,32 @@ async def test_a_request_whose_client_has_gone_counts_until_it_ends(
     await until(lambda: front.under_way == 0)
     assert len(front.tasks) == 0
     front.bodies.take(1000)  # all of it has been given back
+
+
+async def test_a_page_whose_client_has_gone_counts_no_more(
+    front: Front, peer: socket.socket
+) -> None:
+    """Each had counted for ever, and in the end requests took all of their places."""
+    peer.send(b"GET /page HTTP/1.1\r\nHost: x\r\n\r\n")
+    peer.close()
+    await until(lambda: front._places == 0)
+    assert front.under_way == 0
+
+
+async def test_a_request_behind_another_counts_by_itself(front: Front, peer: socket.socket) -> None:
+    Slow.end = asyncio.Event()
+    operation = front.operations.whole["/waiting"]
+    assert isinstance(operation, Waiting)
+    operation.end.set()
+    first, second = (
+        b"GET /%b HTTP/1.1\r\nHost: x\r\n\r\n" % each for each in (b"waiting", b"slow")
+    )
+    peer.send(first + second)
+    (connection,) = front._fresh
+    await until(lambda: connection._begun and connection._task is None)
+    assert front.under_way == 1
+    Slow.end.set()
+    await until(lambda: front.under_way == 0)
 
 
 async def test_a_request_whose_body_will_not_come_ends_with_its_client(
