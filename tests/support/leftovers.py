@@ -16,6 +16,7 @@ import psutil
 
 MARK: Final = "PYTEST_RUN_OF_PUSHSVC"
 """The variable; its value begins with that of the run in which this one was started, if any."""
+_TRACKER: Final = "multiprocessing.resource_tracker"
 _PREFIX: Final = "pushsvc-"
 """How every temporary folder begins that pushsvc makes."""
 
@@ -74,4 +75,12 @@ class Run:
         except (psutil.Error, OSError):
             return False  # gone, or another user's
         ours = mark == self.mark or mark.startswith(f"{self.mark}/")
-        return ours and alive and process.pid != os.getpid()
+        return ours and alive and process.pid != os.getpid() and not _ends_with_us(process)
+
+
+def _ends_with_us(process: psutil.Process) -> bool:
+    """Whether it is what `multiprocessing` keeps for this process as long as this lives."""
+    try:
+        return process.ppid() == os.getpid() and _TRACKER in " ".join(process.cmdline())
+    except psutil.Error:
+        return True  # it has ended
