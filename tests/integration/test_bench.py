@@ -67,4 +67,5 @@ def test_many_sockets_over_several_workers_are_connected_and_sent_to() -> None:
     figures = {each["name"]: each["value"] for each in json.loads(done.stdout)["million"]}
     assert figures["sockets that failed"] == figures["to one, lost"] == 0
     assert 0 < figures["each worker's own, without connections"] < 40
-    assert figures["broadcast: CPU of a delivery"] > 0
+    assert figures["broadcast: until the last has it"] > 0
+    assert figures["broadcast: CPU of a delivery"] >= 0  # so few take less than a tick of the clock
