@@ -115,6 +115,8 @@ def test_two_nodes_send_each_once_and_a_recall_is_told_the_truth(
         for number, user in enumerate(burst.users):
             if number == USERS * 3 // 4:  # these meet it, however quick the others were
                 wait_until(lambda: time.time() > burst.at - 0.02, "the time to be there")
+            if number == USERS * 7 // 8:  # and these come behind it
+                burst.wait_for(burst.keys.log(mailbox(user)))
             url = f"{pair[number % 2].url}/v1/users/{user}/notifications/"
             told[user] = client.delete(url + burst.scheduled[user][0]).json()
     cancelled = [user for user, answer in told.items() if answer.get("cancelled")]
