@@ -34,7 +34,7 @@ LABEL org.opencontainers.image.title="pushsvc" \
       org.opencontainers.image.revision="${REVISION}" \
       org.opencontainers.image.source="${SOURCE}"
 COPY --from=build /opt/pushsvc /opt/pushsvc
-# Nothing is written, save below /tmp by several workers: the root can be read-only.
+# Nothing is written: the root can be read-only.
 ENV PATH=/opt/pushsvc/bin:$PATH \
     HOME=/nonexistent \
     PYTHONUNBUFFERED=1 \

@@ -60,7 +60,7 @@ def test_what_is_not_on_the_machine_is_said_with_how_to_get_it(tmp_path: Path) -
 def test_many_sockets_over_several_workers_are_connected_and_sent_to() -> None:
     need("go")
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "million", "--sockets", "300", "--json"],
+        [sys.executable, "-m", "bench", "million", "--sockets", "4000", "--json"],
         cwd=ROOT, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
@@ -68,4 +68,4 @@ def test_many_sockets_over_several_workers_are_connected_and_sent_to() -> None:
     assert figures["sockets that failed"] == figures["to one, lost"] == 0
     assert 0 < figures["each worker's own, without connections"] < 40
     assert figures["broadcast: until the last has it"] > 0
-    assert figures["broadcast: CPU of a delivery"] >= 0  # so few take less than a tick of the clock
+    assert figures["broadcast: CPU of a delivery"] > 0  # of fewer: below a clock tick
