@@ -251,6 +251,7 @@ async def test_what_is_for_one_device_comes_to_that_alone(pair: list[Node], user
             told = await to_device(pair[1], user, "a", 1, **fields)
             assert told["connections"] == 1
             assert (await a.notification()).get("id") == told.get("id")
+        assert await a.acked(told["id"]) == told["id"]
         for phone in (a, b):
             await phone.silent()
         # They went on behind it: what is for all comes at once, and none is missing.
