@@ -251,6 +251,7 @@ def listed(entry: Retained) -> bytes:
             "time": rfc3339(ids.milliseconds(entry.id)),
             "expires": rfc3339(entry.expires),
             "acked": acked,
+            **({"device": entry.device} if entry.device else {}),
         }
     )
     return head[:-1] + b"," + entry.body

@@ -1,6 +1,7 @@
 -- Taking entries out of a mailbox; goes after the marks.
 
--- Take an entry out of a mailbox; the mark tells those that may hold it.
+-- Take an entry out of a mailbox; the mark tells those that may hold it. The reason is followed by the
+-- device where the entry is for one.
 local function withdraw(log, marks, id, reason)
   redis.call('XDEL', log, id)
   redis.call('HDEL', marks, 'a:' .. id)

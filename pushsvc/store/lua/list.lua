@@ -1,9 +1,9 @@
 -- A page of what a mailbox keeps, newest first, and what is known of who acknowledged it.
--- WITH: acks
+-- WITH: acks, entry
 -- KEYS: log, cursors, acks
 -- ARGV: id before which to begin ('' = with the newest), most entries, bytes, most entries and most
 --       acks that are looked at
--- Returns {next, since, {id, expiry, body, ...}, {field of the cursors, value, ...},
+-- Returns {next, since, {id, expiry, body, the device that it is for or '', ...}, {field of the cursors, value, ...},
 -- {time and number, device, id, ...}}: `next` is where the next page begins, '' at the end; acks made
 -- before `since` (ms) are no longer known. The first entry of a page may go over the bytes,
 -- of which those that are only looked at are a part.
@@ -16,20 +16,21 @@ local CHUNK = 32
 local function page()
   local now, found, size, looked = now_ms(), {}, 0, 0
   while looked < looks do
-    local count = math.min(CHUNK, most + 1 - #found / 3, looks - looked)
+    local count = math.min(CHUNK, most + 1 - #found / 4, looks - looked)
     local chunk =
       redis.call('XREVRANGE', log, last == '' and '+' or '(' .. last, '-', 'COUNT', count)
     for _, entry in ipairs(chunk) do
       local id, expires, body = entry[1], entry[2][2], entry[2][4]
       size = size + #body
       local live = tonumber(expires) > now
-      if live and #found == 3 * most or last ~= before and size > bytes then
+      if live and #found == 4 * most or last ~= before and size > bytes then
         return found, last
       end
       if live then
         found[#found + 1] = id
         found[#found + 1] = expires
         found[#found + 1] = body
+        found[#found + 1] = device_of(entry[2])
       end
       last = id
     end
@@ -44,6 +45,6 @@ end
 local found, following = page()
 local answer = {following, acks_since(acks), found, redis.call('HGETALL', cursors), {}}
 if #found > 0 then
-  answer[5] = acks_from(acks, found[#found - 2], looks)
+  answer[5] = acks_from(acks, found[#found - 3], looks)
 end
 return answer

@@ -8,17 +8,21 @@
 --       it, publisher that wants a receipt, once ttl (ms), where a client publishes to a topic: how
 --       many bytes may be there for that, 0 for any; of what was scheduled its id; and of a mailbox,
 --       where the nodes that listen are sent it here: what the keys of their inboxes begin with, what
---       such an inbox keeps, the beginning of a batch
--- Returns 'id previous receipt freed sent listener ...', or '... node count ...': 1 if a receipt may be
--- due, how many bytes of a topic's state went for a client's, 1 if all nodes that listen were sent it
--- and 2 if the server refused that; the previous id is 0 for a repeated request.
--- Returns false where the topic is full, and where what was scheduled waits no more.
+--       such an inbox keeps, the beginning of a batch, and its end; the device that it is for, most
+--       devices
+-- Returns 'id previous receipt freed sent listener ...', or '... node count ...', or where it is for one
+-- device '... listener device time ...': 1 if a receipt may be due, how many bytes of a topic's state went
+-- for a client's, 1 if all nodes that listen were sent it and 2 if the server refused that; the previous
+-- id is 0 for a repeated request.
+-- Returns false where the topic is full, and where what was scheduled waits no more; 'devices' where the
+-- device never came and there are as many as may be.
 local log, listeners, cursors, latest, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6]
 local body, ttl, keep, retention = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local by_node, key, any, publisher = ARGV[5] == '1', ARGV[6] or '', ARGV[7] == '1', ARGV[8] or ''
 local once_ttl, client_bytes = ARGV[9], tonumber(ARGV[10] or '')
 local scheduled = ARGV[11] ~= '' and ARGV[11]
 local marks, order = not by_node and KEYS[5], by_node and KEYS[5]
+local device = ARGV[16]
 
 -- Put it into the inboxes of the nodes that listen, as a batch of one; 1 if it is in all of them, else 2. Their
 -- keys are no KEYS, as nobody knows before who listens. A server that refuses that is no harm: the
@@ -28,10 +32,10 @@ local function send(id, previous, listening)
   local previous_ms, previous_seq = split(previous)
   -- In MessagePack: four integers of 64 bits, and bytes with a length of 32.
   local batch = ARGV[14] .. struct.pack('>BI8BI8BI8BI8BI4',
-    0xcf, ms, 0xcf, seq, 0xcf, previous_ms, 0xcf, previous_seq, 0xc6, #body) .. body
+    0xcf, ms, 0xcf, seq, 0xcf, previous_ms, 0xcf, previous_seq, 0xc6, #body) .. body .. ARGV[15]
   local sent, whole = {}, 1
-  for _, connection in ipairs(listening) do
-    local node = string.match(connection, '^[^.]+')
+  for i = 1, #listening, device and 2 or 1 do
+    local node = string.match(listening[i], '^[^.]+')
     if not sent[node] then
       sent[node] = true
       local added = redis.pcall('XADD', ARGV[12] .. node .. INBOX, 'NOMKSTREAM', 'MAXLEN', '~', ARGV[13],
@@ -46,8 +50,8 @@ end
 
 -- One string costs less than a table of them.
 local function answer(id, previous, receipts, freed)
-  local listening = redis.call(by_node and 'HGETALL' or 'HKEYS', listeners)
-  local sent = ARGV[12] and previous ~= '0' and send(id, previous, listening) or 0
+  local listening = redis.call((by_node or device) and 'HGETALL' or 'HKEYS', listeners)
+  local sent = (ARGV[12] or '') ~= '' and previous ~= '0' and send(id, previous, listening) or 0
   local told = id .. ' ' .. previous .. ' ' .. receipts .. ' ' .. freed .. ' ' .. sent
   return #listening > 0 and told .. ' ' .. table.concat(listening, ' ') or told
 end
@@ -139,6 +143,20 @@ local now = now_ms()
 if client_bytes and client_bytes > 0 and ttl > 0 and full(now, client_bytes) then
   return false
 end
+-- A device that has never come is owed what is for it: its cursor begins as if it came now.
+if device and ttl > 0 and redis.call('HEXISTS', cursors, device) == 0 then
+  local begins, devices = furthest(cursors)
+  if devices < tonumber(ARGV[17]) then
+    redis.call('HSET', cursors, device, begins)
+    if begins ~= '0-0' then
+      redis.call('HSET', cursors, BEGAN .. device, begins)
+    end
+  elseif scheduled then
+    redis.call('HSET', cursors, EVICTED, device) -- too late to refuse it: the device is told when it comes
+  else
+    return 'devices'
+  end
+end
 local receipts, freed = 0, 0
 local fields = redis.call('HMGET', cursors, HEAD, STORED, ORDERED)
 local previous, stored, ordered = fields[1] or '0-0', fields[2], fields[3]
@@ -212,12 +230,19 @@ else
   end
   if publisher ~= '' then
     redis.call('HSET', marks, 'r:' .. id, publisher .. ' ' .. expires)
+    if device then
+      redis.call('HSET', marks, 'v:' .. id, device)
+    end
     keep_alive(marks, retention * 2)
   end
   local left = redis.call('PTTL', log)
   -- A log from which the last entry was taken stays there, empty.
   local trimmed = left == -2 and stored or nil -- all of it passed its retention
-  redis.call('XADD', log, id, 'x', expires, 'd', body)
+  if device then
+    redis.call('XADD', log, id, 'x', expires, 'd', body, DEVICE, device)
+  else
+    redis.call('XADD', log, id, 'x', expires, 'd', body)
+  end
   appended(id)
   if order and ordered == stored then
     redis.call('HSET', cursors, HEAD, id, STORED, id, ORDERED, id)
