@@ -73,6 +73,8 @@ not read a page have one copy of it."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 ROUTE: Final = "other"
 """The metric label of what is no request of any path."""
+FULL_ROUTE: Final = "accept"
+"""That of what there is no room for, whatever it asks for."""
 
 SHAKING, WAITING, ASKED, DROPPING, LEAVING, LINGERING = range(6)
 """What goes on: a TLS handshake; the wait for a head; a request under way; the rest of a body that
@@ -336,7 +338,8 @@ class HttpConnection:
             return
         if front.is_full():
             self._closing = True  # so that the next client has the place
-            self._refuse(errors.Overloaded("too many requests at once: retry", retry_after=2.0))
+            full = errors.Overloaded("too many requests at once: retry", retry_after=2.0)
+            self._refuse(full, FULL_ROUTE)
             return
         self._counted = True
         front.under_way += 1
@@ -435,6 +438,7 @@ class HttpConnection:
         try:
             self._collect()
         except PushError as error:
+            self._forget_body()  # now: others that come in this turn of the loop may have its room
             waiter.set_exception(error)
             return
         if self._reader.complete:
@@ -549,15 +553,15 @@ class HttpConnection:
         self._await_client()
         self._until(self.since + LINGER)
 
-    def _refuse(self, error: PushError) -> None:
+    def _refuse(self, error: PushError, route: str = ROUTE) -> None:
         """Answer what cannot be handed to anybody."""
         front = self._front
         front.busy(self)
         if self._phase == WAITING:
             self._phase = ASKED
             self._asked = None  # where the next request begins is not known
-        answer = refusal(error, ROUTE)
-        finished(ROUTE, answer.status, 0.0)
+        answer = refusal(error, route)
+        finished(route, answer.status, 0.0)
         self.answer(answer, (*ALWAYS, *answer.headers))
 
     def answer_last(self, answer: Answer, headers: Pairs) -> None:
