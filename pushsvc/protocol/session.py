@@ -246,9 +246,7 @@ class Session(msgspec.Struct, gc=False, eq=False):
         self._may_subscribe(topic)
         return [Present(topic, message.ref)]
 
-    def _ack(
-        self, entry_id: int, ref: Ref, now: float, *, broadcast: bool = False
-    ) -> list[Effect]:
+    def _ack(self, entry_id: int, ref: Ref, now: float, *, broadcast: bool = False) -> list[Effect]:
         """Move the position that holds the id, the mailbox's first."""
         cursors = (self.broadcast,) if broadcast else (self.cursor, self.broadcast)
         for cursor in cursors:

@@ -4,7 +4,6 @@ import json
 import random
 import re
 import socket
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress

@@ -72,9 +72,7 @@ class Slow(tornado.web.RequestHandler):
 async def front() -> AsyncIterator[Front]:
     readiness = ReadinessSet()
     open_to_all = cast("Admission", SimpleNamespace(draining=False))
-    operations = Operations(
-        {"/waiting": Waiting(), "/sink": Sink()}, {"/disconnect": Waiting()}
-    )
+    operations = Operations({"/waiting": Waiting(), "/sink": Sink()}, {"/disconnect": Waiting()})
     made = Front(
         readiness, open_to_all, cast("Handshakes", None), operations,
         tornado.web.Application([("/page", Page), ("/slow", Slow)]),
@@ -220,7 +218,8 @@ async def test_of_bodies_that_overrun_the_budget_in_one_turn_those_are_read_that
             client.send(half)  # in one turn of the loop, which has not run since
         answers = []
         for client in clients:
-            await until(lambda client=client: bool(select.select([client], [], [], 0)[0]))
+            while not select.select([client], [], [], 0)[0]:
+                await asyncio.sleep(0.001)
             answers.append(client.recv(100)[:12])
     assert sorted(answers) == [b"HTTP/1.1 200", b"HTTP/1.1 503"]
     assert front.bodies._left == 1000
