@@ -52,7 +52,7 @@ class Published(msgspec.Struct, frozen=True, gc=False):
         told: dict[str, str | int] = {"id": ids.render(self.id)} if self.id else {}
         if self.scheduled:
             told = {"id": self.scheduled, "at": rfc3339(self.at)}
-        told["durability"] = NOT_STORED if self.durability is None else self.durability.value
+        told["durability"] = NOT_STORED if self.durability is None else self.durability
         told["connections"] = self.connections
         return told
 
@@ -218,6 +218,7 @@ class Publisher:
         suspects = self._suspects(results)
         dead = await self._dead(suspects) if suspects else ()
         durability = self._durability
+        kept = durability.value  # looked up once: that takes as long as the rest of an event
         now = self._leases.redis_time()
         outcomes: list[Published | PushError] = []
         accepted = 0
@@ -227,8 +228,8 @@ class Publisher:
                 outcome = result
             else:
                 connections, nodes = self._route(append, result, dead)
-                at = NOT_STORED if append.ttl == 0 else durability.value if reached else ""
                 if self._event_log.takes(result.id):
+                    at = NOT_STORED if append.ttl == 0 else kept if reached else ""
                     to = tuple(nodes)
                     whose = append.by or by
                     self._event_log.add(

@@ -165,11 +165,6 @@ class HttpConnection:
         self._counted = self._gone = self._idle = self._soon = False
 
     @property
-    def begun(self) -> bool:
-        """Whether it has made a request."""
-        return self._begun
-
-    @property
     def _awaits_body(self) -> bool:
         return self._body is not None and self._body.awaited
 
