@@ -168,7 +168,7 @@ class History:
         for node in {node_of(each) for each in await self._live(schema.devices(listeners))}:
             if device:
                 # Nodes of before, which have sent it to all devices, go by what follows.
-                whose = [*told, named(device.decode())]
+                whose = [*told, schema.device(device)]
                 self._outbox.notify(node, ControlMessage("recalled", feed, whose))
             self._outbox.notify(node, ControlMessage("withdrawn", feed, told))
         if receipt:
@@ -201,7 +201,7 @@ def _page(answer: Any) -> Page:
     who = Acks(positions.devices, positions.began, schema.ack_records(acks), int(since))
     retained = []
     for i in range(0, len(entries), 4):
-        entry_id, device = ids.parse(entries[i]), named(entries[i + 3].decode())
+        entry_id, device = ids.parse(entries[i]), schema.device(entries[i + 3])
         acked = who.of(entry_id, device)
         retained.append(Retained(entry_id, int(entries[i + 1]), entries[i + 2], acked, device))
     return Page(retained, ids.parse(following) if following else None)
