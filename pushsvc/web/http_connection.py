@@ -216,9 +216,9 @@ class HttpConnection:
         if self.fd < 0:
             return
         reads = not self._gone and (
-            self._awaits_body
+            self._reader.buffered <= MAX_AHEAD
             or self._phase in (SHAKING, DROPPING, LINGERING)
-            or self._reader.buffered <= MAX_AHEAD
+            or self._awaits_body
         )
         wanted = (READABLE if reads else 0) | (0 if self._tail is None else WRITABLE)
         if wanted != self._wanted:
