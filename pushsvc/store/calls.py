@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
 MOST_BYTES: Final = 64 * 1024
-"""Bytes of arguments from which on a call takes no further run."""
+"""Bytes of what its runs are given from which on a call takes no further one."""
 
 
 class Script(NamedTuple):
@@ -20,12 +20,14 @@ class Script(NamedTuple):
     """Most runs that share a call: it holds up everyone, so all of them take about 1 ms."""
 
 
-class Run(NamedTuple):
-    """A command: one run of a script, on keys of one slot."""
+class Run(tuple[Script, tuple[str, ...], tuple[Any, ...]]):
+    """A command: one run of a script.
 
-    script: Script
-    keys: tuple[str, ...]
-    args: tuple[Any, ...]
+    It is the script, the keys, which are of one slot, and the arguments. The first of these is the
+    one that may be long, if any is.
+    """
+
+    __slots__ = ()
 
 
 def gather(
@@ -46,32 +48,32 @@ def gather(
     place, end = 0, len(commands)
     while place < end:
         command = commands[place]
+        place += 1
         if not isinstance(command, Run):
             calls.append(command)
             counts.append(0)
-            place += 1
             continue
-        script, first, size = command.script, place, 0
-        last = min(end, place + script.most) if share else place + 1
-        keys: list[str] = []
-        args: list[Any] = []
-        while True:
+        script, its_keys, its_args = command
+        first, last = place - 1, end if share else place
+        last = min(last, first + script.most)
+        keys, args = [*its_keys], [len(its_keys), len(its_args), *its_args]
+        size = _size(its_args)
+        while place < last and size < MOST_BYTES:
+            command = commands[place]
+            if not isinstance(command, Run) or command[0] is not script:
+                break
             _, its_keys, its_args = command
             keys += its_keys
-            args += (len(its_keys), len(its_args))
-            args += its_args
+            args += (len(its_keys), len(its_args), *its_args)
+            size += _size(its_args)
             place += 1
-            if place == last:
-                break
-            command = commands[place]
-            if not isinstance(command, Run) or command.script is not script:
-                break
-            size += sum([len(each) for each in its_args if isinstance(each, bytes)])
-            if size >= MOST_BYTES:
-                break
         calls.append(("EVALSHA", script.digest, len(keys), *keys, *args))
         counts.append(place - first)
     return calls, counts
+
+
+def _size(args: tuple[Any, ...]) -> int:
+    return len(args[0]) if args and isinstance(args[0], bytes) else 0
 
 
 def spread(answers: Sequence[Any], counts: Sequence[int]) -> list[Any]:

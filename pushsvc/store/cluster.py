@@ -48,7 +48,7 @@ _KEY_AT: Final = {"EVALSHA": 3, "XINFO": 2}
 def slot_of(command: Command) -> int | None:
     """The slot of a command's key, None for a command without one."""
     if isinstance(command, Run):
-        return key_slot(command.keys[0].encode())
+        return key_slot(command[1][0].encode())
     name = command[0]
     if name in _KEYLESS:
         return None

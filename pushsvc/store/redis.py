@@ -41,7 +41,7 @@ class Redis:
             keys: that it uses, all of one slot.
             args: what else it is given.
         """
-        return Run(self._scripts[name], keys, args)
+        return Run((self._scripts[name], keys, args))
 
     async def run(self, name: str, keys: tuple[str, ...], *args: Any) -> Any:
         """Run a script.
