@@ -499,6 +499,8 @@ class Full(TooManyConnections):
 
 
 _WITHDRAWN: Final = {1: "recalled", 2: "acked"}
+_LATER: Final = b"-1"
+"""In place of a count: it takes another call."""
 _STATES: Final = {b"": "", b"r": READ, b"a": ARCHIVED}
 
 
@@ -573,5 +575,5 @@ def _backlog(result: Any) -> Backlog:
         gap.decode(),
         [_entry(entries[i], entries[i + 1]) for i in range(0, len(entries), 2)],
         ids.parse(broadcast) if broadcast else ids.START,
-        int(unread) if unread else None,
+        int(unread) if unread and unread != _LATER else None,
     )

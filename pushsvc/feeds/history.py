@@ -166,11 +166,13 @@ class History:
             wanted: which of them.
         """
         keys = self._redis.keys
-        answer = await self._redis.run(
+        command = self._redis.script(
             "list", (keys.log(feed), keys.cursors(feed), keys.acks(feed)),
             "" if before is None else ids.render(before), most, PAGE_BYTES, PAGE_LOOKS, *wanted,
         )  # fmt: skip
-        return _page(answer)
+        while (page := _page(await self._redis.one(*command))).unread < 0:
+            pass  # much is new, and each call looks at a part of it
+        return page
 
     async def recall(self, feed: str, entry_id: int) -> list[str] | None:
         """Recall a notification: a device that lacks it never gets it, one with it is told.

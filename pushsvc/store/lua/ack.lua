@@ -1,6 +1,6 @@
 -- Move a device's cursor forward; never back, and never past what was published. That the cursors live
 -- on is the matter of what is published, of joining and of the sweep.
--- WITH: marks, withdrawals, read_state
+-- WITH: marks, read_state, withdrawals
 -- KEYS: cursors, listeners, log, marks, acks
 -- ARGV: device, id, retention (ms), most acks kept, what the id is:
 --       '' one that the device was sent, 'stored' one that must be in the log, 'broadcast' one of
@@ -45,14 +45,13 @@ if #marks_there > 0 then
   for _, each in ipairs(marked(marks_there, 'a', nil, id)) do
     local any = each[3]
     if less(cursor, any) and #redis.call('XRANGE', log, any, any) == 1 then
-      withdraw(log, marks, any, 'acked')
+      withdraw(log, cursors, marks, any, 'acked')
       settled[#settled + 1] = any
     else
       redis.call('HDEL', marks, 'a:' .. any)
     end
   end
   if #settled > 0 then
-    took_out(log, cursors, settled, #settled)
     bound_withdrawn(marks)
     redis.call('PEXPIRE', marks, retention * 2)
     others = redis.call('HGETALL', listeners)

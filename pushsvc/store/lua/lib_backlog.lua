@@ -1,8 +1,9 @@
--- Reading a feed; goes after the marks and the read state.
+-- Reading a feed; goes after the marks.
 
 -- Say in a backlog which of its entries are read or archived.
 local function say_read(log, answer)
-  local read, archived = set_of(log, READ), set_of(log, ARCHIVED)
+  local of = string.sub(log, 1, -#LOG - 1)
+  local read, archived = of .. READ, of .. ARCHIVED
   if redis.call('EXISTS', read, archived) == 0 then
     return
   end

@@ -7,7 +7,7 @@
 -- {time and number, device, id, ...}, unread}: `next` is where the next page begins, '' at the end; acks made
 -- before `since` (ms) are no longer known. A state is 'u', unread, 'r', read, 'a', archived, or 's', a signal,
 -- which has none. The first entry of a page may go over the bytes, of which those that are only looked at are
--- a part.
+-- a part. Where the read state takes another call to be up to date, nothing but unread, which is -1 then.
 local log, cursors, acks = KEYS[1], KEYS[2], KEYS[3]
 local last, most, bytes, looks = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local states, event = ARGV[5], ARGV[6]
@@ -16,7 +16,10 @@ local CHUNK = 32
 local now = now_ms()
 local fields = redis.call('HMGET', cursors, STORED, SEEN)
 local unread = count_unread(log, cursors, fields[1], fields[2], now)
--- One that was put right has no others, so that what is asked for seldom costs seldom.
+if unread < 0 then
+  return {'', '0', {}, {}, {}, unread}
+end
+-- Of most mailboxes there are not both.
 local sets = {}
 for letter, which in pairs({r = READ, a = ARCHIVED}) do
   if redis.call('EXISTS', set_of(log, which)) == 1 then

@@ -70,11 +70,15 @@ end
 -- What an entry takes beside its body, about.
 local ENTRY = 256
 
--- Take out of the log what passed its retention; the newest id of that, if there was any, and how many.
+-- Take out of the log what passed its retention; the newest id of that, if there was any.
 local function trim_by_age(now)
   local old = redis.call('XREVRANGE', log, string.format('%.0f', now - retention), '-', 'COUNT', 1)
   if #old > 0 then
-    return old[1][1], redis.call('XTRIM', log, 'MINID', string.format('%.0f', now - retention + 1))
+    local count = redis.call('XTRIM', log, 'MINID', string.format('%.0f', now - retention + 1))
+    if marks then
+      forget_upto(log, cursors, old[1][1], count)
+    end
+    return old[1][1]
   end
 end
 
@@ -139,8 +143,8 @@ if client_bytes and client_bytes > 0 and ttl > 0 and full(now, client_bytes) the
   return false
 end
 local receipts, freed = 0, 0
-local fields = redis.call('HMGET', cursors, HEAD, STORED, order and ORDERED or SEEN)
-local previous, stored, ordered, seen = fields[1] or '0-0', fields[2], fields[3], fields[3] or NOTHING_SEEN
+local fields = redis.call('HMGET', cursors, HEAD, STORED, ORDERED)
+local previous, stored, ordered = fields[1] or '0-0', fields[2], fields[3]
 -- Ids never go back, even where a failover brings a clock that is behind.
 local id = string.format('%.0f-0', now)
 if now <= ms_of(previous) then
@@ -157,19 +161,20 @@ if ttl == 0 then
   keep_alive(cursors, retention * 2)
 else
   local expires = string.format('%.0f', now + ttl)
-  local removed, replaced = 0, nil -- how many leave the log before it is measured
   if key ~= '' then
     -- The newer takes the older's place: who was not sent that one never needs it.
     local older = redis.call('HGET', latest, key)
     if older then
       local older_id = string.match(older, '^%S+')
-      removed = redis.call('XDEL', log, older_id)
+      local removed = redis.call('XDEL', log, older_id)
       local copies = 1 + removed
       if client_bytes and order then
         freed = (ENTRY + #string.match(older, '^%S+ %S+ (.*)$')) * copies
       end
       if marks then
-        replaced = older_id
+        if removed == 1 then
+          forget(log, cursors, {older_id})
+        end
         redis.call('HDEL', marks, 'a:' .. older_id)
         receipts = ended(cursors, marks, older_id, 'replaced')
       else
@@ -219,48 +224,28 @@ else
   local left = redis.call('PTTL', log)
   -- A log from which the last entry was taken stays there, empty.
   local trimmed = left == -2 and stored or nil -- all of it passed its retention
-  local unread = marks and string.sub(log, 1, -#LOG - 1) .. UNREAD
   if signal then
     redis.call('XADD', log, id, 'x', expires, 'd', body, SIGNAL, '1')
   else
     redis.call('XADD', log, id, 'x', expires, 'd', body)
-    if unread then
-      redis.call('ZADD', unread, expires, id)
-    end
   end
   appended(id)
   if order and ordered == stored then
     redis.call('HSET', cursors, HEAD, id, STORED, id, ORDERED, id)
-  elseif order then
+  else
     redis.call('HSET', cursors, HEAD, id, STORED, id)
   end
   -- The cursors outlive the log, so that a device that comes back late is told what it missed. A log that
   -- has longer to live than any gets was kept for longer before, and has what is too old by now.
-  local renewed = left < retention or left > lifetime(retention) or not fields[1]
-  if renewed then
+  if left < retention or left > lifetime(retention) or not fields[1] then
     redis.call('PEXPIRE', log, lifetime(retention))
     redis.call('PEXPIRE', cursors, retention * 2)
-    local old, count = trim_by_age(now)
-    trimmed = old or trimmed
-    removed = removed + (count or 0)
     if marks then
-      keep_read_state(log, lifetime(retention), old)
+      keep_read_state(log, lifetime(retention))
     end
+    trimmed = trim_by_age(now) or trimmed
   end
-  local length = redis.call('XLEN', log)
-  local over = length - keep
-  if marks then
-    -- What nodes of before did in between stays to be found, when somebody counts.
-    if seen == seen_as(stored, length - 1 + removed) then
-      seen = seen_as(id, over > 0 and keep or length)
-    elseif not renewed then
-      redis.call('PEXPIRE', unread, left) -- it may be new
-    end
-    redis.call('HSET', cursors, HEAD, id, STORED, id, SEEN, seen)
-    if replaced then
-      forget(log, {replaced})
-    end
-  end
+  local over = redis.call('XLEN', log) - keep
   if over > 0 then
     local first = redis.call('XRANGE', log, '-', '+', 'COUNT', over)
     trimmed = first[#first][1]
@@ -270,7 +255,7 @@ else
       for i, entry in ipairs(first) do
         ids[i] = entry[1]
       end
-      forget(log, ids)
+      forget(log, cursors, ids)
     end
     if marks and redis.call('EXISTS', marks) == 1 then
       for _, entry in ipairs(first) do
