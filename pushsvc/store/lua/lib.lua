@@ -15,6 +15,8 @@ local SEEN = '~seen'
 local BROADCAST = '~b:'
 -- Before a device: where it began, which it has not acknowledged itself.
 local BEGAN = '~s:'
+-- Of an entry of the log, behind its body: the one device that it is for.
+local DEVICE = 'v'
 
 local function now_ms()
   local time = redis.call('TIME')

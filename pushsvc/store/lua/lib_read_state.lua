@@ -1,6 +1,6 @@
 -- The read state of a mailbox: each entry of the log that its user is to see is in one of three sorted sets,
 -- unread, read or archived, by its expiry. Their keys are no KEYS: they are that of the log with another end,
--- in its slot, and live as long. A publish leaves them alone: who counts brings them up to date. SEEN says how
+-- in its slot, and live as long. A publish puts nothing into them: who counts brings them up to date. SEEN says how
 -- far they are: up to which id, how many entries of the log that is, and which of these were acknowledged
 -- before anybody counted.
 
@@ -32,22 +32,6 @@ local function forget(log, cursors, ids)
   for _, which in ipairs({UNREAD, READ, ARCHIVED}) do
     for first = 1, left > 0 and #gone or 0, 1000 do
       left = left - redis.call('ZREM', set_of(log, which), unpack(gone, first, math.min(first + 999, #gone)))
-    end
-  end
-end
-
--- So many entries have left the log, all that it had up to an id.
-local function forget_upto(log, cursors, id, removed)
-  local upto, count, rest = string.match(redis.call('HGET', cursors, SEEN) or '', '^(%S+) (%d+)(.*)$')
-  if not upto then
-    return
-  end
-  redis.call('HSET', cursors, SEEN, upto .. ' ' .. (less(upto, id) and 0 or count - removed) .. rest)
-  for _, which in ipairs({UNREAD, READ, ARCHIVED}) do
-    for _, member in ipairs(redis.call('ZRANGE', set_of(log, which), 0, -1)) do
-      if not less(id, member) then
-        redis.call('ZREM', set_of(log, which), member)
-      end
     end
   end
 end

@@ -1,6 +1,7 @@
 -- Taking entries out of a mailbox; goes after the marks and the read state.
 
--- Take an entry out of a mailbox, and of its read state; the mark tells those that may hold it.
+-- Take an entry out of a mailbox, and of its read state; the mark tells those that may hold it. The reason is
+-- followed by the device where the entry is for one.
 local function withdraw(log, cursors, marks, id, reason)
   redis.call('HDEL', marks, 'a:' .. id)
   redis.call('HSET', marks, 'w:' .. id, reason)
