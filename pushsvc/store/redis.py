@@ -7,7 +7,7 @@ from pushsvc.store.schema import Keys
 from pushsvc.store.scripts import Scripts
 from pushsvc.store.server_connection import Command
 
-MOST_KEYS: Final = 8
+MOST_KEYS: Final = 12
 """Most keys of one script."""
 
 
