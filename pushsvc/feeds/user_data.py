@@ -8,16 +8,13 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from redis.exceptions import NoPermissionError, RedisError
-
-from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds.history import History, Retained
 from pushsvc.feeds.nodes import ControlMessage, Leases, Outbox
 from pushsvc.feeds.schedule import Schedule, Waiting
 from pushsvc.feeds.work_queue import WorkQueue
 from pushsvc.protocol import ids
 from pushsvc.store import schema
-from pushsvc.store.inspection import key_names
+from pushsvc.store.inspection import NotPermitted, key_names
 from pushsvc.store.redis import Redis
 from pushsvc.store.server_connection import StoreConnection
 
@@ -38,6 +35,15 @@ class Erased(NamedTuple):
     """Whether names of idempotency keys and of what was scheduled stay until they expire."""
 
 
+class Place(NamedTuple):
+    """A device's positions, None where there is none."""
+
+    device: str
+    acked: int | None
+    began: int | None
+    broadcast: int | None
+
+
 class Connected(NamedTuple):
     """A connection that is registered."""
 
@@ -48,9 +54,9 @@ class Connected(NamedTuple):
 
 
 class Part(NamedTuple):
-    """A part of what is kept of a user; cursors and connections are in the first one."""
+    """A part of what is kept of a user; places and connections are in the first one, else None."""
 
-    cursors: schema.Cursors | None
+    places: Sequence[Place] | None
     connections: Sequence[Connected]
     notifications: Sequence[Retained]
     scheduled: Sequence[Waiting]
@@ -145,10 +151,8 @@ class UserData:
             async for names in key_names(connection, self._redis.keys.below(feed)):
                 for name in names:
                     removed += await self._erase_name(feed, name, until)
-        except NoPermissionError:
+        except NotPermitted:
             return removed, False
-        except (RedisError, OSError) as error:
-            raise StoreUnavailable(f"the store cannot be asked for keys: {error}") from error
         finally:
             await connection.aclose()
         return removed, True
@@ -193,17 +197,27 @@ class UserData:
             waiting = await self._schedule.waiting(mailbox, int(at), SCHEDULED_PAGE)
             more = len(waiting) == SCHEDULED_PAGE
             return Part(None, (), (), waiting, f"s:{int(at) + SCHEDULED_PAGE}" if more else "")
-        cursors, connections = (None, ()) if place else await self._devices(mailbox)
+        places, connections = (None, ()) if place else await self._devices(mailbox)
         before = ids.parse_untrusted(at) if place else None
         page = await self._history.page(mailbox, before, PAGE)
         following = "s:0" if page.following is None else f"n:{ids.render(page.following)}"
-        return Part(cursors, connections, page.entries, (), following)
+        return Part(places, connections, page.entries, (), following)
 
-    async def _devices(self, mailbox: str) -> tuple[schema.Cursors | None, Sequence[Connected]]:
+    async def _devices(self, mailbox: str) -> tuple[Sequence[Place] | None, Sequence[Connected]]:
         keys = self._redis.keys
         fields = await self._redis.one("HGETALL", keys.cursors(mailbox))
         listeners = schema.registrations(await self._redis.one("HGETALL", keys.listeners(mailbox)))
-        return schema.cursors(fields), [
+        cursors = schema.cursors(fields)
+        names = sorted(cursors.devices.keys() | cursors.broadcast.keys())
+        return [
+            Place(
+                name,
+                cursors.devices.get(name) or None,
+                cursors.began.get(name) or None,
+                cursors.broadcast.get(name) or None,
+            )
+            for name in names
+        ], [
             Connected(connection, device, since)
             for connection, (device, since) in sorted(listeners.items())
         ]

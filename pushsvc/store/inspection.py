@@ -163,25 +163,34 @@ class Wide:
     whole: bool
 
 
+class NotPermitted(Exception):  # noqa: N818 - said to nobody outside
+    """This user may not look through the names of keys."""
+
+
 async def key_names(connection: StoreConnection, pattern: str) -> AsyncIterator[Sequence[bytes]]:
     """The names of all keys that match a pattern, page by page; a page may be empty.
 
     Raises:
-        NoPermissionError: this user may not look.
-        RedisError: a server cannot be asked.
+        NotPermitted: this user may not look.
+        StoreUnavailable: a server cannot be asked now.
     """
-    for server in await connection.everywhere([("PING",)]):
-        cursor = b"0"
-        while True:
-            (answer,) = await connection.at(
-                server, [("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)]
-            )
-            if isinstance(answer, Exception):
-                raise answer
-            cursor, found = answer
-            yield found
-            if cursor == b"0":
-                break
+    try:
+        for server in await connection.everywhere([("PING",)]):
+            cursor = b"0"
+            while True:
+                (answer,) = await connection.at(
+                    server, [("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)]
+                )
+                if isinstance(answer, Exception):
+                    raise answer
+                cursor, found = answer
+                yield found
+                if cursor == b"0":
+                    break
+    except NoPermissionError:
+        raise NotPermitted from None
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(f"the store cannot be asked for keys: {error}") from error
 
 
 async def wide_feeds(connection: StoreConnection, keys: Keys, most: int) -> Wide | None:
@@ -203,8 +212,6 @@ async def wide_feeds(connection: StoreConnection, keys: Keys, most: int) -> Wide
                 return Wide(frozenset(feeds), whole=False)
             pages -= 1
             feeds.update(map(feed_of, found))
-    except NoPermissionError:
+    except NotPermitted:
         return None
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"the store cannot be asked for keys: {error}") from error
     return Wide(frozenset(feeds), whole=True)

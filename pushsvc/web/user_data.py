@@ -13,7 +13,6 @@ from pushsvc.protocol import encoding, ids
 from pushsvc.protocol.feeds import mailbox, receipts
 from pushsvc.protocol.names import require_name
 from pushsvc.protocol.timestamps import rfc3339
-from pushsvc.store.schema import Cursors
 from pushsvc.web.base import Handler
 from pushsvc.web.operation import JSON, lacking
 from pushsvc.web.query import Query
@@ -84,8 +83,11 @@ class ExportHandler(_UserDataHandler):
         if part is None:
             raise InvalidRequest('"next" is what an earlier part gave: send it unchanged')
         told: dict[str, Any] = {"user": name}
-        if part.cursors is not None:
-            told["devices"] = _devices(part.cursors)
+        if part.places is not None:
+            told["devices"] = [
+                {"device": name, "acked": _id(acked), "began": _id(began), "broadcast": _id(seen)}
+                for name, acked, began, seen in part.places
+            ]
             told["connections"] = [
                 {"connection": each.connection, "device": each.device, "since": rfc3339(each.since)}
                 for each in part.connections
@@ -101,21 +103,8 @@ class ExportHandler(_UserDataHandler):
         )
 
 
-def _devices(cursors: Cursors) -> list[dict[str, Any]]:
-    names = sorted(cursors.devices.keys() | cursors.broadcast.keys())
-    return [
-        {
-            "device": name,
-            "acked": _id(cursors.devices.get(name)),
-            "began": _id(cursors.began.get(name)),
-            "broadcast": _id(cursors.broadcast.get(name)),
-        }
-        for name in names
-    ]
-
-
 def _id(entry_id: int | None) -> str | None:
-    return ids.render(entry_id) if entry_id else None
+    return None if entry_id is None else ids.render(entry_id)
 
 
 def _waiting(each: Waiting) -> bytes:

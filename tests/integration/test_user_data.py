@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import quote
@@ -61,9 +61,9 @@ async def export(node: Node, user: str) -> list[dict[str, Any]]:
         query["next"] = parts[-1]["next"]
 
 
-def everything(raw: "redis.Redis[bytes]") -> Iterator[tuple[bytes, bytes]]:
+def everything(raw: Any) -> Iterator[tuple[bytes, bytes]]:
     """Every key of these nodes, with what it holds."""
-    reads = {
+    reads: dict[bytes, Callable[[bytes], Any]] = {
         b"string": raw.get, b"hash": raw.hgetall, b"stream": raw.xrange,
         b"zset": lambda key: raw.zrange(key, 0, -1), b"set": raw.smembers,
     }  # fmt: skip
