@@ -163,7 +163,7 @@ class Wide:
     whole: bool
 
 
-class NotPermitted(Exception):  # noqa: N818 - said to nobody outside
+class NotPermitted(Exception):
     """This user may not look through the names of keys."""
 
 
