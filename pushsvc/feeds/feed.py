@@ -239,14 +239,14 @@ class Feeds:
             self.bounds.client_bytes if append.client and not append.scheduled else "",
             append.scheduled,
         )  # fmt: skip
-        if options == _PLAIN:  # most are: what is not said costs nothing there
-            options = ()
-            if sends and feed.startswith(MAILBOX):
-                options = *_PLAIN, self._keys.node, INBOX_PACKETS, pack_head(feed)
-        return self._publishing.script(
-            "publish", keys,
-            append.body, ttl, self._most(feed), retention, "1" if by_node(feed) else "", *options,
-        )  # fmt: skip
+        alike: tuple[Any, ...] = ttl, self._most(feed), retention, "1" if by_node(feed) else ""
+        script = self._publishing.script
+        if options != _PLAIN:
+            return script("publish", keys, append.body, *alike, *options)
+        # Most are plain: what is not said, or is said of many at once, costs little.
+        if sends and feed.startswith(MAILBOX):
+            alike = *alike, *_PLAIN, self._keys.node, INBOX_PACKETS, pack_head(feed)
+        return script("publish", keys, append.body, common=alike)
 
     def _most(self, feed: str) -> int:
         """How many entries a feed keeps."""
@@ -416,14 +416,16 @@ class Feeds:
         return self._sessions.submit(
             [
                 script(
-                    "ack", keys(feed),
-                    stored(device), ids.render(entry_id), retention, most, kind,
-                    1 if connection else 0,
+                    "ack",
+                    keys(feed),
+                    stored(device),
+                    ids.render(entry_id),
+                    common=(retention, most, kind, 1 if connection else 0),
                 )
                 for feed, device, entry_id, kind, connection in acks
             ],
             _acknowledged,
-        )  # fmt: skip
+        )
 
     def present(
         self, changes: Iterable[tuple[str, str, Sequence[str], Sequence[str]]]
@@ -482,7 +484,10 @@ class Feeds:
         """
         keys, script, retention = self._keys.check, self._sessions.script, self._retention
         return self._sessions.submit(
-            [script("check", keys(feed), connection, retention) for feed, connection in checks],
+            [
+                script("check", keys(feed), connection, common=(retention,))
+                for feed, connection in checks
+            ],
             _head,
         )
 
