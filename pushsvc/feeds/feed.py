@@ -255,10 +255,11 @@ class Feeds:
         if device or append.signal:
             more = device, MAX_DEVICES, "1" if append.signal else ""
             options = *options, *("",) * (_OPTIONS - len(options)), *more
-        return self._publishing.script(
-            "publish", keys,
-            append.body, ttl, self._most(feed), retention, "1" if by_node(feed) else "", *options,
-        )  # fmt: skip
+        alike: tuple[Any, ...] = ttl, self._most(feed), retention, "1" if by_node(feed) else ""
+        script = self._publishing.script
+        if options:
+            return script("publish", keys, append.body, *alike, *options)
+        return script("publish", keys, append.body, common=alike)  # said once for many
 
     def _most(self, feed: str) -> int:
         """How many entries a feed keeps."""
@@ -432,14 +433,16 @@ class Feeds:
         return self._sessions.submit(
             [
                 script(
-                    "ack", keys(feed),
-                    stored(device), ids.render(entry_id), retention, most, kind,
-                    1 if connection else 0,
+                    "ack",
+                    keys(feed),
+                    stored(device),
+                    ids.render(entry_id),
+                    common=(retention, most, kind, 1 if connection else 0),
                 )
                 for feed, device, entry_id, kind, connection in acks
             ],
             _acknowledged,
-        )  # fmt: skip
+        )
 
     def present(
         self, changes: Iterable[tuple[str, str, Sequence[str], Sequence[str]]]
@@ -498,7 +501,10 @@ class Feeds:
         """
         keys, script, retention = self._keys.check, self._sessions.script, self._retention
         return self._sessions.submit(
-            [script("check", keys(feed), connection, retention) for feed, connection in checks],
+            [
+                script("check", keys(feed), connection, common=(retention,))
+                for feed, connection in checks
+            ],
             _head,
         )
 

@@ -33,15 +33,18 @@ class Redis:
         self.forget = queue.forget
         self.aclose = queue.aclose
 
-    def script(self, name: str, keys: tuple[str, ...], *args: Any) -> Run:
+    def script(
+        self, name: str, keys: tuple[str, ...], *args: Any, common: tuple[Any, ...] = ()
+    ) -> Run:
         """The command that runs a script.
 
         Args:
             name: of its file, without the suffix.
             keys: that it uses, all of one slot.
             args: what else it is given.
+            common: what it is given behind that, and many runs have alike.
         """
-        return Run((self._scripts[name], keys, args))
+        return Run((self._scripts[name], keys, args, common))
 
     async def run(self, name: str, keys: tuple[str, ...], *args: Any) -> Any:
         """Run a script.

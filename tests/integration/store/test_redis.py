@@ -13,7 +13,7 @@ async def test_a_script_is_run_with_its_keys_and_what_else_it_is_given(
     nodes = (commands.keys.nodes,)
     script = Scripts().by_name["lease"]
     assert commands.script("lease", nodes, "n1", 5000, "1") == Run(
-        (script, nodes, ("n1", 5000, "1"))
+        (script, nodes, ("n1", 5000, "1"), ())
     )
     _, held, *live = await commands.run("lease", nodes, "n1", 5000, "1")
     assert (held, live) == (1, [b"n1"])
