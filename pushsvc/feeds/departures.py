@@ -19,7 +19,7 @@ from pushsvc.feeds.work_queue import SETTLING, WorkQueue
 from pushsvc.logs import SampledLog
 from pushsvc.protocol import ids
 
-POLL: Final = 0.25
+POLL: Final = 0.5
 """Seconds between two looks at what is due."""
 AT_ONCE: Final = 128
 """Feeds that are looked at together."""

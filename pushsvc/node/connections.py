@@ -378,7 +378,7 @@ class Connections:
         except OSError:
             data = b""
         if not data:
-            self.abort(connection, None)
+            self.readiness.lose(connection)
         elif connection.open:
             self._received(connection, data)
 

@@ -7,7 +7,7 @@ reads its feed, one read at a time. Nothing is awaited per connection.
 
 import functools
 import sys
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -105,6 +105,10 @@ class Dispatcher:
     def connection_id(self, listener: Listener) -> str:
         """The id under which a listener is registered."""
         return self._identity.connection_id(listener.number)
+
+    def listening(self, feed: str) -> Sequence[Listener]:
+        """The connections of this node that listen to a mailbox."""
+        return self._mailboxes.listeners.of(feed)
 
     # --- coming and going ----------------------------------------------------------------------
 

@@ -6,8 +6,9 @@ its place without a system call. There is one table by descriptor and one timer 
 
 import asyncio
 import time
-from collections.abc import Callable, Iterator
-from typing import Final, Protocol
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
+from typing import Any, Final, Protocol
 
 import structlog
 
@@ -17,9 +18,16 @@ from pushsvc.node.turns import PART, Turns, Work
 from pushsvc.node.wheel import Wheel
 
 POLL_EVENTS: Final = 64
-"""Most sockets served before the event loop has its turn."""
+"""Most sockets that are asked for at once."""
+POLL_SECONDS: Final = 0.001
+"""Seconds of a turn of the event loop for sockets; those that were asked for are all served."""
 PAUSED: Final = 5.0
 """Seconds by which a tick must be late for the process to have been stopped, not just busy."""
+
+LOST: Final = "lost connections"
+"""What is done with those whose peer has gone."""
+LOST_AT_ONCE: Final = 8
+"""Holders that are dropped in one step, which is about as much work as sending to 64."""
 
 UNFORESEEN: Final = "a connection is dropped after an unexpected error"
 
@@ -70,6 +78,7 @@ class ReadinessSet:
         self._clock = clock
         self._ticked = self.now
         self._by_fd: list[Holder | None] = []
+        self._lost: dict[Holder, None] = {}
         self._wheel = Wheel(self.now)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self.poller.fileno(), self._poll)
@@ -108,7 +117,8 @@ class ReadinessSet:
 
     def want(self, holder: Holder, events: int) -> None:
         """Watch for ``READABLE`` or ``WRITABLE`` or both, or for errors only."""
-        self.poller.want(holder.fd, events)
+        if holder not in self._lost:
+            self.poller.want(holder.fd, events)
 
     def look(self, holder: Holder, due: float) -> None:
         """See to it that a holder is called by some time, to the second."""
@@ -119,12 +129,56 @@ class ReadinessSet:
         if holder.fd >= 0:
             self.transport.close(self.forget(holder))
 
+    def drop(self, holder: Holder) -> None:
+        """Have a holder drop its socket; what nobody foresaw there must not hold up the others."""
+        try:
+            holder.drop()
+        except Exception:
+            log.exception(UNFORESEEN)
+            self.remove(holder)
+
     def forget(self, holder: Holder) -> int:
         """Watch a socket no more; its descriptor."""
         fd, holder.fd = holder.fd, -1
         self._by_fd[fd] = None
-        self.poller.remove(fd)
+        if self._lost.pop(holder, self) is self:
+            self.poller.remove(fd)
         return fd
+
+    # --- those whose peer has gone ---------------------------------------------------------------
+
+    @property
+    def lost(self) -> int:
+        """How many have lost their peer, and wait for their turn to be dropped."""
+        return len(self._lost)
+
+    def lose(self, holder: Holder) -> None:
+        """Have a holder dropped whose peer has gone, in its turn: many may have gone together.
+
+        Until then it is watched for nothing, and is what it was.
+        """
+        self.poller.remove(holder.fd)
+        self._lost[holder] = None
+        if not self.turns.busy(LOST):
+            self.turns.run(LOST, self._drop_lost(), PART // LOST_AT_ONCE)
+
+    def _drop_lost(self) -> Work:
+        while self._lost:
+            self.drop_lost(list(islice(self._lost, LOST_AT_ONCE)))
+            if self._lost:
+                yield
+
+    def drop_lost(self, holders: Iterable[Any] | None = None) -> None:
+        """Drop those now that have lost their peer.
+
+        Args:
+            holders: those of them, among others; all by default.
+        """
+        for holder in list(self._lost) if holders is None else holders:
+            if holder in self._lost:
+                self.drop(holder)
+
+    # --- time ------------------------------------------------------------------------------------
 
     def tick(self) -> None:
         """Do what the time asks for; to be called once a second."""
@@ -145,7 +199,7 @@ class ReadinessSet:
                     holder.due()
                 except Exception:
                     log.exception(UNFORESEEN)
-                    self._give_up(holder)
+                    self.drop(holder)
             if not place % PART:
                 yield
 
@@ -159,20 +213,18 @@ class ReadinessSet:
     def _poll(self) -> None:
         self.now = self._clock()
         by_fd = self._by_fd
-        for fd, events in self.poller.poll(POLL_EVENTS):
-            holder = by_fd[fd]
-            if holder is None:
-                continue
-            try:
-                holder.ready(events)
-            except Exception:
-                log.exception(UNFORESEEN)
-                self._give_up(holder)
-
-    def _give_up(self, holder: Holder) -> None:
-        """What nobody foresaw on one connection must not hold up the others."""
-        try:
-            holder.drop()
-        except Exception:
-            log.exception(UNFORESEEN)
-            self.remove(holder)
+        end = time.perf_counter() + POLL_SECONDS
+        while True:
+            ready = self.poller.poll(POLL_EVENTS)
+            for fd, events in ready:
+                holder = by_fd[fd]
+                if holder is None:
+                    continue
+                try:
+                    holder.ready(events)
+                except Exception:
+                    log.exception(UNFORESEEN)
+                    self.drop(holder)
+            # The first in line are those that have waited for longest, however many they are.
+            if len(ready) < POLL_EVENTS or time.perf_counter() >= end:
+                return

@@ -80,6 +80,8 @@ class PipelineQueue:
         connection: the way to Redis that it has for itself.
         scripts: given to each server before the first command, so that a command that needs one
             is not left behind by those after it.
+        at_once: most submissions that are answered before everything else has its turn: who waits
+            for one of them goes on in the same turn of the event loop.
         tail: a command put after each pipeline, on the same connection (``WAIT``, ``WAITAOF``);
             what it answered follows the results of every submission, once for each of them.
 
@@ -89,13 +91,20 @@ class PipelineQueue:
     """
 
     def __init__(
-        self, name: str, connection: StoreConnection, scripts: Scripts, tail: Command | None = None
+        self,
+        name: str,
+        connection: StoreConnection,
+        scripts: Scripts,
+        tail: Command | None = None,
+        *,
+        at_once: int = MAX_PIPELINE,
     ) -> None:
         self.name = name
         self.on_change: Callable[[], None] = lambda: None
         connection.greet(scripts.load)
         self._connection = connection
         self._changes = connection.changes
+        self._at_once = at_once
         self._tail = tail
         self._queue: deque[Submission] = deque()
         self._waiting = 0
@@ -185,7 +194,9 @@ class PipelineQueue:
                 batch = self._next_batch()
                 commands = [command for some, _, _ in batch for command in some]
                 if not commands:
-                    self._answer(batch, [])  # a server would say nothing, and be taken for dead
+                    await self._answer(
+                        batch, []
+                    )  # a server would say nothing, and be taken for dead
                     continue
                 started = time.perf_counter()
                 try:
@@ -201,7 +212,7 @@ class PipelineQueue:
                 self._pause = 0.0
                 self._told_errors.clear()
                 self._seconds.observe(time.perf_counter() - started)
-                self._answer(
+                await self._answer(
                     batch,
                     [
                         self._to_error(result) if isinstance(result, Exception) else result
@@ -224,10 +235,12 @@ class PipelineQueue:
         self._waiting -= size
         return batch
 
-    def _answer(self, batch: list[Submission], results: list[Result]) -> None:
+    async def _answer(self, batch: list[Submission], results: list[Result]) -> None:
         count = len(results) // 2 if self._tail is not None else 0
         first = 0
-        for commands, future, decode in batch:
+        for place, (commands, future, decode) in enumerate(batch):
+            if place and not place % self._at_once:
+                await asyncio.sleep(0)
             last = first + len(commands)
             if not future.done():
                 answer = results[first:last]

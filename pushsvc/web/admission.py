@@ -1,8 +1,8 @@
 """Who may connect, and is there room? The same for WebSockets, event streams and polls."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final
 
 from pushsvc.auth.authenticator import Authenticator
@@ -36,7 +36,7 @@ class Admission:
         rates: how fast each user may begin sockets and streams.
         polls: the same for polls.
         max_connections: most of them.
-        max_handshakes: most handshakes in flight.
+        max_handshakes: most handshakes in flight, polls included.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Admission:
         self._rates = rates
         self._polls = polls
         self._max_connections = max_connections
-        self._max_handshakes = max_handshakes
+        self.max_handshakes = max_handshakes
 
     @contextmanager
     def handshake(self) -> Iterator[None]:
@@ -72,9 +72,10 @@ class Admission:
         """
         if self.closed:
             raise Overloaded("this node is draining: reconnect", retry_after=1.0)
-        if self.in_flight >= self._max_handshakes:
+        if self.in_flight >= self.max_handshakes:
             raise Overloaded("too many handshakes at once: retry", retry_after=2.0)
-        if len(self._connections) + self.in_flight >= self._max_connections:
+        held = len(self._connections) - self._connections.readiness.lost
+        if held + self.in_flight >= self._max_connections:
             raise Overloaded("this node holds all it can: retry", retry_after=5.0)
         self.in_flight += 1
         try:
@@ -82,19 +83,26 @@ class Admission:
         finally:
             self.in_flight -= 1
 
-    async def authenticate(self, request: ConnectionRequest, *, poll: bool = False) -> Claims:
+    async def authenticate(
+        self,
+        request: ConnectionRequest,
+        *,
+        poll: bool = False,
+        apart: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> Claims:
         """What the token or the ticket of a request says.
 
         Args:
             request: of the client.
             poll: whether it is one.
+            apart: entered for as long as keys or tickets are waited for.
 
         Raises:
             InvalidToken: there is none, or it is refused.
             RateLimited: the user begins connections too fast.
             PushError: it cannot be verified for now.
         """
-        claims = await self._claims(request)
+        claims = await self._claims(request, apart)
         now = time.monotonic()
         rates = self._polls if poll else self._rates
         rates.spend(claims.caller, now)
@@ -102,16 +110,23 @@ class Admission:
         rates.owe(claims.caller, now, len(request.topics) // at_once)
         return claims
 
-    async def _claims(self, request: ConnectionRequest) -> Claims:
+    async def _claims(
+        self, request: ConnectionRequest, apart: Callable[[], AbstractContextManager[None]]
+    ) -> Claims:
         token, ticket = request.token, request.ticket
         if ticket is not None and not token:
-            return await self._authenticator.redeem(ticket)
+            with apart():
+                return await self._authenticator.redeem(ticket)
         if not token:
             raise InvalidToken(
                 "send a token: Authorization: Bearer <token>, the subprotocol bearer.<token>, or "
                 "?ticket=<ticket>"
             )
-        return self._authenticator.verify_cached(token) or await self._authenticator.verify(token)
+        claims = self._authenticator.verify_cached(token)
+        if claims is not None:
+            return claims
+        with apart():
+            return await self._authenticator.verify(token)
 
     async def join(
         self,
@@ -140,6 +155,9 @@ class Admission:
                     f"the token's topics.subscribe does not cover {name}: "
                     f"{claims.grants.why_not('subscribe')}"
                 )
+        # Who has gone and comes back has not one connection more.
+        feed = listener.session.cursor.feed
+        self._connections.readiness.drop_lost(self._dispatcher.listening(feed))
         positions = request.positions_of(listener.session)
         backlog = await self._dispatcher.join(listener, positions, withdrawn=withdrawn)
         try:

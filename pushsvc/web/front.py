@@ -27,7 +27,7 @@ from pushsvc.web.bridge import Bridge
 from pushsvc.web.handshake import Handshakes
 from pushsvc.web.http_connection import FULL_ROUTE, HttpConnection
 
-AT_ONCE: Final = 64
+AT_ONCE: Final = 32
 """Most connections accepted before other sockets have their turn, however many come."""
 PATIENCE: Final = 2.0
 """Seconds that a connection has for its first request before it can lose its place: a head that was
@@ -92,6 +92,7 @@ class Front:
         self._max_requests = max(1, int(REQUESTS * max_places))
         self._places = 0
         self._full_until = 0.0
+        self._paused = False
         self._listeners: list[Listener] = []
         self.loop = asyncio.get_running_loop()
 
@@ -131,8 +132,11 @@ class Front:
     # --- accepting -------------------------------------------------------------------------------
 
     def accept(self, sock: socket.socket) -> bool:
-        """Take the connections that have come; False where no descriptor is left for one."""
+        """Take the connections that have come; False where the others are to wait for room."""
         for _ in range(AT_ONCE):
+            if self._places >= self._max_places and self._has_room_soon():
+                self._paused = True
+                return False
             try:
                 peer, _address = sock.accept()
             except BlockingIOError:
@@ -140,6 +144,9 @@ class Front:
             except OSError as error:
                 if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
                     continue  # it has gone again
+                if self.readiness.lost:
+                    self.readiness.drop_lost()
+                    continue
                 if self._evict():
                     continue
                 self._send_away()
@@ -179,18 +186,27 @@ class Front:
         self._places += 1
         self._fresh[connection] = None
 
+    def _has_room_soon(self) -> bool:
+        """Whether some of the places are taken for a moment only."""
+        return self.handshakes.waiting > 0 or (bool(self._fresh) and self._idlest() is None)
+
     def _evict(self) -> bool:
         """Close the connection that has waited for longest; False where none waits."""
+        found = self._idlest()
+        if found is None:
+            return False
+        found.drop()
+        return True
+
+    def _idlest(self) -> HttpConnection | None:
+        """The connection that has waited for longest; None where none does for long."""
         fresh = next(iter(self._fresh), None)
         if fresh is not None and self.readiness.now - fresh.since < PATIENCE:
             fresh = None
         found = next(iter(self.idle), fresh)
-        if found is None:
-            return False
-        if fresh is not None and fresh.since < found.since:
+        if found is not None and fresh is not None and fresh.since < found.since:
             found = fresh
-        found.drop()
-        return True
+        return found
 
     def _full(self) -> None:
         self._full_until = self.readiness.now + FULL
@@ -210,6 +226,10 @@ class Front:
         """A connection is over, or has become a socket of the core."""
         self._places -= 1
         self.busy(connection)
+        if self._paused:
+            self._paused = False
+            for listener in self._listeners:
+                listener.due()
 
     def is_full(self) -> bool:
         """Whether requests take all of the places that they may."""

@@ -5,6 +5,7 @@ the readiness set, the WebSocket or stream is from the answer on.
 """
 
 import functools
+import time
 from collections.abc import Mapping, Sequence
 from typing import Final, Protocol
 
@@ -27,6 +28,7 @@ from pushsvc.web import event_stream, websocket
 from pushsvc.web.admission import Admission
 from pushsvc.web.connection_request import ConnectionRequest, device_of, listening_request
 from pushsvc.web.cors import Origins, cross_origin
+from pushsvc.web.handshake_queue import HandshakeQueue
 from pushsvc.web.operation import SERVER, Answer, bearer, problem
 from pushsvc.web.query import Query
 
@@ -81,23 +83,45 @@ class Handshakes:
         self._dispatcher = dispatcher
         self._topics = topics
         self._under_way = Tasks("handshakes")
+        self._queue: HandshakeQueue[tuple[Head, Client]] = HandshakeQueue(
+            admission.max_handshakes, self._begin, self._shed
+        )
 
     def begin(self, head: Head, client: Client) -> None:
-        """Answer a request that came on a connection, which waits for that."""
-        self._under_way.spawn(self._handle(head, client))
+        """Answer a request that came on a connection, which waits for that, in its turn."""
+        self._queue.put((head, client))
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for their turn."""
+        return len(self._queue)
 
     async def finished(self, seconds: float) -> None:
-        """Wait until the handshakes under way are answered, or the time has passed."""
-        await self._under_way.wait(seconds)
+        """Wait until all handshakes are answered, or the time has passed."""
+        deadline = time.monotonic() + seconds
+        while self._under_way and (left := deadline - time.monotonic()) > 0:
+            await self._under_way.wait(left)
+
+    def _begin(self, handshake: tuple[Head, Client]) -> None:
+        self._under_way.spawn(self._handle(*handshake))
+
+    def _shed(self, handshake: tuple[Head, Client]) -> None:
+        head, client = handshake
+        error = errors.Overloaded("too many handshakes at once: retry", retry_after=2.0)
+        sampled.warning("handshake refused", code=error.code, detail=error.detail)
+        metrics.handshakes.labels(error.code).inc()
+        self._refuse(error, head.headers, client)
 
     async def _handle(self, head: Head, client: Client) -> None:
         outcome = "lost"
         joined: Connection | None = None
         adopted: Connection | None = None
         try:
+            if client.fd < 0:
+                return
             request, wire, begin = self._read(head)
             with self._admission.handshake():
-                claims = await self._admission.authenticate(request)
+                claims = await self._admission.authenticate(request, apart=self._queue.apart)
                 session = request.session(claims, answers=wire.answers)
                 connection = self._connections.new(session, wire)
                 backlog = await self._admission.join(connection, request, claims)
@@ -132,6 +156,7 @@ class Handshakes:
             self._give_up(errors.internal(), head.headers, client, joined, adopted)
         finally:
             metrics.handshakes.labels(outcome).inc()
+            self._queue.ended()
 
     def _give_up(
         self,
@@ -146,6 +171,9 @@ class Handshakes:
             self._connections.abort(adopted, None)
         if joined is not None:
             self._dispatcher.left(joined)
+        self._refuse(error, headers, client)
+
+    def _refuse(self, error: PushError, headers: Mapping[str, str], client: Client) -> None:
         answer = problem(error)
         cors = cross_origin(self._origins, headers)
         client.answer_last(answer, (*SERVER, *answer.headers, *cors))

@@ -328,6 +328,7 @@ class HttpConnection:
         self._deadline = math.inf
         path, _, query = head.target.partition("?")
         if head.method == "GET" and path in SOCKETS:
+            self._abandons = True
             front.handshakes.begin(head, self)
             return
         if front.is_full():

@@ -481,6 +481,22 @@ def test_who_says_nothing_loses_its_place_too(small: Node, user: str) -> None:
         assert len(silent) == 130
 
 
+def test_who_comes_while_all_places_are_taken_for_a_moment_waits_for_one(
+    small: Node, user: str
+) -> None:
+    """Anybody could have a node taken out of service, by more connections than it has room for."""
+    wait_until(small.is_ready, "room")
+    before = small.metric("pushsvc_http_requests_total", route="accept")
+    with ExitStack() as stack:
+        for _ in range(130):
+            stack.enter_context(Raw(small))
+        assert small.is_ready()
+        with RawSocket(small, user) as peer:
+            peer.pong()
+        assert small.is_ready()
+    assert small.metric("pushsvc_http_requests_total", route="accept") == before
+
+
 def test_requests_leave_room_for_handshakes_and_readiness_tells(small: Node, user: str) -> None:
     def poll(number: int) -> bytes:
         auth = token(f"{user}-{number}")

@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import os
+import select
 import signal
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -20,7 +22,7 @@ from websockets.typing import Subprotocol
 
 from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import problem, publish
-from tests.support.nodes import SECRET, Node, nodes, token, wait_until
+from tests.support.nodes import SECRET, Node, nodes, publisher_token, token, wait_until
 from tests.support.phone import Phone
 from tests.support.raw import ACCEPT, Raw, RawSocket, frame, request
 
@@ -369,6 +371,75 @@ async def test_handshakes_in_flight_are_bounded(tmp_path: Any) -> None:
         for raw in waiting:
             raw.socket.settimeout(10)
         assert [raw.answer().status_code for raw in waiting].count(101) == 2
+
+
+def opened(node: Node, count: int, stack: ExitStack) -> list[socket.socket]:
+    """Connections on which nothing was asked yet, each of which ends with a reset."""
+    found = []
+    for _ in range(count):
+        found.append(socket.create_connection(("127.0.0.1", node.port), timeout=30))
+        found[-1].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        stack.enter_context(found[-1])
+    return found
+
+
+def asked(user: str) -> bytes:
+    return request(headers={"Authorization": f"Bearer {token(user)}"})
+
+
+def test_what_is_published_does_not_wait_for_the_handshakes_that_came_before(
+    valkey: EmbeddedServer, tmp_path: Any, prefix: str
+) -> None:
+    count = 1000
+    requests = [asked(f"many-{number}") for number in range(count)]
+    body = b'{"to":{"user":"bystander"},"data":1}'
+    publish = (
+        "POST /v1/notifications HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        f"Authorization: Bearer {publisher_token()}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+    with (
+        Node(valkey.url, tmp_path, prefix=prefix) as node,
+        RawSocket(node, "bystander") as bystander,
+        Raw(node) as publisher,
+        ExitStack() as stack,
+    ):
+        shares = []
+        for _ in range(3):  # on a busy machine one try tells little
+            many = opened(node, count, stack)
+            publisher.send(publish)  # what all of them were let in before
+            bystander.message()
+            for each, head in zip(many, requests, strict=True):
+                each.send(head)
+            publisher.send(publish)
+            bystander.message()
+            poll = select.poll()
+            for each in many:
+                poll.register(each, select.POLLIN)
+            shares.append(len(poll.poll(0)) / count)
+            for each in many:
+                assert each.recv(65536).startswith(b"HTTP/1.1 101 ")
+                each.close()
+            wait_until(lambda: node.metric("pushsvc_connections") == 1, "all to be gone")
+        assert min(shares) < 0.5, shares
+
+
+def test_all_who_come_back_at_once_are_let_in_however_few_connections_a_user_may_have(
+    valkey: EmbeddedServer, tmp_path: Any, prefix: str
+) -> None:
+    count = 500
+    requests = [asked(f"many-{number}") for number in range(count)]
+    with (
+        Node(valkey.url, tmp_path, prefix=prefix, max_connections_per_user=1) as node,
+        ExitStack() as stack,
+    ):
+        for _ in range(3):
+            many = opened(node, count, stack)
+            for each, head in zip(many, requests, strict=True):
+                each.send(head)
+            for each in many:
+                assert each.recv(65536).startswith(b"HTTP/1.1 101 ")
+            for each in many:
+                each.close()
 
 
 @pytest.mark.parametrize("path", ["/v1/ws", "/v1/stream", "/v1/poll"])

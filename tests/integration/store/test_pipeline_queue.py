@@ -47,6 +47,24 @@ async def test_no_commands_are_answered_in_their_order_and_wait_for_nothing(
     await queue.aclose()
 
 
+async def test_the_answers_of_a_pipeline_are_given_in_parts_and_in_order(
+    valkey: EmbeddedServer,
+) -> None:
+    queue = PipelineQueue("test", connector(valkey.url)(2), Scripts(), at_once=8)
+    done: list[int] = []
+    for number in range(100):
+        future = queue.submit([("PING",)])
+        future.add_done_callback(lambda _, number=number: done.append(number))  # type: ignore[misc]
+    before = 0
+    async with asyncio.timeout(10):
+        while len(done) < 100:
+            await asyncio.sleep(0)
+            assert len(done) - before <= 8
+            before = len(done)
+    assert done == list(range(100))
+    await queue.aclose()
+
+
 async def test_a_command_that_fails_fails_alone(valkey: EmbeddedServer, prefix: str) -> None:
     queue = queue_to(valkey.url)
     before, wrong, after = await queue.submit(

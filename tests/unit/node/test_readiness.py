@@ -8,8 +8,9 @@ from collections.abc import AsyncIterator
 import pytest
 from structlog.testing import capture_logs
 
+from pushsvc.node import turns
 from pushsvc.node.poller import READABLE
-from pushsvc.node.readiness import PAUSED, ReadinessSet
+from pushsvc.node.readiness import LOST_AT_ONCE, PAUSED, ReadinessSet
 
 
 class Clock:
@@ -158,3 +159,67 @@ async def test_a_process_that_stood_still_tells_every_holder_for_how_long(world:
     world.clock.now += PAUSED + 1
     world.set.tick()
     assert holder.told == [f"resumed {PAUSED + 1:g}"]
+
+
+# --- those whose peer has gone -------------------------------------------------------------------
+
+
+async def test_many_that_are_lost_together_are_dropped_in_parts_and_others_have_their_turn(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "TURN", 0)
+    count = 200
+    lost = [world.holder()[0] for _ in range(count)]
+    other, peer = world.holder()
+    for holder in lost:
+        world.set.lose(holder)
+    left = world.set.lost
+    assert left >= count - turns.AT_ONCE // (turns.PART // LOST_AT_ONCE)
+    peer.send(b"here")
+    await told(other, 1)
+    assert world.set.lost > left / 2, "it waited for all of them"
+    while left := world.set.lost:
+        await asyncio.sleep(0)
+        assert left - world.set.lost <= LOST_AT_ONCE
+    assert [holder.told for holder in lost] == [["dropped"]] * count
+    assert list(world.set) == [other]
+
+
+async def test_one_that_is_lost_is_dropped_at_once(world: World) -> None:
+    holder, _ = world.holder()
+    world.set.lose(holder)
+    assert holder.told == ["dropped"]
+
+
+async def test_one_that_is_lost_is_told_nothing_until_it_is_dropped(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.set.turns, "run", lambda *_: None)
+    holder, peer = world.holder()
+    same, other = world.holder()[0], world.holder()[0]
+    for each in (holder, same):
+        world.set.lose(each)
+    peer.send(b"x")
+    world.set.want(holder, READABLE)
+    await asyncio.sleep(0.05)
+    assert holder.told == []
+    world.set.drop_lost([same, other, "no holder"])
+    assert (same.told, other.told, holder.told) == (["dropped"], [], [])
+    world.set.drop_lost()
+    assert holder.told == ["dropped"]
+    assert world.set.lost == 0
+
+
+async def test_an_error_while_one_is_dropped_ends_only_that_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "AT_ONCE", 0)
+    lost = [world.holder()[0] for _ in range(3)]
+    lost[1].stubborn = True
+    for holder in lost:
+        world.set.lose(holder)
+    with capture_logs() as log:
+        while world.set.lost:
+            await asyncio.sleep(0)
+    assert [holder.fd for holder in lost] == [-1] * 3
+    assert [each["log_level"] for each in log] == ["error"]
