@@ -100,9 +100,9 @@ class _Stage:
         """What came and no step took, in words, besides what may come."""
         found = [
             f"the client told {event}"
-            for kind, inbox in self._driver.events.items()
+            for kind, queue in self._driver.events.items()
             if kind not in _UNASKED | besides
-            for event in inbox.left()
+            for event in queue.left()
         ]
         if self._connection is not None:
             found += [
@@ -110,8 +110,8 @@ class _Stage:
                 for message in self._connection.heard.left()
                 if message.get("type") not in {"(closed)", *besides}
             ]
-        for inbox in self._server.arrivals.values():
-            found += [f"the client asked for {arrival!r}" for arrival in inbox.left()]
+        for queue in self._server.arrivals.values():
+            found += [f"the client asked for {arrival!r}" for arrival in queue.left()]
         return found
 
     # The server

@@ -17,7 +17,7 @@ from websockets.protocol import Protocol, Side, State
 from websockets.utils import accept_key
 
 from conformance.http import MAX_HEAD, Request, answer, problem, read_request, start
-from conformance.inbox import Inbox
+from conformance.queue import Queue
 
 SPOKEN: Final = "pushsvc.v1.json"
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -90,7 +90,7 @@ class Connection:
     """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
-        self.heard: Inbox[dict[str, Any]] = Inbox()
+        self.heard: Queue[dict[str, Any]] = Queue()
         self.writer = writer
 
     def send(self, message: dict[str, Any], position: str | None = None) -> None:
@@ -202,7 +202,7 @@ class Server:
 
     def __init__(self) -> None:
         self.url = ""
-        self.arrivals: dict[str, Inbox[Arrival]] = {}
+        self.arrivals: dict[str, Queue[Arrival]] = {}
         self.refusing: dict[str, int] = {}
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -221,9 +221,9 @@ class Server:
                 task.cancel()
             await asyncio.gather(*server._connections, return_exceptions=True)
 
-    def of(self, kind: str) -> Inbox[Arrival]:
+    def of(self, kind: str) -> Queue[Arrival]:
         """What arrived of one kind."""
-        return self.arrivals.setdefault(kind, Inbox())
+        return self.arrivals.setdefault(kind, Queue())
 
     def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.get_running_loop().create_task(self._serve(reader, writer))

@@ -25,9 +25,13 @@ from pushsvc.client.errors import (
     Refused,
     Unavailable,
 )
+from pushsvc.client.inbox import Inbox
+from pushsvc.client.inbox_state import InboxItem, Snapshot
 from pushsvc.client.listening import connect, listen
+from pushsvc.client.marks import Mark
 from pushsvc.client.messages import (
     Gap,
+    Marked,
     Message,
     Notification,
     Presence,
@@ -48,7 +52,11 @@ __all__ = [
     "Content",
     "Device",
     "Gap",
+    "Inbox",
+    "InboxItem",
     "Kept",
+    "Mark",
+    "Marked",
     "Message",
     "Note",
     "Notification",
@@ -66,6 +74,7 @@ __all__ = [
     "Receipt",
     "Refused",
     "Revocation",
+    "Snapshot",
     "State",
     "Ticket",
     "Timing",
