@@ -15,8 +15,9 @@ const MOST_LISTED = 100;
 const MOST_IDS = 1000;
 /** Milliseconds in which what comes gathers at most, before the server is asked once for all. */
 const GATHER = 100;
-/** Milliseconds between two such questions at least. */
+/** Milliseconds between two such questions at least, once there were so many in a row. */
 const PAUSE = 1000;
+const BURST = 4;
 /** Most milliseconds before a list that could not be got is asked for again. */
 const RETRY = 30_000;
 /** Most milliseconds of a timer. */
@@ -55,9 +56,9 @@ export function inbox(
   let watching = false;
   let online = false;
   let ended = false;
-  /** What to ask for next, and when it was last asked. */
+  /** What to ask for next, and not before when. */
   let due: Ask = "list";
-  let asked = 0;
+  let earliest = 0;
   let failures = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let expiring: ReturnType<typeof setTimeout> | undefined;
@@ -101,7 +102,7 @@ export function inbox(
     if (due !== "list") due = what ?? due;
     if (!due || timer || !watching || !online || ended) return;
     const gather = model.next === undefined ? 0 : GATHER * Math.random();
-    timer = setTimeout(run, Math.max(gather, asked + PAUSE - Date.now()));
+    timer = setTimeout(run, Math.max(gather, earliest - Date.now()));
   }
 
   async function run(): Promise<void> {
@@ -109,7 +110,7 @@ export function inbox(
     if (!due || !watching || !online) return;
     const what = due;
     due = undefined;
-    asked = Date.now();
+    earliest = Math.max(earliest, Date.now() - BURST * PAUSE) + PAUSE;
     try {
       if (what === "list") await refresh();
       else {
@@ -121,7 +122,7 @@ export function inbox(
       failures = 0;
     } catch {
       if (what !== "list") return; // with what comes next
-      asked = Date.now() + Math.min(RETRY, PAUSE * 2 ** failures++);
+      earliest = Date.now() + Math.min(RETRY, PAUSE * 2 ** failures++);
       ask("list");
     }
   }
