@@ -5,7 +5,7 @@ from typing import Any, Final
 from conformance.http import Request
 
 _MARKS: Final = frozenset({"read", "unread", "archive", "unarchive"})
-_DEFAULTS: Final = {
+_DEFAULTS: Final[dict[str, Any]] = {
     "time": "2026-01-01T00:00:00.000Z",
     "expires": "2100-01-01T00:00:00.000Z",
     "data": None,
