@@ -9,7 +9,7 @@ from base64 import b64decode
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from pushsvc.client.asking import LARGEST_PAGE, Kept, Page
@@ -87,11 +87,13 @@ def item_of(told: Json) -> InboxItem:
     Raises:
         LookupError, TypeError, ValueError: it is not as documented.
     """
-    data = told["data"]
-    parse(told["id"])
+    data, time = told["data"], told.get("time")
+    milliseconds, _ = parse(told["id"])  # the same instant
     return InboxItem(
         id=told["id"],
-        time=datetime.fromisoformat(told["time"]),
+        time=datetime.fromisoformat(time)
+        if time
+        else datetime.fromtimestamp(milliseconds / 1e3, UTC),
         data=b64decode(data) if told.get("encoding") == "base64" else data,
         event=told.get("event"),
         read=bool(told.get("read")),
