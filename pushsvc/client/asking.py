@@ -10,7 +10,7 @@ from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 from pushsvc.client.calls import Request
@@ -65,6 +65,8 @@ class Kept:
     read: bool = False
     """Whether the user has seen it, on whatever device."""
     archived: bool = False
+    inbox: bool = True
+    """False where it was published so: it is neither read nor unread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,16 +87,18 @@ class Only:
 
     unread: bool = False
     event: str | None = None
-    archived: bool = False
-    """Those that are archived, and no others; else those that are not."""
+    archived: bool | Literal["any"] = False
+    """Those that are archived, those that are not, or both."""
     inbox: bool = False
     """Without those that were published with ``inbox=False``."""
 
     def query(self) -> dict[str, str]:
         """As it is asked for: what is not asked for is left out, as nodes of before know none."""
-        flags = {"unread": self.unread, "archived": self.archived, "inbox": self.inbox}
-        event = {} if self.event is None else {"event": self.event}
-        return event | {name: "true" for name, asked in flags.items() if asked}
+        query = {} if self.event is None else {"event": self.event}
+        if self.archived:
+            query["archived"] = "any" if self.archived == "any" else "true"
+        flags = {"unread": self.unread, "inbox": self.inbox}
+        return query | {name: "true" for name, asked in flags.items() if asked}
 
 
 ALL: Final = Only()
@@ -222,6 +226,7 @@ def _kept(told: Json) -> Kept:
         raw=told,
         read=bool(told.get("read")),
         archived=bool(told.get("archived")),
+        inbox=told.get("inbox") is not False,
     )
 
 

@@ -5,7 +5,7 @@ import ssl as tls
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from datetime import datetime
-from typing import Self, TypeVar, Unpack
+from typing import Literal, Self, TypeVar, Unpack
 
 from pushsvc.client import asking, publishing
 from pushsvc.client.asking import (
@@ -176,7 +176,7 @@ class AsyncPublisher:
         before: str | None = None,
         unread: bool = False,
         event: str | None = None,
-        archived: bool = False,
+        archived: bool | Literal["any"] = False,
         inbox: bool = False,
     ) -> AsyncGenerator[Kept]:
         """See ``Publisher.history``; for ``async for``."""
@@ -197,7 +197,7 @@ class AsyncPublisher:
         limit: int = 100,
         unread: bool = False,
         event: str | None = None,
-        archived: bool = False,
+        archived: bool | Literal["any"] = False,
         inbox: bool = False,
     ) -> Page:
         """See ``Publisher.page``."""

@@ -331,7 +331,8 @@ class InboxState:
     def _come(self, what: Mark | InboxItem | str) -> None:
         if self._asked is not None:
             self._meanwhile.append(what)
-        self._note(what)
+        if self._listed:  # else it is in the list that is still to be asked for
+            self._note(what)
         self._stale = True
 
     def _note(self, what: Mark | InboxItem | str) -> None:

@@ -15,7 +15,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 from pushsvc.client import asking, publishing
 from pushsvc.client.asking import (
@@ -234,7 +234,7 @@ class Publisher:
         before: str | None = None,
         unread: bool = False,
         event: str | None = None,
-        archived: bool = False,
+        archived: bool | Literal["any"] = False,
         inbox: bool = False,
     ) -> Iterator[Kept]:
         """What a user's mailbox keeps, newest first, asked for page by page as it is taken.
@@ -245,7 +245,8 @@ class Publisher:
             before: only those before this id.
             unread: only those that the user has not read.
             event: only those of this event.
-            archived: only those that are archived, which are not listed otherwise.
+            archived: only those that are archived, which are not listed otherwise; ``"any"`` for
+                both.
             inbox: without those that were published with ``inbox=False``, as the user's own
                 inbox has it; so it is where unread or archived ones are asked for.
         """
@@ -261,7 +262,7 @@ class Publisher:
         limit: int = 100,
         unread: bool = False,
         event: str | None = None,
-        archived: bool = False,
+        archived: bool | Literal["any"] = False,
         inbox: bool = False,
     ) -> Page:
         """One page of ``history``: ``next`` of the answer is ``before`` of the next one.

@@ -167,6 +167,20 @@ def test_one_that_was_archived_before_it_is_delivered_is_not_shown() -> None:
     assert state.snapshot().unread == 1
 
 
+def test_what_comes_before_the_first_list_is_in_that() -> None:
+    mailbox, state = filled(5), InboxState(Options(page_size=2))
+    state.connected(5)
+    for entry in list(mailbox.entries.values()):
+        state.notified(entry)
+    assert state.snapshot() == Snapshot(unread=5, state="loading")
+    fetch = state.first()
+    assert fetch == Fetch(None, 2)
+    page = mailbox.page(state.options, fetch)
+    state.notified(mailbox.publish())
+    assert state.listed(page)
+    assert [number for number, _, _ in shown(state)] == [6, 5, 4]
+
+
 def test_of_another_event_it_is_counted_and_not_listed() -> None:
     mailbox = Mailbox()
     mailbox.publish("a")
