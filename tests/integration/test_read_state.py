@@ -309,7 +309,8 @@ async def test_nobody_is_told_of_what_changes_nothing(pair: list[Node], user: st
     async with Phone(one, user) as phone, Phone(other, user, "b") as there:
         await phone.notification()
         await there.notification()
-        for message in ({"ids": []}, {"ids": ["5-5"]}, {"until": "5-5"}):
+        nothing: list[dict[str, Any]] = [{"ids": []}, {"ids": ["5-5"]}, {"until": "5-5"}]
+        for message in nothing:
             assert await ask(phone, type="read", **message) == 1
         assert await ask(phone, type="read", ids=[sent]) == 0
         assert (await there.receive())["unread"] == 0
@@ -335,8 +336,9 @@ async def test_a_user_changes_what_is_its_own_and_a_backend_whatever_it_names(
     sent = await publish(node, user, 1)
     other = await change(node, user, "read", {"ids": [sent]}, auth=token("other"), status=403)
     assert "own token" in other["detail"]
-    by = {"auth": publisher_token()}
-    assert await change(node, user, "read", {"ids": [sent]}, **by) == {"unread": 0}
+    backends = publisher_token()
+    read = await change(node, user, "read", {"ids": [sent]}, auth=backends)
+    assert read == {"unread": 0}
     async with httpx.AsyncClient() as client:
         url, own = f"{node.url}/v1/user/unread", {"Authorization": f"Bearer {token(user)}"}
         answer = await client.post(url, json={"ids": [sent]}, headers=own)
@@ -345,7 +347,7 @@ async def test_a_user_changes_what_is_its_own_and_a_backend_whatever_it_names(
             f"{node.url}/v1/user/archive", params={"user": user}, json={"ids": [sent]}, headers=own
         )
         assert answer.json() == {"unread": 0}
-        backend = {"Authorization": f"Bearer {publisher_token()}"}
+        backend = {"Authorization": f"Bearer {backends}"}
         answer = await client.post(url, json={"ids": [sent]}, headers=backend)
         problem(answer, 400, "invalid")
 
