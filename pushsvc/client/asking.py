@@ -62,6 +62,8 @@ class Kept:
     """The devices that acknowledged it."""
     raw: Json = field(repr=False, compare=False)
     """As it was sent: its fields are those of PROTOCOL.md."""
+    device: str | None = None
+    """The one device that it is for, None where it is for all."""
     read: bool = False
     """Whether the user has seen it, on whatever device."""
     archived: bool = False
@@ -224,6 +226,7 @@ def _kept(told: Json) -> Kept:
             for each in told["acked"]
         ),
         raw=told,
+        device=told.get("device"),
         read=bool(told.get("read")),
         archived=bool(told.get("archived")),
         inbox=told.get("inbox") is not False,
