@@ -12,7 +12,7 @@ import ssl as tls
 import time
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, cast
 from urllib.parse import urlencode, urlunsplit
@@ -187,15 +187,19 @@ class Client:
         """
         options = Options(page_size, event, archived)
         self._check()
-        if self._auto_ack and not self._iterated and self._taking is None:
+        inbox = self._inboxes.open(options)
+        taken = self._taking is not None and not self._taking.done()
+        if self._auto_ack and not self._iterated and not taken:
             self._taking = asyncio.create_task(self._take_all(), name="pushsvc.client inbox")
-        return self._inboxes.open(options)
+        return inbox
 
     async def _take_all(self) -> None:
-        """Have what comes be done, as nobody else takes it."""
-        with suppress(PushError):  # who iterates over the inbox is told
-            async for _ in self._incoming.loop():
-                pass
+        """Have what comes be done while there is an inbox, as nobody else takes it."""
+        async with aclosing(self._incoming.loop()) as messages:
+            with suppress(Exception):  # who iterates over the inbox is told
+                async for _ in messages:
+                    if not self._inboxes.used:
+                        return  # this one is not done
 
     async def _handled(self, item: Notification, *, at_once: bool = False) -> None:
         self._incoming.settled(item)

@@ -270,6 +270,11 @@ class Inboxes:
             inbox.want()
         return inbox
 
+    @property
+    def used(self) -> bool:
+        """Whether there is any."""
+        return bool(self._inboxes)
+
     def forget(self, inbox: Inbox) -> None:
         """This one is not told anything any more."""
         if self._inboxes.get(inbox.state.options) is inbox:

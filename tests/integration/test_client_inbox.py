@@ -154,6 +154,27 @@ async def test_an_inbox_needs_no_other_loop_and_acknowledges_what_it_shows(
     assert not newest.read
 
 
+async def test_once_the_inbox_is_closed_nothing_is_acknowledged_that_nobody_took(
+    node: Node, user: str
+) -> None:
+    await publish(node, user, 1)
+    async with opened(node.url, user) as client:
+        inbox = client.inbox()
+        await ready(inbox)
+        inbox.close()
+        await publish(node, user, 2, 3)
+        messages = aiter(client)
+        taken = await asyncio.wait_for(anext(messages), 15)
+        assert isinstance(taken, Notification)
+        while taken.data != 3:  # the first one was, or was not, acknowledged in time
+            taken = await asyncio.wait_for(anext(messages), 15)
+            assert isinstance(taken, Notification)
+    async with opened(node.url, user) as client:
+        again = await asyncio.wait_for(anext(aiter(client)), 15)
+        assert isinstance(again, Notification)
+        assert again.data == 3
+
+
 async def test_with_an_inbox_the_loop_of_a_program_is_given_all_the_same(
     node: Node, user: str
 ) -> None:
