@@ -150,15 +150,13 @@ class PollOperation(Operation):
                 wait = 0.0  # something was read or archived between two polls
             await self._listen(poll, asked, min(wait, session.expires - time.monotonic()))
             self._admission.check(claims)
-            (unread,) = await self._read_states.count(session.cursor.feed)
+            unread = await self._read_states.count(session.cursor.feed)
         finally:
             poll.open = False
             self._polls.discard(poll)
             self._dispatcher.left(poll)
             metrics.connections.dec()
         at = encoding.encode(position(poll.wire.positions))
-        if isinstance(unread, PushError):
-            unread = backlog.unread or 0  # what came is no less true
         told = poll.messages(), at, unread
         return Answer(200, b'{"messages":[%b],"position":%b,"unread":%d}\n' % told)
 
