@@ -387,6 +387,7 @@ class Client:
         where = place(self._url)
         _log.log(level, "no connection to %s: again in %.1f s: %s", where, again.delay, said)
         self._say(State("waiting", retry_in=again.delay, error=why))
+        self._inboxes.lost()
         await asyncio.sleep(again.delay)
         return None
 

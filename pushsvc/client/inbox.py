@@ -114,7 +114,11 @@ class Inbox:
         self._check()
         if self._older is None or self._older.done():
             self._older = self._inboxes.start(self._load_more())
-        await asyncio.shield(self._older)
+        older = self._older
+        await asyncio.wait([older])
+        if older.cancelled():
+            raise self._error or _closed()
+        older.result()
 
     async def read(self, ids: str | Iterable[str] = (), *, until: str | None = None) -> None:
         """Have some be read, for the user on all devices. It acknowledges nothing.
@@ -174,7 +178,7 @@ class Inbox:
             return
         self._over, self._error = True, error
         self.change()
-        self._settle(error or Closed("the inbox was closed before this was answered"))
+        self._settle(error or _closed())
         for task in (self._lister, self._older):
             if task is not None:
                 task.cancel()
@@ -412,10 +416,10 @@ class Inboxes:
         """Ask for the count once something that is listed has expired."""
         if self._expiry is not None:
             self._expiry.cancel()
-        ends = [each for each in (inbox.state.expires for inbox in self._all()) if each is not None]
+        now = datetime.now(UTC)
+        ends = [each for each in (inbox.state.expiry(now) for inbox in self._all()) if each]
         if ends:
-            left = (min(ends) - datetime.now(UTC)).total_seconds()
-            wait = min(max(left, 0.0) + PAUSE, LONGEST)
+            wait = min((min(ends) - now).total_seconds() + PAUSE, LONGEST)
             self._expiry = asyncio.get_running_loop().call_later(wait, self.recount)
 
     async def _count(self) -> None:
@@ -434,6 +438,7 @@ class Inboxes:
                 continue
             if not self._uncounted:  # else it may be older than what came
                 self._counted(unread, now=True)
+            self.expect()
             await asyncio.sleep(PAUSE)
 
     def _counted(self, unread: int | None, *, now: bool = False) -> None:
@@ -445,6 +450,10 @@ class Inboxes:
 
     def _all(self) -> list[Inbox]:
         return list(self._inboxes.values())
+
+
+def _closed() -> Closed:
+    return Closed("the inbox was closed before this was answered")
 
 
 def _tell(waiting: Iterable[asyncio.Future[None]], error: Exception | None) -> None:

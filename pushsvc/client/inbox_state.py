@@ -297,17 +297,11 @@ class InboxState:
         self._stale = True
         self.counted(unread)
 
-    @property
-    def expires(self) -> datetime | None:
-        """When the first of what is listed will be gone, as far as that is known."""
-        return min(
-            (
-                datetime.fromisoformat(each.raw["expires"])
-                for each in self._items.values()
-                if "expires" in each.raw
-            ),
-            default=None,
-        )
+    def expiry(self, now: datetime) -> datetime | None:
+        """When the first of what is listed will be gone, of what is not gone by now."""
+        ends = (each.raw.get("expires") for each in self._items.values())
+        times = (datetime.fromisoformat(each) for each in ends if each)
+        return min((each for each in times if each > now), default=None)
 
     def marked(self, mark: Mark, unread: int | None, ref: int | None = None) -> bool:
         """Something was marked, here as ``ref`` or elsewhere; whether to list anew."""

@@ -325,10 +325,35 @@ async def test_the_end_of_the_client_is_told_to_who_looks_at_its_inbox() -> None
     client = connect("http://127.0.0.1:1", token="t", timing=SOON, patience=0.2)
     async with client:
         inbox = client.inbox()
+        await shows(inbox, lambda now: now.state == "offline", "no connection")
         with pytest.raises(Unavailable):
             await shows(inbox, lambda now: now.state == "ready", "what never comes")
         with pytest.raises(Unavailable):
             await inbox.refresh()
+
+
+async def test_who_waits_for_older_ones_is_told_that_the_inbox_was_closed() -> None:
+    asked = 0
+
+    def lists(_: str) -> tuple[int, Any]:
+        nonlocal asked
+        asked += 1
+        if asked > 1:
+            return 503, {"detail": "not now"}
+        return 200, {"notifications": [], "next": "5-0", "unread": 1}
+
+    async with scripted(lists) as url, connect(url, token="t", timing=SOON) as client:
+        inbox = client.inbox()
+        await ready(inbox)
+        calls = (inbox.load_more(), inbox.refresh(), inbox.load_more())
+        waiting = [asyncio.create_task(each) for each in calls]
+        async with asyncio.timeout(15):
+            while asked < 2:
+                await asyncio.sleep(0.01)
+        inbox.close()
+        for each in waiting:
+            with pytest.raises(Closed):
+                await asyncio.wait_for(each, 15)
 
 
 @asynccontextmanager

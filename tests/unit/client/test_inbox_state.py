@@ -1,7 +1,7 @@
 """What an inbox shows, whatever comes in which order."""
 
 from collections import deque
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -257,12 +257,14 @@ def test_what_is_withdrawn_is_neither_shown_nor_counted() -> None:
 
 def test_it_says_when_the_first_of_what_it_lists_expires() -> None:
     mailbox = filled(1)
-    state = inbox_of(mailbox)
-    assert state.expires == datetime.fromisoformat(TIME)
+    state, then = inbox_of(mailbox), datetime.fromisoformat(TIME)
+    before = then - timedelta(seconds=1)
+    assert state.expiry(before) == then
     state.notified(mailbox.publish())
-    assert state.expires == datetime.fromisoformat(TIME)
+    assert state.expiry(before) == then
+    assert state.expiry(then) is None
     state.withdrawn("1-0")
-    assert state.expires is None
+    assert state.expiry(before) is None
 
 
 # --- marks ---------------------------------------------------------------------------------------
