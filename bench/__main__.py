@@ -15,6 +15,7 @@ from bench import (
     one_token,
     pauses,
     publishers,
+    seen,
     sizing,
     tls,
 )
@@ -31,6 +32,7 @@ BENCHMARKS = {
     "console": console.run,
     "publishers": publishers.run,
     "one_token": one_token.run,
+    "seen": seen.run,
     "sizing": sizing.run,
     "tls": tls.run,
 }

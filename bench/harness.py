@@ -304,6 +304,21 @@ def node(
             table.strip_dirs().sort_stats("tottime").print_stats(TOP)
 
 
+@contextmanager
+def another(first: Server, **settings: object) -> Iterator[Server]:
+    """Another node on the same Redis, on the first core as well; settings as of ``node``."""
+    variables = {
+        "REDIS_URL": first.redis_url, "JWT_SECRET": SECRET, "HOST": "127.0.0.1", "PORT": "0",
+        "ADMIN_HOST": "127.0.0.1", "ADMIN_PORT": "0", "DRAIN_SECONDS": "0", "LOG_FORMAT": "json",
+        **{name.upper(): str(value) for name, value in settings.items()},
+    }  # fmt: skip
+    named = {f"PUSHSVC_{k}": v for k, v in variables.items()}
+    with Server("pushsvc", "serve", settings=named) as server:
+        server.redis_url = first.redis_url
+        wait_until(server.ready, "the other node to be ready", START_SECONDS)
+        yield server
+
+
 def measure(server: Server, profile: bool = False) -> None:  # noqa: FBT001, FBT002
     """Have a profiled node begin to count: what came before was its start."""
     if profile:

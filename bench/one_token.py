@@ -24,7 +24,7 @@ import redis
 import websockets
 from websockets.asyncio.client import ClientConnection, connect
 
-from bench.harness import SECRET, Figure, Server, node, pin, say, tokens, wait_until
+from bench.harness import SECRET, Figure, Server, another, node, pin, say, tokens, wait_until
 from pushsvc.auth.tokens import mint
 
 SECONDS = 20.0
@@ -52,7 +52,7 @@ RATE = 10
 def run(*, profile: bool) -> list[Figure]:
     """Measure the others alone, then beside the one."""
     del profile
-    with node() as near, _second(near) as far:
+    with node() as near, another(near) as far:
         say("one_token: filling a state and a crowd")
         _fill_state(near)
         _fill_crowd(near)
@@ -73,19 +73,6 @@ def run(*, profile: bool) -> list[Figure]:
         Figure("memory of the node grew", (grown - before) / 2**20, "MiB", at_most=MEMORY_BAR),
     ]
     return figures
-
-
-@contextmanager
-def _second(first: Server) -> Iterator[Server]:
-    """Another node on the same Redis."""
-    settings = {
-        "REDIS_URL": first.redis_url, "JWT_SECRET": SECRET, "HOST": "127.0.0.1", "PORT": "0",
-        "ADMIN_HOST": "127.0.0.1", "ADMIN_PORT": "0", "DRAIN_SECONDS": "0", "LOG_FORMAT": "json",
-    }  # fmt: skip
-    module = ("pushsvc", "serve")
-    with Server(*module, settings={f"PUSHSVC_{k}": v for k, v in settings.items()}) as server:
-        wait_until(server.ready, "the second node to be ready")
-        yield server
 
 
 # --- the others ----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar
 
-from conformance.inbox import Inbox
+from conformance.queue import Queue
 
 T = TypeVar("T")
 
@@ -42,7 +42,7 @@ class Driver:
         self.client = ""
         self.hung = False
         self.has: frozenset[str] = frozenset()
-        self.events: dict[str, Inbox[dict[str, Any]]] = {}
+        self.events: dict[str, Queue[dict[str, Any]]] = {}
         self._process = process
         self._errors: deque[str] = deque(maxlen=LINES_KEPT)
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -72,9 +72,9 @@ class Driver:
             await driver._stop()
             await reading
 
-    def of(self, kind: str) -> Inbox[dict[str, Any]]:
+    def of(self, kind: str) -> Queue[dict[str, Any]]:
         """The events of one name."""
-        return self.events.setdefault(kind, Inbox())
+        return self.events.setdefault(kind, Queue())
 
     def tell(self, command: dict[str, Any]) -> None:
         """Send a command."""

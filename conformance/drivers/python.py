@@ -5,12 +5,14 @@ import json
 import random
 import sys
 from collections import deque
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Any, Final
 
 from pushsvc.client import (
     Client,
     Gap,
+    Inbox,
+    Marked,
     Message,
     Notification,
     Presence,
@@ -59,6 +61,7 @@ class Driver:
         self._listening: asyncio.Task[None]
         self._tokens: asyncio.Queue[str | None] = asyncio.Queue()
         self._recent: deque[Notification] = deque(maxlen=REMEMBERED)
+        self._inbox: Inbox
         timing = {name: ms / 1000 for name, ms in command["timing"].items()}
         if (chance := command.get("random")) is not None:
             random.random = lambda: chance
@@ -103,6 +106,13 @@ class Driver:
                 self._tokens.put_nowait(None if command.get("fail") else command["token"])
             case "ack":
                 self._tasks.create_task(self._ack(command))
+            case "inbox":
+                self._inbox = self._client.inbox(
+                    page_size=command.get("page", 20),
+                    event=command.get("event"),
+                    archived=command.get("archived", False),
+                )
+                self._tasks.create_task(self._show())
             case "close":
                 self._tasks.create_task(self.close())
             case _:
@@ -148,9 +158,24 @@ class Driver:
                 tell("withdrawn", message=message.raw)
             case Presence():
                 tell("presence", message=message.raw)
+            case Marked():
+                pass  # the inbox shows it
             case Problem():
                 tell("error", code=message.code, detail=message.detail, topic=message.topic)
         return True
+
+    async def _show(self) -> None:
+        """Tell what the inbox shows, as it changes."""
+        with suppress(PushError):  # the state told it
+            async for now in self._inbox:
+                items = [
+                    {"id": item.id, "read": item.read, "archived": item.archived}
+                    for item in now.items
+                ]
+                error = {} if now.error is None else {"error": {"code": code_of(now.error)}}
+                tell(
+                    "inbox", items=items, unread=now.unread, state=now.state, more=now.more, **error
+                )
 
     async def _ack(self, command: dict[str, Any]) -> None:
         broadcast = command.get("broadcast", False)
@@ -161,7 +186,7 @@ class Driver:
 
     async def _call(self, command: dict[str, Any]) -> None:
         """Ask the server something, and tell the answer."""
-        call, topic = command.get("call"), command["topic"]
+        call, topic = command.get("call"), command.get("topic", "")
         value: Any = {}
         try:
             match command["do"]:
@@ -176,6 +201,13 @@ class Driver:
                 case "presence":
                     users, count = await self._client.presence(topic)
                     value = {"users": users, "count": count}
+                case "read" | "unread" | "archive" | "unarchive" as kind:
+                    mark = getattr(self._inbox, kind)
+                    await mark(command.get("ids", ()), until=command.get("until"))
+                case "read_all":
+                    await self._inbox.read_all()
+                case "more":
+                    await self._inbox.load_more()
         except PushError as error:
             tell("failed", call=call, code=code_of(error), detail=str(error))
         else:
@@ -187,7 +219,7 @@ async def main() -> None:
     reader = asyncio.StreamReader()
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
-    tell("ready", client="pushsvc (Python)", has=["status", "random"])
+    tell("ready", client="pushsvc (Python)", has=["inbox", "random", "status"])
     driver: Driver | None = None
     async with asyncio.TaskGroup() as tasks:
         async for line in reader:

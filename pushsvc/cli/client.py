@@ -64,6 +64,7 @@ def failed(node: Node, error: Exception) -> click.ClickException:
     help="To all devices of the user, or until any one acknowledges it. [default: all]",
 )
 @click.option("--receipt", is_flag=True, help="Have the service tell what becomes of it.")
+@click.option("--no-inbox", is_flag=True, help="A signal: not counted as unread, nor in the list.")
 @click.option("--idempotency-key", help="Makes a retry safe: one key, one notification.")
 @click.argument("data")
 def publish(
@@ -72,6 +73,7 @@ def publish(
     device: str | None,
     topic: str | None,
     broadcast: bool,  # noqa: FBT001 - click passes what the options name
+    no_inbox: bool,  # noqa: FBT001 - the same
     idempotency_key: str | None,
     data: str,
     **fields: Any,
@@ -91,6 +93,8 @@ def publish(
     given = {
         name: value for name, value in fields.items() if value is not None and value is not False
     }
+    if no_inbox:
+        given["inbox"] = False
     content = cast("Content", {"data": _value(data), **given})
     refused = 0
     with publisher_of(node) as publisher:
@@ -155,7 +159,8 @@ def listen(
 ) -> None:
     """Listen as a device: print each message, and acknowledge it.
 
-    Each is a line of JSON. Reconnects by itself until the server says that it is useless.
+    Each is a line of JSON; so is what the user has read or archived elsewhere. Reconnects by itself
+    until the server says that it is useless.
     """
     import asyncio  # noqa: PLC0415
 

@@ -26,9 +26,13 @@ from pushsvc.client.errors import (
     Refused,
     Unavailable,
 )
+from pushsvc.client.inbox import Inbox
+from pushsvc.client.inbox_state import InboxItem, Snapshot
 from pushsvc.client.listening import connect, listen
+from pushsvc.client.marks import Mark
 from pushsvc.client.messages import (
     Gap,
+    Marked,
     Message,
     Notification,
     Presence,
@@ -50,7 +54,11 @@ __all__ = [
     "Device",
     "Erased",
     "Gap",
+    "Inbox",
+    "InboxItem",
     "Kept",
+    "Mark",
+    "Marked",
     "Message",
     "Note",
     "Notification",
@@ -68,6 +76,7 @@ __all__ = [
     "Receipt",
     "Refused",
     "Revocation",
+    "Snapshot",
     "State",
     "Ticket",
     "Timing",

@@ -7,14 +7,15 @@ any proxy.
 import json
 import re
 from base64 import b64decode
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, Literal, TypeVar
 from urllib.parse import quote, urlencode
 
 from pushsvc.client.calls import Request
 from pushsvc.client.errors import Refused
+from pushsvc.client.marks import Mark, MarkKind
 from pushsvc.client.messages import Present
 
 LARGEST_PAGE: Final = 100
@@ -63,6 +64,11 @@ class Kept:
     """As it was sent: its fields are those of PROTOCOL.md."""
     device: str | None = None
     """The one device that it is for, None where it is for all."""
+    read: bool = False
+    """Whether the user has seen it, on whatever device."""
+    archived: bool = False
+    inbox: bool = True
+    """False where it was published so: it is neither read nor unread."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,33 @@ class Page:
     notifications: tuple[Kept, ...]
     next: str | None
     """The ``before`` of the next page; None where this is the last one."""
+    unread: int | None = None
+    """How many notifications of the user are unread, listed here or not; None where a node of a
+    version before that answered."""
+
+
+@dataclass(frozen=True, slots=True)
+class Only:
+    """Which notifications of a mailbox are listed."""
+
+    unread: bool = False
+    event: str | None = None
+    archived: bool | Literal["any"] = False
+    """Those that are archived, those that are not, or both."""
+    inbox: bool = False
+    """Without those that were published with ``inbox=False``."""
+
+    def query(self) -> dict[str, str]:
+        """As it is asked for: what is not asked for is left out, as nodes of before know none."""
+        query = {} if self.event is None else {"event": self.event}
+        if self.archived:
+            query["archived"] = "any" if self.archived == "any" else "true"
+        flags = {"unread": self.unread, "inbox": self.inbox}
+        return query | {name: "true" for name, asked in flags.items() if asked}
+
+
+ALL: Final = Only()
+"""All that are not archived."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,11 +210,17 @@ def _post(path: str, value: Json | None, **query: str) -> Request:
     return Request(path + (f"?{urlencode(query, quote_via=quote)}" if query else ""), body, 201)
 
 
-def page(user: str, before: str | None = None, limit: int = LARGEST_PAGE) -> Question[Page]:
+def page(
+    user: str, before: str | None = None, limit: int = LARGEST_PAGE, only: Only = ALL
+) -> Question[Page]:
     """Some of what a user's mailbox keeps."""
-    request = _get("/v1/user/notifications", user=user, before=before, limit=limit)
+    asked = only.query()
+    request = _get("/v1/user/notifications", user=user, before=before, limit=limit, **asked)
     return Question(
-        request, lambda told: Page(tuple(map(_kept, told["notifications"])), told["next"])
+        request,
+        lambda told: Page(
+            tuple(map(_kept, told["notifications"])), told["next"], told.get("unread")
+        ),
     )
 
 
@@ -199,6 +238,9 @@ def _kept(told: Json) -> Kept:
         ),
         raw=told,
         device=told.get("device"),
+        read=bool(told.get("read")),
+        archived=bool(told.get("archived")),
+        inbox=told.get("inbox") is not False,
     )
 
 
@@ -244,6 +286,20 @@ def _none_kept(refused: Refused) -> None:
     """Nothing, where a refusal says so."""
     if refused.status != 404 or not refused.detail.startswith(NOT_KEPT):
         raise refused
+
+
+def mark(user: str, kind: MarkKind, ids: str | Iterable[str], until: str | None) -> Question[int]:
+    """Change what a user has read or archived; how many are unread then.
+
+    Without any id, nothing changes.
+
+    Raises:
+        ValueError: it names both ids and until, or too many, or an id is none.
+    """
+    asked = Mark.of(kind, ids, until)
+    which = {"ids": []} if asked is None else asked.which()
+    request = replace(_post(f"/v1/user/{kind}", which, user=user), status=200)
+    return Question(request, lambda told: int(told["unread"]))
 
 
 def devices(user: str) -> Question[list[Device]]:

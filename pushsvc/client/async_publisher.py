@@ -2,26 +2,24 @@
 
 import asyncio
 import ssl as tls
-import time
 from collections.abc import (
     AsyncGenerator,
     AsyncIterator,
-    Coroutine,
     Iterable,
     Iterator,
     Mapping,
     Sequence,
 )
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from datetime import datetime
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 from pushsvc.client import asking, publishing
 from pushsvc.client.asking import (
     Device,
     Erased,
     Kept,
+    Only,
     Outcomes,
     Page,
     Question,
@@ -30,14 +28,14 @@ from pushsvc.client.asking import (
     Ticket,
 )
 from pushsvc.client.batches import Batches
-from pushsvc.client.calls import Answer, Request
-from pushsvc.client.core import CONNECTIONS, DEADLINE, TIMEOUT, Core, Io, unanswered
-from pushsvc.client.errors import Closed, NotInTime
+from pushsvc.client.core import CONNECTIONS, DEADLINE, TIMEOUT, Core
+from pushsvc.client.errors import Closed
 from pushsvc.client.forks import require_own
 from pushsvc.client.http import Http
 from pushsvc.client.messages import Present
 from pushsvc.client.publishing import MAX_BODY, Content, Note, Receipt, Result
-from pushsvc.client.tokens import Token, ask_for_token
+from pushsvc.client.threads import Threads
+from pushsvc.client.tokens import Token
 
 T = TypeVar("T")
 
@@ -92,7 +90,7 @@ class AsyncPublisher:
         queue: int = QUEUE,
         ssl: tls.SSLContext | None = None,
     ) -> None:
-        self._io = _Asyncio(Http(url, CONNECTIONS, ssl))
+        self._io = Threads(Http(url, CONNECTIONS, ssl), CONNECTIONS)
         self._core = Core(self._io, token, deadline, timeout)
         self._max_body = max_body
         self._turns = asyncio.Semaphore(queue)
@@ -179,10 +177,19 @@ class AsyncPublisher:
         return await self._ask(asking.recall(id, user, topic, broadcast=broadcast))
 
     async def history(
-        self, user: str, *, limit: int | None = None, before: str | None = None
+        self,
+        user: str,
+        *,
+        limit: int | None = None,
+        before: str | None = None,
+        unread: bool = False,
+        event: str | None = None,
+        archived: bool | Literal["any"] = False,
+        inbox: bool = False,
     ) -> AsyncGenerator[Kept]:
         """See ``Publisher.history``; for ``async for``."""
-        async with aclosing(self._core.history(user, limit, before)) as found:
+        only = Only(unread, event, archived, inbox)
+        async with aclosing(self._core.history(user, limit, before, only)) as found:
             while True:
                 with self._under_way():
                     each = await anext(found, None)
@@ -190,9 +197,44 @@ class AsyncPublisher:
                     return
                 yield each
 
-    async def page(self, user: str, *, before: str | None = None, limit: int = 100) -> Page:
+    async def page(
+        self,
+        user: str,
+        *,
+        before: str | None = None,
+        limit: int = 100,
+        unread: bool = False,
+        event: str | None = None,
+        archived: bool | Literal["any"] = False,
+        inbox: bool = False,
+    ) -> Page:
         """See ``Publisher.page``."""
-        return await self._ask(asking.page(user, before, limit))
+        only = Only(unread, event, archived, inbox)
+        return await self._ask(asking.page(user, before, limit, only))
+
+    async def read(
+        self, user: str, ids: str | Iterable[str] = (), *, until: str | None = None
+    ) -> int:
+        """See ``Publisher.read``."""
+        return await self._ask(asking.mark(user, "read", ids, until))
+
+    async def unread(
+        self, user: str, ids: str | Iterable[str] = (), *, until: str | None = None
+    ) -> int:
+        """See ``Publisher.unread``."""
+        return await self._ask(asking.mark(user, "unread", ids, until))
+
+    async def archive(
+        self, user: str, ids: str | Iterable[str] = (), *, until: str | None = None
+    ) -> int:
+        """See ``Publisher.archive``."""
+        return await self._ask(asking.mark(user, "archive", ids, until))
+
+    async def unarchive(
+        self, user: str, ids: str | Iterable[str] = (), *, until: str | None = None
+    ) -> int:
+        """See ``Publisher.unarchive``."""
+        return await self._ask(asking.mark(user, "unarchive", ids, until))
 
     async def devices(self, user: str) -> list[Device]:
         """See ``Publisher.devices``."""
@@ -270,52 +312,3 @@ class AsyncPublisher:
     def _check_worker(self) -> None:
         if self._task is None or self._task.done():
             raise Closed("the publisher does not send any more: open a new one")
-
-
-class _Asyncio(Io):
-    """What the core awaits, in an event loop: requests are sent by a few threads.
-
-    Args:
-        http: what sends them.
-    """
-
-    def __init__(self, http: Http) -> None:
-        self._http = http
-        self._threads = ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="pushsvc.client")
-        self._lock = asyncio.Lock()
-
-    def close(self) -> None:
-        self._threads.shutdown(wait=False, cancel_futures=True)
-        self._http.close()
-
-    async def send(
-        self, request: Request, token: str, timeout: float, until: float
-    ) -> Answer | Exception:
-        try:
-            sending = asyncio.wrap_future(
-                self._threads.submit(self._http.send, request, token, timeout, until)
-            )
-        except RuntimeError:
-            raise unanswered() from None
-        try:
-            await asyncio.wait([sending], timeout=max(until - time.monotonic(), 0.0))
-            if not sending.done():
-                return NotInTime("no thread was free, or there was no answer")
-            if sending.cancelled():
-                raise unanswered()
-            return sending.result()
-        finally:
-            sending.cancel()
-
-    async def sleep(self, seconds: float) -> None:
-        await asyncio.sleep(seconds)
-
-    def lock(self) -> asyncio.Lock:
-        return self._lock
-
-    async def ask_for_token(self, provider: Token, *, refused: bool) -> str:
-        return await ask_for_token(provider, refused=refused)
-
-    async def within(self, seconds: float, work: Coroutine[Any, Any, T]) -> T:
-        async with asyncio.timeout(seconds):
-            return await work

@@ -12,6 +12,7 @@ import ssl as tls
 import time
 from base64 import b64encode
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self, cast
 from urllib.parse import urlencode, urlunsplit
@@ -26,7 +27,9 @@ from pushsvc.client.errors import Closed, NoAnswer, OutcomeUnknown, PushError, R
 from pushsvc.client.feed import ACK_PAUSE
 from pushsvc.client.forks import require_own
 from pushsvc.client.hints import checked_token, no_answer, place, split_address
-from pushsvc.client.inbox import Inbox
+from pushsvc.client.inbox import Inbox, Inboxes
+from pushsvc.client.inbox_state import Options
+from pushsvc.client.incoming import Incoming
 from pushsvc.client.messages import Message, Notification, Present, Raw, Withdrawn
 from pushsvc.client.tokens import Token, ask_for_token
 
@@ -84,7 +87,15 @@ class Client:
         self._refused = False
         self._session = session.Session(topics, queue)
         self._reconnection = reconnection
-        self._inbox = Inbox(auto_ack=auto_ack, done=self._handled, idle=self._flush)
+        self._auto_ack = auto_ack
+        self._incoming = Incoming(auto_ack=auto_ack, done=self._handled, idle=self._flush)
+        of_lists = token if isinstance(token, str) else self._token_of_lists
+        self._lists_with: str | None = None
+        """The token that lists were last asked for with."""
+        self._inboxes = Inboxes(_http(url), of_lists, ssl, self._asked, self._check)
+        self._iterated = False
+        """Whether the program has ever taken what comes."""
+        self._taking: asyncio.Task[None] | None = None
         self._ssl = ssl
         self._on_state = on_state
         self._on_message = on_message
@@ -123,7 +134,8 @@ class Client:
                 if self._socket is not None:
                     await self._socket.close()
         finally:
-            tasks = [task] if self._acking is None else [task, self._acking]
+            beside = [each for each in (self._acking, self._taking) if each is not None]
+            tasks = [task, *beside, *self._inboxes.tasks]
             for each in tasks:
                 each.cancel()
             await asyncio.wait(tasks)
@@ -149,10 +161,48 @@ class Client:
             Unavailable: there was no connection for as long as ``patience`` said.
         """
         require_own(self._loop, "client")
-        return self._inbox.loop()
+        self._iterated = True
+        if self._taking is not None:
+            self._taking.cancel()
+        return self._incoming.loop()
+
+    def inbox(
+        self, *, page_size: int = 20, event: str | None = None, archived: bool = False
+    ) -> Inbox:
+        """The user's inbox: what was sent to the user, newest first, and how much of it is unread.
+
+        With the same arguments it is the same one, so that what several parts of a program show
+        is asked for once. While the program does not iterate over this client, and never did, what
+        comes is acknowledged here, unless ``ack`` is ``manual``: so a program that shows an inbox
+        needs no other loop. One that has a loop begins it before.
+
+        Args:
+            page_size: how many are listed at first, and with each ``load_more``; up to 100.
+            event: only those of this event; the count is that of all.
+            archived: those that are archived, and no others.
+
+        Raises:
+            ValueError: ``page_size`` is out of its bounds.
+            Closed: the client is.
+        """
+        options = Options(page_size, event, archived)
+        self._check()
+        inbox = self._inboxes.open(options)
+        taken = self._taking is not None and not self._taking.done()
+        if self._auto_ack and not self._iterated and not taken:
+            self._taking = asyncio.create_task(self._take_all(), name="pushsvc.client inbox")
+        return inbox
+
+    async def _take_all(self) -> None:
+        """Have what comes be done while there is an inbox, as nobody else takes it."""
+        async with aclosing(self._incoming.loop()) as messages:
+            with suppress(Exception):  # who iterates over the inbox is told
+                async for _ in messages:
+                    if not self._inboxes.used:
+                        return  # this one is not done
 
     async def _handled(self, item: Notification, *, at_once: bool = False) -> None:
-        self._inbox.settled(item)
+        self._incoming.settled(item)
         if item.feed is not None and item.id is not None:
             now = time.monotonic()
             await self._perform(self._session.handled(item.feed, item.id, now, at_once=at_once))
@@ -251,12 +301,15 @@ class Client:
         answer = await self._ask(message, repeatable=False)
         return cast("str | None", answer.get("id"))
 
+    async def _asked(self, message: Raw) -> Raw:
+        return await self._ask(message, repeatable=True)
+
     async def _ask(self, message: Raw, *, repeatable: bool) -> Raw:
         self._check()
         ref, effects = self._session.ask(message, repeatable=repeatable)
         answer: asyncio.Future[Raw] = asyncio.get_running_loop().create_future()
         self._answers[ref] = answer
-        self._inbox.hurry()  # the answer stands behind what the program has not taken yet
+        self._incoming.hurry()  # the answer stands behind what the program has not taken yet
         try:
             await self._perform(effects)
             return await self._within_time(answer)
@@ -287,8 +340,8 @@ class Client:
         if self._task is None:
             raise RuntimeError("use the client within `async with`")
         require_own(self._loop, "client")
-        if self._inbox.over:
-            raise self._inbox.error or Closed("the client is closed: open a new one")
+        if self._incoming.over:
+            raise self._incoming.error or Closed("the client is closed: open a new one")
 
     # --- the connection ------------------------------------------------------------------------
 
@@ -305,11 +358,12 @@ class Client:
 
     def _finish(self, error: Exception | None) -> None:
         """No connection will come any more."""
-        if self._inbox.over:
+        if self._incoming.over:
             return
         if error is not None:
             _log.error("the client of %s has ended for good: %s", place(self._url), error)
-        self._inbox.end(error)
+        self._incoming.end(error)
+        self._inboxes.end(error)
         for effect in self._session.ended(error if isinstance(error, PushError) else None):
             self._answer(effect)
         self._say(State("closed", error=error))
@@ -333,6 +387,7 @@ class Client:
         where = place(self._url)
         _log.log(level, "no connection to %s: again in %.1f s: %s", where, again.delay, said)
         self._say(State("waiting", retry_in=again.delay, error=why))
+        self._inboxes.lost()
         await asyncio.sleep(again.delay)
         return None
 
@@ -364,6 +419,7 @@ class Client:
                     await self._read(self._socket)
                 finally:
                     hint = self._session.retry_after
+                    self._inboxes.lost()
                     for effect in self._session.lost(self._socket.protocol.close_code):
                         self._answer(effect)
         except ConnectionClosed as error:
@@ -404,6 +460,7 @@ class Client:
             _log.info("connected to %s", place(self._url))
             welcomed = self._session.welcome
             self._say(State("connected", welcomed.get("connection"), welcomed.get("user")))
+            self._inboxes.welcomed(welcomed)
             while True:
                 await self._room(socket)
                 await self._take(await wire.receive(socket), renewals)
@@ -420,10 +477,10 @@ class Client:
             ConnectionClosed: it was, meanwhile.
         """
         # While an answer is awaited some more is read: it stands behind the rest.
-        while not self._inbox.has_room(read_ahead=bool(self._answers)):
+        while not self._incoming.has_room(read_ahead=bool(self._answers)):
             try:
                 async with asyncio.timeout(PULSE):
-                    await self._inbox.taken()
+                    await self._incoming.taken()
             except TimeoutError:
                 await socket.pong()  # who does not read answers no ping, and lives
 
@@ -451,11 +508,14 @@ class Client:
                 if self._socket is not None:
                     await wire.send(self._socket, effect.text)
             elif isinstance(effect, session.Give):
-                self._inbox.put(Notification(effect.message, effect.feed, self._acked))
+                notification = Notification(effect.message, effect.feed, self._acked)
+                self._inboxes.notified(notification)
+                self._incoming.put(notification)
             elif isinstance(effect, session.Tell):
                 if isinstance(effect.message, Withdrawn):
-                    self._inbox.withdraw(effect.message.id)
-                self._inbox.put(effect.message)
+                    self._incoming.withdraw(effect.message.id)
+                self._inboxes.told(effect.message)
+                self._incoming.put(effect.message)
             elif isinstance(effect, session.Answer):
                 self._answer(effect)
             elif isinstance(effect, session.Leave):
@@ -488,6 +548,13 @@ class Client:
             return
         await self._perform(self._session.renewed(self._token))
 
+    async def _token_of_lists(self, refused: bool) -> str:  # noqa: FBT001 - as of any provider
+        """The token of the connection, or a new one where that is the one that is refused."""
+        if self._token is None or (refused and self._token == self._lists_with):
+            self._token = await self._new_token(refused=refused)
+        self._lists_with = self._token
+        return self._token
+
     async def _new_token(self, *, refused: bool) -> str:
         return checked_token(await ask_for_token(self._provider, refused=refused))
 
@@ -505,6 +572,12 @@ def _address(url: str, device: str) -> str:
     scheme = {"http": "ws", "https": "wss"}.get(parts.scheme, parts.scheme)
     query = urlencode({"device": device})
     return urlunsplit((scheme, parts.netloc, parts.path.rstrip("/") + "/v1/ws", query, ""))
+
+
+def _http(url: str) -> str:
+    parts = split_address(url, "http", "https", "ws", "wss")
+    scheme = {"ws": "http", "wss": "https"}.get(parts.scheme, parts.scheme)
+    return urlunsplit((scheme, parts.netloc, parts.path, "", ""))
 
 
 def _parsed(text: str | bytes) -> Raw | None:

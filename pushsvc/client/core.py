@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, TypeVar
 
 from pushsvc.client import asking, publishing
-from pushsvc.client.asking import MALFORMED, Kept, Question
+from pushsvc.client.asking import MALFORMED, Kept, Only, Question
 from pushsvc.client.calls import Answer, Call, Done, Request, Retry
 from pushsvc.client.errors import Closed, OutcomeUnknown, PushError, Refused, Unavailable
 from pushsvc.client.hints import checked_token
@@ -93,13 +93,13 @@ class Core:
             raise OutcomeUnknown(f"the answer is not what was asked for: {told!s:.200}") from None
 
     async def history(
-        self, user: str, limit: int | None, before: str | None
+        self, user: str, limit: int | None, before: str | None, only: Only
     ) -> AsyncGenerator[Kept]:
         """What a mailbox keeps, page by page as it is taken."""
         left = limit
         while left is None or left > 0:
             most = asking.LARGEST_PAGE if left is None else min(left, asking.LARGEST_PAGE)
-            page = await self.ask(asking.page(user, before, most))
+            page = await self.ask(asking.page(user, before, most, only))
             for each in page.notifications:
                 yield each
             if page.next is None:

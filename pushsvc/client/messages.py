@@ -8,6 +8,7 @@ from typing import Any, Self
 
 from pushsvc.client.errors import Refused
 from pushsvc.client.feed import Feed
+from pushsvc.client.marks import Mark
 
 Raw = dict[str, Any]
 """A message as it was sent: its fields are those of PROTOCOL.md."""
@@ -79,6 +80,17 @@ class Notification:
     def ephemeral(self) -> bool:
         """Whether it was sent to those who are connected only, and kept nowhere."""
         return bool(self.raw.get("ephemeral"))
+
+    @property
+    def read(self) -> bool:
+        """Whether the user has seen it already, on another device or before it came again."""
+        return bool(self.raw.get("read"))
+
+    @property
+    def inbox(self) -> bool:
+        """Whether it is one of the user's inbox: not of a topic or to all, and not a signal."""
+        mine = self.id is not None and self.topic is None and not self.broadcast
+        return mine and self.raw.get("inbox") is not False
 
     @property
     def needs_ack(self) -> bool:
@@ -154,6 +166,17 @@ class Present(tuple[tuple[str, ...], int]):  # noqa: SLOT001 - no slot fits behi
 
 
 @dataclass(frozen=True, slots=True)
+class Marked:
+    """What the user has read or archived was changed: on another device, or by a backend."""
+
+    raw: Raw
+    mark: Mark
+    """What became of which notifications."""
+    unread: int
+    """How many are unread now."""
+
+
+@dataclass(frozen=True, slots=True)
 class Problem:
     """The service refused something that nobody waits for; the client goes on without it."""
 
@@ -169,5 +192,5 @@ class Problem:
         return Refused(about + self.detail, code=self.code)
 
 
-Message = Notification | Gap | Withdrawn | Presence | Problem
+Message = Notification | Gap | Withdrawn | Presence | Marked | Problem
 """What ``async for`` over a client gives."""

@@ -16,13 +16,14 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from datetime import datetime
-from typing import Any, Self, TypeVar, Unpack
+from typing import Any, Literal, Self, TypeVar, Unpack
 
 from pushsvc.client import asking, publishing
 from pushsvc.client.asking import (
     Device,
     Erased,
     Kept,
+    Only,
     Outcomes,
     Page,
     Question,
@@ -228,7 +229,15 @@ class Publisher:
         return self._ask(asking.recall(id, user, topic, broadcast=broadcast))
 
     def history(
-        self, user: str, *, limit: int | None = None, before: str | None = None
+        self,
+        user: str,
+        *,
+        limit: int | None = None,
+        before: str | None = None,
+        unread: bool = False,
+        event: str | None = None,
+        archived: bool | Literal["any"] = False,
+        inbox: bool = False,
     ) -> Iterator[Kept]:
         """What a user's mailbox keeps, newest first, asked for page by page as it is taken.
 
@@ -236,19 +245,70 @@ class Publisher:
             user: whose.
             limit: how many at most; None for all.
             before: only those before this id.
+            unread: only those that the user has not read.
+            event: only those of this event.
+            archived: only those that are archived, which are not listed otherwise; ``"any"`` for
+                both.
+            inbox: without those that were published with ``inbox=False``, as the user's own
+                inbox has it; so it is where unread or archived ones are asked for.
         """
         self._check()
-        return _each(self._core.history(user, limit, before))
+        only = Only(unread, event, archived, inbox)
+        return _each(self._core.history(user, limit, before, only))
 
-    def page(self, user: str, *, before: str | None = None, limit: int = 100) -> Page:
+    def page(
+        self,
+        user: str,
+        *,
+        before: str | None = None,
+        limit: int = 100,
+        unread: bool = False,
+        event: str | None = None,
+        archived: bool | Literal["any"] = False,
+        inbox: bool = False,
+    ) -> Page:
         """One page of ``history``: ``next`` of the answer is ``before`` of the next one.
 
         Args:
             user: whose.
             before: where it goes on; None for the newest.
             limit: how many at most, up to 100; a page can be short.
+            unread: as there, as all that follow.
+            event: as there.
+            archived: as there.
+            inbox: as there.
         """
-        return self._ask(asking.page(user, before, limit))
+        only = Only(unread, event, archived, inbox)
+        return self._ask(asking.page(user, before, limit, only))
+
+    def read(self, user: str, ids: str | Iterable[str] = (), *, until: str | None = None) -> int:
+        """Have a user's notifications be read, on all devices; how many are unread then.
+
+        All connections of the user are told. It acknowledges nothing.
+
+        Args:
+            user: whose.
+            ids: of the notifications, at most 1000; none at all asks for the count alone.
+            until: all up to this one, instead; what came after it stays as it is.
+
+        Raises:
+            ValueError: it names both, or too many, or an id is none.
+        """
+        return self._ask(asking.mark(user, "read", ids, until))
+
+    def unread(self, user: str, ids: str | Iterable[str] = (), *, until: str | None = None) -> int:
+        """Have them be unread, and be listed again where they were archived. See ``read``."""
+        return self._ask(asking.mark(user, "unread", ids, until))
+
+    def archive(self, user: str, ids: str | Iterable[str] = (), *, until: str | None = None) -> int:
+        """Have them be read, and neither listed nor counted any more. See ``read``."""
+        return self._ask(asking.mark(user, "archive", ids, until))
+
+    def unarchive(
+        self, user: str, ids: str | Iterable[str] = (), *, until: str | None = None
+    ) -> int:
+        """Have those that were archived be listed again, as read. See ``read``."""
+        return self._ask(asking.mark(user, "unarchive", ids, until))
 
     def devices(self, user: str) -> list[Device]:
         """The devices of a user that are connected now; none where the user is away."""

@@ -43,6 +43,9 @@ class Content(TypedDict, total=False):
     """To all devices of the user, or until one has acknowledged it. Users only."""
     receipt: bool
     """Whether the service is to tell what became of it. Users only."""
+    inbox: bool
+    """False for a signal, which is delivered like all others and is in no inbox: it is neither
+    counted as unread nor listed there. Users only."""
     at: datetime | str | None
     """When it is to be published, if not now: a time with its zone."""
 

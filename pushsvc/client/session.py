@@ -12,7 +12,8 @@ from typing import Any
 
 from pushsvc.client.errors import Closed, OutcomeUnknown, PushError, QueueFull, Refused
 from pushsvc.client.feed import Feed
-from pushsvc.client.messages import Gap, Presence, Problem, Raw, Withdrawn
+from pushsvc.client.marks import KINDS, Mark
+from pushsvc.client.messages import Gap, Marked, Presence, Problem, Raw, Withdrawn
 from pushsvc.client.topics import Topics
 
 TOPICS = "topics"
@@ -59,7 +60,7 @@ class Give:
 class Tell:
     """Hand the program something else."""
 
-    message: Gap | Withdrawn | Presence | Problem
+    message: Gap | Withdrawn | Presence | Marked | Problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,8 @@ class Session:
             return [Tell(Withdrawn(message, message["id"], message["reason"]))]
         if kind == "presence":
             return self._came_and_went(message)
+        if kind in KINDS:
+            return [Tell(Marked(message, Mark.told(message), int(message["unread"])))]
         if kind == "reconnect":
             self.retry_after = float(message["retry_after"])
         return []

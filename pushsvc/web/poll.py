@@ -130,7 +130,7 @@ class PollOperation(Operation):
         """Answer with messages, at once or when one comes."""
         query = Query(request.query)
         asked = listening_request(request.headers, query)
-        wait = query.seconds("wait", MAX_WAIT, WAIT)
+        wait, known = query.seconds("wait", MAX_WAIT, WAIT), query.one("unread")
         try:
             with self._admission.handshake():
                 claims = await self._admission.authenticate(asked, poll=True)
@@ -146,6 +146,8 @@ class PollOperation(Operation):
         try:
             self._polls.add(poll)
             self._dispatcher.start(poll, backlog, b"")
+            if known is not None and known != str(backlog.unread):
+                wait = 0.0  # something was read or archived between two polls
             await self._listen(poll, asked, min(wait, session.expires - time.monotonic()))
             self._admission.check(claims)
             unread = await self._read_states.count(session.cursor.feed)

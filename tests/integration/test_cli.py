@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from pushsvc.cli.server import DEV_DEFAULTS
+from pushsvc.client import Publisher
 from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.settings import rows
 from tests.support.nodes import SECRET, Node, publisher_token, token, wait_until
@@ -171,6 +172,26 @@ def test_what_is_published_is_listened_to_and_acked(node: Node, user: str) -> No
         line_of(listener)
         publish(node, "--user", user, "--user", f"{user}-2", "--ttl", "60s", '"next"')
         assert line_of(listener)["data"] == "next"  # the others were acked
+
+
+def test_what_is_read_elsewhere_is_a_line_too_and_a_signal_is_not_counted(
+    node: Node, user: str
+) -> None:
+    auth = token(user)
+    with running(*listen("--url", node.url, "--token", auth, "--count", "3")) as listener:
+        assert line_of(listener)["unread"] == 0
+        sent = json.loads(publish(node, "--user", user, "1").stdout)["id"]
+        assert line_of(listener)["id"] == sent
+        assert publish(node, "--user", user, "--no-inbox", '"signal"').returncode == 0
+        note = line_of(listener)
+        assert (note["data"], note["inbox"]) == ("signal", False)
+        with Publisher(node.url, token=auth) as own:
+            assert own.read(user) == 1
+            assert own.read(user, sent) == 0
+        assert line_of(listener) == {"type": "read", "ids": [sent], "unread": 0}
+        publish(node, "--user", user, "2")
+        assert line_of(listener)["data"] == 2
+        assert listener.wait(10) == 0
 
 
 def test_topics_and_the_broadcast_are_listened_to_where_they_were_left(

@@ -28,7 +28,7 @@ from pushsvc.client import (
     listen,
     wire,
 )
-from pushsvc.client.inbox import BUFFER, READ_AHEAD
+from pushsvc.client.incoming import BUFFER, READ_AHEAD
 from pushsvc.server.embedded import EmbeddedServer
 from tests.support.nodes import Node, publisher_token, token, wait_until
 from tests.support.proxy import Proxy

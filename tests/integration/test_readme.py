@@ -170,6 +170,7 @@ def test_the_answer_is_the_one_that_is_shown(running: Running) -> None:
 @pytest.mark.parametrize(("name", "shown"), [
     ("listen", "order.shipped {'order': 17}"),
     ("connect", "demo Hello!"),
+    ("inbox", "{'order': 17}"),
 ])  # fmt: skip
 def test_the_programs_that_receive_in_the_python_document_show_what_comes(
     running: Running, tmp_path: Path, name: str, shown: str

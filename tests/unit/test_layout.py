@@ -32,12 +32,15 @@ ELSEWHERE = {
     "::test_the_history_goes_on_page_by_page_until_its_end_or_its_limit",
     "client/forks": "integration/test_client_forks.py",
     "client/http": "integration/test_client_publisher.py::test_a_refused_token_is_replaced",
-    "client/inbox": "integration/test_client_python.py"
+    "client/inbox": "integration/test_client_inbox.py",
+    "client/incoming": "integration/test_client_python.py"
     "::test_what_is_withdrawn_while_it_waits_for_the_program_is_not_given",
     "client/listening": "integration/test_client_python.py"
     "::test_a_loop_that_an_error_left_is_given_the_same_notification_again",
     "client/publisher": "integration/test_client_publisher.py"
     "::test_what_is_published_has_a_receipt_and_all_its_fields",
+    "client/threads": "integration/test_client_publisher.py"
+    "::test_what_is_published_in_one_moment_goes_as_one_batch",
     "client/tokens": "integration/test_client_publisher.py::test_a_refused_token_is_replaced",
     "client/wire": "integration/test_client_python.py"
     "::test_nothing_is_missing_or_handled_twice_when_the_node_dies_again_and_again",

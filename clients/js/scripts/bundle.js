@@ -3,7 +3,12 @@ import { build } from "esbuild";
 import { minify } from "terser";
 
 /** The modules: what every page loads, and the parts that it loads when it needs them. */
-const PARTS = { index: "client", fallback: "client-fallback", tabs: "client-tabs" };
+const PARTS = {
+  index: "client",
+  fallback: "client-fallback",
+  tabs: "client-tabs",
+  store: "client-inbox",
+};
 
 /** Each part is built alone: one that shared code with the others would be one more to load. */
 const alone = {

@@ -4,7 +4,7 @@ import { assets, gzipped } from "./bundle.js";
 import { ASSETS, ROOT } from "./paths.js";
 
 /** Most bytes, gzipped, of what a page loads to connect, and of all parts together. */
-const BUDGETS = { "client.js": 6816, "all parts": 12416 };
+const BUDGETS = { "client.js": 7296, "all parts": 15872 };
 
 process.chdir(ROOT);
 const troubles = [];

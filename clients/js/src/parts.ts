@@ -4,3 +4,4 @@ export const ORIGIN: string | undefined = undefined;
 // The parts that not every page needs. A bundler finds them by these very words.
 export const loadFallback = () => import("./fallback.js");
 export const loadTabs = () => import("./tabs.js");
+export const loadInbox = () => import("./store.js");

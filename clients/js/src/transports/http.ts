@@ -43,14 +43,16 @@ export function http(PushError: ErrorClass) {
     );
   }
 
-  /** One poll; `after` is where the one before ended. */
+  /** One poll; `after` is where the one before ended, `unread` what it counted. */
   async function poll(
     target: Target,
     after?: string,
     wait = 0,
     signal?: AbortSignal,
-  ): Promise<{ messages: ServerMessage[]; position: string }> {
-    const path = `/v1/poll${query(target, after)}&wait=${wait}`;
+    unread?: number,
+  ): Promise<{ messages: ServerMessage[]; position: string; unread?: number }> {
+    const known = unread === undefined ? "" : `&unread=${unread}`;
+    const path = `/v1/poll${query(target, after)}&wait=${wait}${known}`;
     const answer = await get(target, path, signal && { signal });
     if (!answer.ok) throw await refusal(answer);
     return answer.json();
@@ -151,7 +153,7 @@ export function http(PushError: ErrorClass) {
   async function history(
     settings: Settings,
     tokens: Tokens,
-    query: HistoryQuery & { user: string | undefined },
+    query: HistoryQuery & { user: string | undefined; [more: string]: any },
     end: AbortSignal,
   ): Promise<Reply> {
     const given = Object.entries(query).filter(([, value]) => value != null);
@@ -176,8 +178,12 @@ export function http(PushError: ErrorClass) {
     }
   }
 
-  /** What a stream and a poll send, by requests of their own. */
-  function requests(target: Target): Link {
+  /**
+   * What a stream and a poll send, by requests of their own.
+   *
+   * @param who the user, once that is known: a token may be good for others, too
+   */
+  function requests(target: Target, who: { user?: string } = {}): Link {
     const due = new Map<boolean, string>();
     let timer: ReturnType<typeof setTimeout> | undefined;
     let last = 0;
@@ -204,7 +210,10 @@ export function http(PushError: ErrorClass) {
         if (type === "publish") {
           return ask(target, "/v1/notifications", { to: { topic }, ...fields });
         }
-        return ask(target, `/v1/topic/presence?topic=${encodeURIComponent(topic as string)}`);
+        if (type === "presence") {
+          return ask(target, `/v1/topic/presence?topic=${encodeURIComponent(topic as string)}`);
+        }
+        return ask(target, `/v1/user/${type}?${new URLSearchParams({ ...who })}`, fields);
       },
       ack({ id, broadcast }) {
         due.set(!!broadcast, id as string);

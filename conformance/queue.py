@@ -11,7 +11,7 @@ MOST: Final = 10_000
 """A client that floods does not fill the memory: what comes beyond this is dropped."""
 
 
-class Inbox(Generic[T]):
+class Queue(Generic[T]):
     """What came and was not taken yet, in order."""
 
     def __init__(self) -> None:
