@@ -30,6 +30,14 @@ const served = {
   },
 };
 
+/** What a framework brings, and the client itself, of which there is to be one. */
+const framework = {
+  name: "framework",
+  setup({ onResolve }) {
+    onResolve({ filter: /^(react|\.\/index\.js)$/ }, ({ path }) => ({ path, external: true }));
+  },
+};
+
 async function built(part, plugins) {
   const { outputFiles } = await build({
     entryPoints: [`src/${part}.ts`],
@@ -46,6 +54,8 @@ async function built(part, plugins) {
 export async function library() {
   const modules = {};
   for (const part of Object.keys(PARTS)) modules[`${part}.js`] = await built(part, [alone]);
+  // Next.js asks for the directive, as there is no client on a server.
+  modules["react.js"] = `"use client";\n${await built("react", [framework])}`;
   return modules;
 }
 

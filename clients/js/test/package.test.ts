@@ -92,6 +92,7 @@ test("the package holds what was built, and nothing else", () => {
     "README.md",
     "dist/fallback.js",
     "dist/index.js",
+    "dist/react.js",
     "dist/store.js",
     "dist/tabs.js",
     "package.json",
