@@ -1,9 +1,15 @@
+import { readFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
-import { build } from "esbuild";
+import { build, transform } from "esbuild";
 import { minify } from "terser";
 
 /** The modules: what every page loads, and the parts that it loads when it needs them. */
-const PARTS = { index: "client", fallback: "client-fallback", tabs: "client-tabs" };
+const PARTS = {
+  index: "client",
+  fallback: "client-fallback",
+  tabs: "client-tabs",
+  bell: "inbox",
+};
 
 /** Each part is built alone: one that shared code with the others would be one more to load. */
 const alone = {
@@ -25,6 +31,20 @@ const served = {
   },
 };
 
+/** A style sheet is the text of it. */
+const styles = {
+  name: "styles",
+  setup({ onLoad }) {
+    onLoad({ filter: /\.css$/ }, async ({ path }) => {
+      const { code } = await transform(await readFile(path, "utf8"), {
+        loader: "css",
+        minify: true,
+      });
+      return { contents: code.trim(), loader: "text" };
+    });
+  },
+};
+
 async function built(part, plugins) {
   const { outputFiles } = await build({
     entryPoints: [`src/${part}.ts`],
@@ -32,7 +52,7 @@ async function built(part, plugins) {
     format: "esm",
     target: "es2022",
     write: false,
-    plugins,
+    plugins: [styles, ...plugins],
   });
   return outputFiles[0].text;
 }

@@ -17,3 +17,4 @@ async function load(path: string) {
 export const loadFallback = (): Promise<typeof import("./fallback.js")> =>
   load("./client-fallback.js");
 export const loadTabs = (): Promise<typeof import("./tabs.js")> => load("./client-tabs.js");
+export const loadClient = (): Promise<typeof import("./index.js")> => load("./client.js");

@@ -4,3 +4,6 @@ export const ORIGIN: string | undefined = undefined;
 // The parts that not every page needs. A bundler finds them by these very words.
 export const loadFallback = () => import("./fallback.js");
 export const loadTabs = () => import("./tabs.js");
+
+/** The client, for the bell, which needs it where it is to make a connection. */
+export const loadClient = () => import("./index.js");
