@@ -7,6 +7,7 @@ here, and a scenario says what becomes of them.
 import asyncio
 import json
 import math
+import re
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final
@@ -14,6 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 
 MAX_HEAD: Final = 64 * 1024
 MAX_BODY: Final = 1024 * 1024
+
+_NAMED: Final = re.compile(r"^/v1/users/[^/]+/")
 
 _CODES: Final = {
     400: "invalid",
@@ -48,7 +51,10 @@ class Request:
 
     @property
     def kind(self) -> str:
-        """``websocket``, ``stream``, ``poll``, or ``METHOD /path`` of a call."""
+        """``websocket``, ``stream``, ``poll``, or ``METHOD /path`` of a call.
+
+        Of one user it is the path without the name, which may be in the path or the query.
+        """
         if self.method == "GET":
             match self.path:
                 case "/v1/ws":
@@ -59,7 +65,7 @@ class Request:
                     return "poll"
                 case _:
                     pass
-        return f"{self.method} {self.path}"
+        return f"{self.method} {re.sub(_NAMED, '/v1/user/', self.path)}"
 
     @property
     def protocols(self) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any, Final, TypeVar
 
 from conformance.driver import Driver, DriverFailed
 from conformance.http import answer, problem
+from conformance.mailbox import Mailbox, asks_for_the_count
 from conformance.match import difference, filled, sendable
 from conformance.server import Arrival, Connection, Server
 from conformance.table import Scenario, verb
@@ -24,7 +25,7 @@ _MESSAGES: Final = frozenset({"notification", "gap", "withdrawn", "presence"})
 """Events that hold a message of the server; steps name the members of that."""
 _BESIDES: Final = frozenset({"ack", "ping", "(closed)"})
 """What a client may send between the messages that a step is about."""
-_UNASKED: Final = frozenset({"ready", "state", "error"})
+_UNASKED: Final = frozenset({"ready", "state", "error", "inbox"})
 """Events that need no step."""
 
 
@@ -77,6 +78,7 @@ class _Stage:
             "drop": self._drop,
             "poll": self._poll,
             "request": self._request,
+            "mailbox": self._mailbox,
             "hear": self._hear,
             "acked": self._acked,
             "subscribed": self._subscribed,
@@ -84,6 +86,7 @@ class _Stage:
             "do": self._do,
             "told": self._told,
             "state": self._state,
+            "shows": self._shows,
             "quiet": self._quiet,
             "returns": self._returns,
         }
@@ -120,6 +123,7 @@ class _Stage:
         arrival = await self._arrival(step.pop("accept"), step)
         welcome = step.get("welcome", {})
         self._connection = arrival.accept()
+        self._connection.answered = self._counted
         if welcome is False:
             return
         self._connections += 1
@@ -183,7 +187,8 @@ class _Stage:
         position = step.pop("position")
         arrival = await self._arrival("poll", step)
         self._now()
-        arrival.answer(answer(200, {"messages": messages, "position": position}))
+        told = {"unread": step["unread"]} if "unread" in step else {}
+        arrival.answer(answer(200, {"messages": messages, "position": position, **told}))
 
     async def _request(self, step: dict[str, Any]) -> None:
         kind = step["request"]
@@ -202,6 +207,15 @@ class _Stage:
             arrival.answer(problem(status, code=code, retry_after=retry_after))
         else:
             arrival.answer(answer(status, step.get("answer", {})))
+
+    async def _mailbox(self, step: dict[str, Any]) -> None:
+        self._server.mailbox = Mailbox(step["mailbox"])
+
+    def _counted(self, message: dict[str, Any]) -> dict[str, Any] | None:
+        mailbox = self._server.mailbox
+        if mailbox is None or not asks_for_the_count(message):
+            return None
+        return {"type": "reply", "ref": message.get("ref"), "unread": mailbox.unread}
 
     # What the client sends
 
@@ -265,6 +279,30 @@ class _Stage:
             f"the state {status!r}",
         )
         self._check(step, event)
+
+    async def _shows(self, step: dict[str, Any]) -> None:
+        ids, read = step.pop("shows"), step.pop("read", None)
+        wrong: str | None = "it showed nothing"
+
+        def wanted(event: dict[str, Any]) -> bool:
+            nonlocal wrong
+            items = event.get("items", [])
+            got = {
+                **event,
+                "ids": [item.get("id") for item in items],
+                "read": [item.get("id") for item in items if item.get("read")],
+            }
+            told = {"ids": ids} if read is None else {"ids": ids, "read": read}
+            wrong = difference({**told, **step}, got)
+            return wrong is None
+
+        coming = self._driver.of("inbox").take(wanted)
+        try:
+            await self._driver.unless_ended(coming, PATIENCE)
+        except TimeoutError:
+            raise StepFailed(f"the inbox does not show it in {PATIENCE:g} s: {wrong}") from None
+        # What it showed before is not what it shows.
+        self._driver.of("inbox").clear()
 
     # Time
 

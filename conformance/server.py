@@ -8,7 +8,7 @@ import json
 import socket
 import struct
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final
 
@@ -18,6 +18,7 @@ from websockets.utils import accept_key
 
 from conformance.http import MAX_HEAD, Request, answer, problem, read_request, start
 from conformance.inbox import Inbox
+from conformance.mailbox import Mailbox
 
 SPOKEN: Final = "pushsvc.v1.json"
 _RESET: Final = struct.pack("ii", 1, 0)
@@ -87,10 +88,12 @@ class Connection:
 
     Attributes:
         heard: messages of the client, with ``{"type": "(closed)"}`` when it closed.
+        answered: what is sent at once in answer to a message, which is then not in ``heard``.
     """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
         self.heard: Inbox[dict[str, Any]] = Inbox()
+        self.answered: Callable[[dict[str, Any]], dict[str, Any] | None] = lambda _message: None
         self.writer = writer
 
     def send(self, message: dict[str, Any], position: str | None = None) -> None:
@@ -182,9 +185,13 @@ class Socket(Connection):
         for event in self._frames.events_received():
             if isinstance(event, Frame) and event.opcode is Opcode.TEXT:
                 try:
-                    self.heard.put(dict(json.loads(bytes(event.data))))
+                    message = dict(json.loads(bytes(event.data)))
                 except (TypeError, ValueError):
-                    self.heard.put({"type": "(not a message)", "text": repr(event.data)})
+                    message = {"type": "(not a message)", "text": repr(event.data)}
+                if (answer := self.answered(message)) is None:
+                    self.heard.put(message)
+                else:
+                    self.send(answer)
 
     def _flush(self) -> None:
         if not self.writer.is_closing():
@@ -198,12 +205,14 @@ class Server:
         url: where clients connect to.
         arrivals: what opens connections, and calls, by :attr:`Request.kind`.
         refusing: kinds that are refused without a step, and the status for it.
+        mailbox: what lists and questions for the count are answered from, without a step.
     """
 
     def __init__(self) -> None:
         self.url = ""
         self.arrivals: dict[str, Inbox[Arrival]] = {}
         self.refusing: dict[str, int] = {}
+        self.mailbox: Mailbox | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
     @classmethod
@@ -238,6 +247,8 @@ class Server:
                     arrival.answer(_preflight())
                 elif (status := self.refusing.get(request.kind)) is not None:
                     arrival.answer(problem(status))
+                elif self.mailbox is not None and (found := self.mailbox.answer(request)):
+                    arrival.answer(answer(200, found))
                 else:
                     self.of(request.kind).put(arrival)
                 connection = await arrival.settled

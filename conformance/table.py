@@ -24,6 +24,7 @@ VERBS: Final = frozenset(
         "drop",
         "poll",
         "request",
+        "mailbox",
         # what the client sends
         "hear",
         "acked",
@@ -33,6 +34,7 @@ VERBS: Final = frozenset(
         "do",
         "told",
         "state",
+        "shows",
         # time
         "quiet",
         "returns",

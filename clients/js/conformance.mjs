@@ -37,6 +37,7 @@ const handled = new Slot();
 /** The newest notifications, which a later command may acknowledge. */
 const recent = [];
 let push;
+let inbox;
 let inHand;
 
 function start({
@@ -90,13 +91,30 @@ function start({
   push.on("state", state);
 }
 
-async function call({ call, do: what, topic, since, data, fields }) {
+function open({ page, event, archived }) {
+  inbox = push.inbox({ pageSize: page, event, archived });
+  const show = () => {
+    const { error, ...shown } = inbox.snapshot();
+    tell("inbox", { ...shown, ...(error && { error: told(error) }) });
+  };
+  inbox.subscribe(show);
+  show();
+}
+
+async function call({ call, do: what, topic, since, data, fields, ids, until }) {
+  const which = until === undefined ? ids : { until };
   try {
     const value = await {
       subscribe: () => push.subscribe(topic, { since }),
       unsubscribe: () => push.unsubscribe(topic),
       publish: () => push.publish(topic, data, fields),
       presence: () => push.presence(topic),
+      read: () => inbox.read(which),
+      unread: () => inbox.unread(ids),
+      archive: () => inbox.archive(which),
+      unarchive: () => inbox.unarchive(ids),
+      read_all: () => inbox.readAll(),
+      more: () => inbox.loadMore(),
     }[what]();
     tell("result", { call, value: value ?? {} });
   } catch (error) {
@@ -106,6 +124,7 @@ async function call({ call, do: what, topic, since, data, fields }) {
 
 const commands = {
   connect: start,
+  inbox: open,
   token: (command) => tokens.put(command),
   handled(command) {
     if (command.id === undefined || command.id === inHand) handled.put(command);
@@ -116,7 +135,7 @@ const commands = {
   close: () => push.close(),
 };
 
-const has = ["fallback", "heartbeat", "random"];
+const has = ["fallback", "heartbeat", "inbox", "random"];
 tell("ready", { client: "pushsvc (JavaScript)", has });
 for await (const line of createInterface({ input: process.stdin })) {
   const command = JSON.parse(line);

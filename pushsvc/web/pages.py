@@ -99,7 +99,7 @@ class FileHandler(Handler):
     head = get
 
 
-CLIENT: Final = r"/((?:client(?:-fallback|-tabs)?|inbox)\.js)"
+CLIENT: Final = r"/((?:client(?:-fallback|-inbox|-tabs)?|inbox)\.js)"
 
 
 def client() -> list[Any]:

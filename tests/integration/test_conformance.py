@@ -23,7 +23,7 @@ pytestmark = pytest.mark.promise
 DRIVERS = ours()
 HAS = {
     "python": frozenset({"status", "random"}),
-    "js": frozenset({"fallback", "heartbeat", "random"}),
+    "js": frozenset({"fallback", "heartbeat", "inbox", "random"}),
 }
 """What each client can do beyond the least, as its driver says too."""
 SCENARIOS = {scenario.name: scenario for scenario in load()}

@@ -8,6 +8,7 @@ const PARTS = {
   index: "client",
   fallback: "client-fallback",
   tabs: "client-tabs",
+  store: "client-inbox",
   bell: "inbox",
 };
 

@@ -1,6 +1,7 @@
 import { sleep } from "./backoff.js";
-import { ackable, Inbox, type Item } from "./delivery.js";
+import { ackable, Arrivals, type Item } from "./delivery.js";
 import { PushError } from "./errors.js";
+import { lazy } from "./lazy.js";
 import { loadTabs } from "./parts.js";
 import { session } from "./session.js";
 import { type Settings, settings } from "./settings.js";
@@ -13,6 +14,8 @@ import type {
   History,
   HistoryQuery,
   Hooks,
+  Inbox,
+  InboxQuery,
   Incoming,
   Options,
   Page,
@@ -45,7 +48,7 @@ function tabsWork(): boolean {
 /** A client: made by `connect`. */
 export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
   #state: State = { status: "connecting" };
-  #inbox = new Inbox();
+  #arrivals = new Arrivals();
   /** Where notifications come from, and the same before it is there. */
   #source: Source | undefined;
   #coming!: Promise<Source>;
@@ -56,6 +59,9 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
   /** Those of notifications: of all, and by the event that they are for. */
   #takers = new Map<string, Set<Handler<never>>>();
   #readers = new Set<() => void>();
+  #inboxes = new Map<string, Inbox>();
+  /** Are told each message and, without one, that the state has changed. */
+  #watchers = new Set<(message?: ServerMessage) => void>();
   #ending = new AbortController();
   #topics = new Set<string>();
   #handling = false;
@@ -150,7 +156,7 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
           yield value;
           value = undefined;
           settle();
-        } else if (this.#state.status === "closed" && !this.#inbox.queue.length) {
+        } else if (this.#state.status === "closed" && !this.#arrivals.queue.length) {
           if (this.#state.error) throw this.#state.error;
           return;
         } else {
@@ -189,7 +195,7 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
   /** Stops listening to a topic. */
   async unsubscribe(topic: string): Promise<void> {
     this.#topics.delete(topic);
-    this.#inbox.leave(topic);
+    this.#arrivals.leave(topic);
     await (await this.#coming).unsubscribe(topic);
   }
 
@@ -212,13 +218,8 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
    * for `for await` one notification after the other, page by page. Changes nothing.
    */
   history({ before, limit }: HistoryQuery = {}): History<E> {
-    const page = async (before: string | null | undefined): Promise<Page<E>> => {
-      this.#open();
-      const { http } = await fallback();
-      const { user } = this.#state;
-      const { signal } = this.#ending;
-      return http.history(this.#settings, this.#tokens, { user, before, limit }, signal);
-    };
+    const page = (before: string | null | undefined): Promise<Page<E>> =>
+      this.#page({ before, limit });
     const first = page(before);
     return Object.assign(first, {
       async *[Symbol.asyncIterator]() {
@@ -229,6 +230,32 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
         }
       },
     }) as History<E>;
+  }
+
+  /**
+   * The user's notifications and which of them were read: the same on all devices. All who ask with
+   * the same query share one.
+   */
+  inbox(query: InboxQuery = {}): Inbox<E> {
+    const key = JSON.stringify([query.pageSize, query.event, query.archived]);
+    const inboxes = this.#inboxes;
+    const inbox =
+      inboxes.get(key) ??
+      lazy(
+        {
+          call: (message) => this.#call(message),
+          list: (query) => this.#page(query),
+          state: () => this.#state,
+          watch: (told) => {
+            this.#watchers.add(told);
+            return () => this.#watchers.delete(told);
+          },
+        },
+        query,
+        () => inboxes.delete(key),
+      );
+    inboxes.set(key, inbox);
+    return inbox as unknown as Inbox<E>;
   }
 
   /** Ends the connection and every loop. May be called twice. */
@@ -242,29 +269,37 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
     this.#ending.signal.throwIfAborted();
   }
 
+  async #page(query: object): Promise<any> {
+    this.#open();
+    const { http } = await fallback();
+    const { user } = this.#state;
+    return http.history(this.#settings, this.#tokens, { user, ...query }, this.#ending.signal);
+  }
+
   async #call(message: ServerMessage): Promise<Reply> {
     return (await this.#coming).call(checked(message));
   }
 
   #receive(message: ServerMessage): void {
     const { type, topic } = message;
-    if (type === "welcome") this.#inbox.connected();
+    for (const told of this.#watchers) told(message);
+    if (type === "welcome") this.#arrivals.connected();
     else if (topic !== undefined && !this.#topics.has(topic))
       return; // another tab's
     else if (type === "notification") this.#take(message);
     else {
-      if (type === "gap" && message.reason === "reset") this.#inbox.reset(message);
-      if (type === "withdrawn") this.#inbox.withdraw(message.id as string);
+      if (type === "gap" && message.reason === "reset") this.#arrivals.reset(message);
+      if (type === "withdrawn") this.#arrivals.withdraw(message.id as string);
       this.#emit(type as "gap", message as never);
     }
   }
 
   #take(message: ServerMessage): void {
-    const intake = this.#inbox.take(message);
+    const intake = this.#arrivals.take(message);
     if (intake === "ack" && ackable(message)) {
-      if (!this.#manual || this.#inbox.acked(message)) this.#source?.ack(message);
+      if (!this.#manual || this.#arrivals.acked(message)) this.#source?.ack(message);
     } else if (intake === "handle") {
-      const { queue } = this.#inbox;
+      const { queue } = this.#arrivals;
       if (queue.length >= MOST_QUEUED && !this.#paused) {
         this.#paused = !!this.#source?.pause(queue);
       }
@@ -277,7 +312,7 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
     if (this.#handling) return;
     this.#handling = true;
     for (;;) {
-      const item = this.#takers.size ? this.#inbox.queue.shift() : undefined;
+      const item = this.#takers.size ? this.#arrivals.queue.shift() : undefined;
       if (!item) break;
       // A set, as an event may be called that too.
       const kinds = new Set(["notification", item.message.event]);
@@ -289,14 +324,14 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
       const failures = results.flatMap((each) => (each.status === "rejected" ? [each.reason] : []));
       if (!failures.length) this.#done(item);
       else if (failures.every((each) => each === LEFT)) {
-        if (item.feed && this.#inbox.acked(item.message)) this.#inbox.done(item);
-        else this.#inbox.queue.unshift(item);
+        if (item.feed && this.#arrivals.acked(item.message)) this.#arrivals.done(item);
+        else this.#arrivals.queue.unshift(item);
       } else {
-        this.#inbox.fail(item);
+        this.#arrivals.fail(item);
         this.#source?.failed();
         for (const error of failures) if (error !== LEFT) this.#emit("error", error);
       }
-      if (this.#paused && !this.#inbox.queue.length) {
+      if (this.#paused && !this.#arrivals.queue.length) {
         this.#paused = false;
         this.#source?.resume();
       }
@@ -307,7 +342,7 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
   }
 
   #done(item: Item): void {
-    this.#inbox.done(item);
+    this.#arrivals.done(item);
     if (this.#manual || !ackable(item.message)) return;
     this.#due.set(!!item.message.broadcast, item);
     // One for several saves requests; but the next handler may be slow.
@@ -325,11 +360,12 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
   }
 
   #ack(item: Item): void {
-    if (this.#inbox.ack(item)) this.#source?.ack(item.message);
+    if (this.#arrivals.ack(item)) this.#source?.ack(item.message);
   }
 
   #changed(state: State): void {
     this.#state = state;
+    for (const told of this.#watchers) told();
     this.#emit("state", state);
     const { status, error } = state;
     if (status === "connected") this.#warned = undefined;

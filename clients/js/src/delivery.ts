@@ -36,7 +36,7 @@ export function ackable(message: ServerMessage): boolean {
 const upTo = (id: string, place: string) => compare(id, place) <= 0;
 
 /** Puts what arrives in order, each once, and knows what is handled. Knows no time and no I/O. */
-export class Inbox {
+export class Arrivals {
   /** What is to be handled, oldest first. */
   queue: Item[] = [];
   readonly #feeds = new Map<string, Feed>();

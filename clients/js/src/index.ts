@@ -11,6 +11,10 @@ export type {
   Handler,
   History,
   HistoryQuery,
+  Inbox,
+  InboxItem,
+  InboxQuery,
+  InboxSnapshot,
   Incoming,
   Kept,
   Notification,
@@ -25,6 +29,7 @@ export type {
   Told,
   TokenSource,
   TransportName,
+  Which,
   Withdrawn,
 } from "./types.js";
 

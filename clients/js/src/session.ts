@@ -8,11 +8,13 @@ import type { Tokens } from "./tokens.js";
 import type { Link } from "./transports/link.js";
 import { fallback, loaded } from "./transports/loaded.js";
 import { websocket } from "./transports/websocket.js";
-import type { Hooks, ServerMessage, Source, State, TransportName } from "./types.js";
+import type { Hooks, Reply, ServerMessage, Source, State, TransportName } from "./types.js";
 
 /** Most topics of a stream or a poll. */
 const MAX_TOPICS = 32;
 const HOUR = 3_600_000;
+/** Changes of the mailbox: the server tells them to the user's other connections. */
+const MARK = /^(un)?(read|archive)$/;
 /** Failures before a client asks why that was connected before: a node that died is not asked. */
 const PATIENT = 5;
 /** A power of two: it asks at the failures 1, 2, 4, 8 and so on, and after so many anew. */
@@ -526,6 +528,12 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
     for (const { reject } of waiting) reject(error);
   }
 
-  const { call } = requests;
+  /** Sends a request, and tells a change of the mailbox to all who have this connection. */
+  async function call(message: ServerMessage): Promise<Reply> {
+    const reply = await requests.call(message);
+    if (MARK.test(message.type)) hooks.message({ ...message, ...reply, answered: true });
+    return reply;
+  }
+
   return { start, close, pause, resume, ack, failed, has, subscribe, unsubscribe, call };
 }

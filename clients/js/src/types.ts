@@ -75,6 +75,86 @@ export interface Page<E extends object = {}> {
 export interface History<E extends object = {}>
   extends Promise<Page<E>>, AsyncIterable<Incoming<E, Kept>> {}
 
+/** What an inbox shows. */
+export interface InboxQuery {
+  /** Notifications of a page: 1 to 100. Default 20. */
+  pageSize?: number | undefined;
+  /** Only those of this event. The count is of all. */
+  event?: string | undefined;
+  /** The archived ones, in place of the others. */
+  archived?: boolean | undefined;
+}
+
+/** A notification in an inbox. It is another object once it was read or archived. */
+export interface InboxItem<T = unknown> {
+  readonly id: string;
+  /** When it was published, RFC 3339. */
+  readonly time: string;
+  /** Until when it is kept, where that is known. */
+  readonly expires?: string;
+  readonly event?: string;
+  /** As that of a `Notification`. */
+  readonly data: T;
+  readonly encoding?: "base64";
+  readonly from?: string;
+  readonly read: boolean;
+  readonly archived: boolean;
+}
+
+/** What an inbox shows at a moment. It is another object once anything of it has changed. */
+export interface InboxSnapshot<E extends object = {}> {
+  /** Newest first. */
+  readonly items: readonly Incoming<E, InboxItem>[];
+  /** How many of the user's notifications are unread, also of those that are not shown. */
+  readonly unread: number;
+  /**
+   * `loading` until there is something to show; `offline` without a connection; `error` where the
+   * list is refused or the client has ended for a reason. The items stay.
+   */
+  readonly state: "loading" | "ready" | "offline" | "error";
+  /** Why, where the state is `offline` or `error`. */
+  readonly error?: PushError | undefined;
+  /** Whether there are older ones: `loadMore()` gets them. */
+  readonly more: boolean;
+}
+
+/** Ids, or all up to one: what came after it stays as it is. */
+export type Which = readonly string[] | { readonly until: string };
+
+/**
+ * The user's notifications, with what was read: the same on all devices. Who has the same client
+ * and the same query has the same inbox. It is kept up to date from the first `subscribe` on.
+ */
+export interface Inbox<E extends object = {}> {
+  /** What to show; the same object until something changes. */
+  snapshot(): InboxSnapshot<E>;
+  /**
+   * Calls a function after each change.
+   *
+   * @returns a function that ends that
+   */
+  subscribe(changed: () => void): () => void;
+  /** Gets the next page of older ones. */
+  loadMore(): Promise<void>;
+  /** Gets what is shown again. */
+  refresh(): Promise<void>;
+  /**
+   * Marks as read. This and the next ones show at once, wait for a connection where there is none,
+   * and are taken back where they are refused: then they reject with a `PushError`.
+   */
+  read(which: Which): Promise<void>;
+  /** Marks as unread, which brings archived ones back. */
+  unread(ids: readonly string[]): Promise<void>;
+  /** Puts aside, as read: neither listed nor counted. */
+  archive(which: Which): Promise<void>;
+  /** Takes back among the others, as read. */
+  unarchive(ids: readonly string[]): Promise<void>;
+  /** Marks all as read that are there by now, with an `event` those of it. */
+  readAll(): Promise<void>;
+  /** Ends it, for all who share it. */
+  close(): void;
+}
+
 export interface Gap {
   readonly type: "gap";
   readonly after: string;
@@ -230,7 +310,7 @@ export interface Source {
   failed(): void;
   subscribe(topic: string, since: string | undefined): Promise<{ last: string | null }>;
   unsubscribe(topic: string): Promise<void>;
-  /** Sends a `publish` or a `presence`, now or when there is a connection. */
+  /** Sends what is answered, such as a `publish`, now or when there is a connection. */
   call(message: ServerMessage): Promise<Reply>;
   /** Too much waits: stops what comes or, where that cannot be, drops the oldest: then false. */
   pause(queue: Item[]): boolean;

@@ -22,8 +22,6 @@ async function open(url: string | null, tokenUrl: string): Promise<Push> {
   const push = connect({ ...(url && { url }), token: () => token(tokenUrl) });
   // Nobody else handles what comes here: shown is handled.
   push.on("notification", () => {});
-  // The bell shows how the connection is.
-  push.on("state", () => {});
   return push;
 }
 

@@ -1,13 +1,14 @@
+import type { Inbox, InboxItem, InboxSnapshot } from "../types.js";
 import { borrow, type Loan } from "./connection.js";
 import { type Labels, LABELS } from "./labels.js";
 import { type Shown, usual } from "./row.js";
-import type { InboxItem, InboxSnapshot, InboxStore } from "./store.js";
+
 import { type Words, words } from "./times.js";
 import { View } from "./view.js";
 
 /** What a bell needs of a connection. */
 export interface Ringing {
-  inbox(options?: { pageSize?: number }): InboxStore;
+  inbox(): Inbox;
 }
 
 /** What `pushsvc-open` tells; whoever prevents its default goes there by other means. */
@@ -38,7 +39,7 @@ export class InboxElement extends Base {
   /** Counts what the bell was connected to, so that what comes too late is told. */
   #turn = 0;
   #push: Ringing | undefined;
-  #store: InboxStore | undefined;
+  #store: Inbox | undefined;
   #leave: (() => void) | undefined;
   #view: View | undefined;
   #labels: Labels = LABELS;
@@ -147,7 +148,7 @@ export class InboxElement extends Base {
       let push = this.#given;
       if (!push && tokenUrl !== null) {
         this.#loan = borrow(this.getAttribute("url"), tokenUrl);
-        push = (await this.#loan.push) as unknown as Ringing;
+        push = await this.#loan.push;
         if (turn !== this.#turn) return;
       }
       this.#store = push?.inbox();
@@ -183,7 +184,7 @@ export class InboxElement extends Base {
   }
 
   /** Changes something, and says so if that fails: the store takes it back then. */
-  async #mark(change: (store: InboxStore) => Promise<void>): Promise<void> {
+  async #mark(change: (store: Inbox) => Promise<void>): Promise<void> {
     if (!this.#store) return;
     this.#failed = false;
     this.#draw();

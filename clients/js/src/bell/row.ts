@@ -1,7 +1,7 @@
+import type { InboxItem } from "../types.js";
 import { icon, ICONS, make, name, say } from "./dom.js";
 import type { Labels } from "./labels.js";
 import { link } from "./links.js";
-import type { InboxItem } from "./store.js";
 import type { Words } from "./times.js";
 
 /** What the bell shows of a notification. */

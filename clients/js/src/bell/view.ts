@@ -1,8 +1,8 @@
+import type { InboxItem, InboxSnapshot } from "../types.js";
 import css from "./bell.css";
 import { icon, ICONS, make, say } from "./dom.js";
 import { counted, type Labels } from "./labels.js";
 import { type Doings, Row, type Shown } from "./row.js";
-import type { InboxItem, InboxSnapshot } from "./store.js";
 import type { Words } from "./times.js";
 
 /** Milliseconds after which what is shown of a time may be old. */

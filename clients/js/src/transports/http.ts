@@ -49,7 +49,7 @@ export function http(PushError: ErrorClass) {
     after?: string,
     wait = 0,
     signal?: AbortSignal,
-  ): Promise<{ messages: ServerMessage[]; position: string }> {
+  ): Promise<{ messages: ServerMessage[]; position: string; unread?: number }> {
     const path = `/v1/poll${query(target, after)}&wait=${wait}`;
     const answer = await get(target, path, signal && { signal });
     if (!answer.ok) throw await refusal(answer);
@@ -151,7 +151,7 @@ export function http(PushError: ErrorClass) {
   async function history(
     settings: Settings,
     tokens: Tokens,
-    query: HistoryQuery & { user: string | undefined },
+    query: HistoryQuery & { user: string | undefined; [more: string]: any },
     end: AbortSignal,
   ): Promise<Reply> {
     const given = Object.entries(query).filter(([, value]) => value != null);
@@ -176,8 +176,12 @@ export function http(PushError: ErrorClass) {
     }
   }
 
-  /** What a stream and a poll send, by requests of their own. */
-  function requests(target: Target): Link {
+  /**
+   * What a stream and a poll send, by requests of their own.
+   *
+   * @param who the user, once that is known: a token may be good for others, too
+   */
+  function requests(target: Target, who: { user?: string } = {}): Link {
     const due = new Map<boolean, string>();
     let timer: ReturnType<typeof setTimeout> | undefined;
     let last = 0;
@@ -204,7 +208,10 @@ export function http(PushError: ErrorClass) {
         if (type === "publish") {
           return ask(target, "/v1/notifications", { to: { topic }, ...fields });
         }
-        return ask(target, `/v1/topic/presence?topic=${encodeURIComponent(topic as string)}`);
+        if (type === "presence") {
+          return ask(target, `/v1/topic/presence?topic=${encodeURIComponent(topic as string)}`);
+        }
+        return ask(target, `/v1/user/${type}?${new URLSearchParams({ ...who })}`, fields);
       },
       ack({ id, broadcast }) {
         due.set(!!broadcast, id as string);

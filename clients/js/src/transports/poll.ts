@@ -30,7 +30,8 @@ export const poll =
         const timer = setTimeout(() => abort.abort(), wait * 1000 + SLACK);
         const { signal } = abort;
         try {
-          const { messages, position: next } = await request(target, position, wait, signal);
+          const answer = await request(target, position, wait, signal);
+          const { messages, position: next, unread } = answer;
           if (over) return;
           on.traffic();
           if (position === undefined) {
@@ -39,6 +40,8 @@ export const poll =
           }
           position = next;
           for (const message of messages) on.message(message);
+          // Between two polls nothing is told of what was read elsewhere: this tells that it was.
+          if (unread !== undefined) on.message({ type: "read", ids: [], unread });
         } finally {
           clearTimeout(timer);
         }

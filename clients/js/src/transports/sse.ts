@@ -39,7 +39,8 @@ export const sse =
   ({ ended, get, query, refusal, requests }: Http, PushError: ErrorClass): Opener =>
   (target, on) => {
     const abort = new AbortController();
-    const { close, ...link } = requests(target);
+    const who: { user?: string } = {};
+    const { close, ...link } = requests(target, who);
     const listen = async () => {
       const answer = await get(target, `/v1/stream${query(target)}`, {
         signal: abort.signal,
@@ -51,7 +52,11 @@ export const sse =
       const decoder = new TextDecoder();
       const read = reader((data, id) => {
         if (data === undefined) on.subscribed((topic) => placeIn(id, topic));
-        else on.message(parse(data));
+        else {
+          const message = parse(data);
+          if (message.type === "welcome") who.user = message.user;
+          on.message(message);
+        }
       });
       for (;;) {
         const { done, value } = await body.read();

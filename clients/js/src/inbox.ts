@@ -1,0 +1,330 @@
+import type { PushError } from "./errors.js";
+import { compare } from "./ids.js";
+import type { InboxItem, InboxQuery, InboxSnapshot, ServerMessage, State } from "./types.js";
+
+/** What to ask the server for: the list, or how many are unread. */
+export type Ask = "list" | "count" | undefined;
+
+export type Mark = "read" | "unread" | "archive" | "unarchive";
+
+/** A change of notifications: by ids, or of all up to one. */
+export interface Change {
+  readonly type: Mark;
+  readonly ids?: readonly string[];
+  readonly until?: string;
+}
+
+/** A part of the user's mailbox, as the server lists it. */
+export interface Listed {
+  readonly notifications: readonly any[];
+  readonly unread?: number;
+  readonly next: string | null;
+}
+
+/** What a change makes of a notification: the same object where it makes nothing else of it. */
+function changed(item: InboxItem, type: Mark): InboxItem {
+  const archived = type === "archive" || (item.archived && type === "read");
+  const read = type !== "unread" && (item.read || type !== "unarchive");
+  return item.read === read && item.archived === archived ? item : { ...item, read, archived };
+}
+
+/** Which ids a change is of. */
+function covers({ ids, until }: Change): (id: string) => boolean {
+  if (until !== undefined) return (id) => compare(id, until) <= 0;
+  const named = new Set(ids);
+  return (id) => named.has(id);
+}
+
+/** Notifications of the mailbox that are known, and how many of all are unread. */
+interface Known {
+  readonly items: readonly InboxItem[];
+  readonly unread: number;
+}
+
+/** As one that is kept: what came live has other members, too. */
+function itemOf(message: any): InboxItem {
+  const { id, time, expires, event, data, encoding, from, read, archived } = message;
+  const item = { id, time, expires, event, data, encoding, from };
+  for (const name of Object.keys(item) as (keyof typeof item)[]) {
+    if (item[name] === undefined) delete item[name];
+  }
+  return { ...item, read: !!read, archived: !!archived };
+}
+
+/**
+ * What an inbox knows: the notifications as the server told them last, and on top of that what this
+ * client has changed and has no answer for. Knows no time and no I/O: it says what to ask for.
+ */
+export class InboxModel {
+  readonly #event: string | undefined;
+  readonly #archived: boolean;
+  #known: Known = { items: [], unread: 0 };
+  /** The newest id of the mailbox that was seen, and the same when the last list was asked for. */
+  #newest = "";
+  #since = "";
+  /** From where the next page goes on; undefined before the first, null at the end. */
+  #next: string | null | undefined;
+  /** What this client has changed, and not been answered. */
+  readonly #pending = new Set<Change>();
+  /** What was told while a list is on its way: that may be older than this. */
+  #meanwhile: ServerMessage[] | undefined;
+  /** Counts what came from elsewhere, so that a count which is older is known. */
+  #turns = 0;
+  #online = true;
+  /** Whether the client has ended for a reason. */
+  #ended = false;
+  /** Why there is no connection, and why no list. */
+  #lost: PushError | undefined;
+  #refused: PushError | undefined;
+  #snapshot: InboxSnapshot;
+
+  /** `snapshot` is what is shown before anything is known. */
+  constructor({ event, archived }: InboxQuery, snapshot: InboxSnapshot) {
+    this.#event = event;
+    this.#archived = !!archived;
+    this.#snapshot = snapshot;
+  }
+
+  /** What to show: the same object until something of it changes, and so is each item. */
+  get snapshot(): InboxSnapshot {
+    const before = this.#snapshot;
+    const { items, unread } = this.#shown();
+    const same = new Map(before.items.map((item) => [item.id, item]));
+    const shown = items
+      .filter((item) => item.archived === this.#archived)
+      .map((item) => {
+        const old = same.get(item.id);
+        return old?.read === item.read && old.time === item.time ? old : item;
+      });
+    const equal =
+      shown.length === before.items.length && shown.every((item, i) => item === before.items[i]);
+    const error = this.#online ? this.#refused : this.#lost;
+    const state = this.#state;
+    const more = !!this.#next;
+    if (
+      !equal ||
+      unread !== before.unread ||
+      state !== before.state ||
+      more !== before.more ||
+      error !== before.error
+    ) {
+      this.#snapshot = Object.freeze({
+        items: equal ? before.items : Object.freeze(shown),
+        unread,
+        state,
+        more,
+        ...(error && { error }),
+      });
+    }
+    return this.#snapshot;
+  }
+
+  get #state(): InboxSnapshot["state"] {
+    if (this.#ended) return "error";
+    if (!this.#online) return "offline";
+    if (this.#refused) return "error";
+    return this.#next === undefined ? "loading" : "ready";
+  }
+
+  /** From where the next page goes on; undefined before the first, null at the end. */
+  get next(): string | null | undefined {
+    return this.#next;
+  }
+
+  /** How many are known: as many are listed again. */
+  get size(): number {
+    return this.#known.items.length;
+  }
+
+  /** Changes with each notification and each change from elsewhere. */
+  get turns(): number {
+    return this.#turns;
+  }
+
+  /** When the first of what is known ends that has not by now: milliseconds since the epoch. */
+  expiry(now: number): number {
+    const times = this.#known.items.map(({ expires = "" }) => Date.parse(expires));
+    return Math.min(...times.filter((time) => time > now));
+  }
+
+  /** How the connection is. */
+  connection({ status, error }: State): void {
+    this.#ended = status === "closed" && !!error;
+    // What was lost is lost until it is back.
+    this.#online = status === "connected" || (status === "connecting" && this.#online);
+    this.#lost = this.#online ? undefined : error;
+  }
+
+  /** A message of the server, or what was changed by others with the same connection. */
+  heard(message: ServerMessage): Ask {
+    const { type, topic, broadcast, id, unread } = message;
+    if (topic !== undefined || broadcast) return undefined;
+    switch (type) {
+      case "welcome":
+        this.#known = { ...this.#known, unread: unread ?? this.#known.unread };
+        return "list";
+      case "gap":
+        this.#turns++;
+        this.#meanwhile?.push(message);
+        if (message.reason === "reset") this.#forget(unread);
+        return "list";
+      case "notification":
+        return id === undefined || message.inbox === false ? undefined : this.#note(message);
+      case "withdrawn":
+        return this.#note(message);
+      case "read":
+      case "unread":
+      case "archive":
+      case "unarchive":
+        // A count, which others with the same connection asked for, or a poll brought.
+        if (message.ids?.length === 0) return unread === this.#known.unread ? undefined : "count";
+        return this.#note(message);
+      default:
+        return undefined;
+    }
+  }
+
+  /** A count came that was asked for after that many turns. */
+  counted(unread: number, turns: number): Ask {
+    if (unread === this.#known.unread) return undefined;
+    // What came meanwhile may be counted in it, or not.
+    if (turns !== this.#turns) return "count";
+    this.#known = { ...this.#known, unread };
+    // Something has gone that nobody told.
+    return "list";
+  }
+
+  /** A list is asked for. */
+  listing(): void {
+    this.#meanwhile = [];
+    this.#since = this.#newest;
+  }
+
+  /** A list came: the newest ones or, behind what was the end, older ones. */
+  listed({ notifications, unread, next }: Listed, older = false): Ask {
+    const listed = notifications.map(itemOf);
+    const meanwhile = this.#meanwhile ?? [];
+    const { items } = this.#known;
+    const last = items.at(-1)?.id;
+    this.#known = {
+      items: older
+        ? [...items, ...listed.filter(({ id }) => last === undefined || compare(id, last) < 0)]
+        : listed,
+      unread: unread ?? this.#known.unread,
+    };
+    this.#next = next;
+    this.#meanwhile = this.#refused = undefined;
+    if (!older) {
+      const newest = listed[0]?.id ?? "";
+      this.#newest = compare(newest, this.#since) > 0 ? newest : this.#since;
+    }
+    for (const message of meanwhile) this.#take(message);
+    return meanwhile.length ? "count" : undefined;
+  }
+
+  /** A list could not be got. */
+  failed(error: PushError): void {
+    this.#meanwhile = undefined;
+    this.#refused = error;
+  }
+
+  /** This client changes something. It counts as done until it is told to `end`. */
+  begin(change: Change): void {
+    this.#pending.add(change);
+  }
+
+  /** It was answered: what was done was heard before. */
+  end(change: Change): void {
+    this.#pending.delete(change);
+  }
+
+  #forget(unread = 0): void {
+    this.#known = { items: [], unread };
+    this.#newest = "";
+  }
+
+  /** Takes what changes the mailbox, again once a list came that may be older. */
+  #note(message: ServerMessage): Ask {
+    this.#meanwhile?.push(message);
+    return this.#take(message);
+  }
+
+  #take(message: ServerMessage): Ask {
+    const { type, id, unread, answered } = message;
+    if (type === "notification") return this.#arrived(message);
+    if (type === "withdrawn") {
+      const gone = this.#known.items.find((item) => item.id === id);
+      this.#turns++;
+      this.#known = {
+        items: this.#known.items.filter((item) => item !== gone),
+        unread: this.#known.unread - Number(gone?.read === false),
+      };
+      return "count";
+    }
+    if (type === "gap") {
+      if (message.reason === "reset") this.#forget(unread);
+      return "list";
+    }
+    const change = message as unknown as Change;
+    this.#turns++;
+    const known = this.#apply(this.#known, change);
+    this.#known = { items: known.items, unread: unread ?? known.unread };
+    if (this.#missing(change)) return "list";
+    return answered ? undefined : "count";
+  }
+
+  #arrived(message: ServerMessage): Ask {
+    const id = message.id as string;
+    if (compare(id, this.#newest) <= 0) return undefined; // it comes again
+    this.#newest = id;
+    this.#turns++;
+    const { items, unread } = this.#known;
+    const item = itemOf(message);
+    const wanted = this.#event === undefined || item.event === this.#event;
+    this.#known = {
+      items: wanted ? [item, ...items] : items,
+      unread: unread + Number(!item.read),
+    };
+    return "count";
+  }
+
+  /** Whether a change brings something into view that is not known. */
+  #missing({ type, ids = [] }: Change): boolean {
+    const brings = this.#archived ? type === "archive" : /^un/.test(type);
+    const last = this.#next && this.#known.items.at(-1)?.id;
+    return (
+      brings &&
+      this.#next !== undefined &&
+      ids.some(
+        (id) =>
+          (!last || compare(id, last) > 0) && !this.#known.items.some((item) => item.id === id),
+      )
+    );
+  }
+
+  /** What is known once a change is carried out. */
+  #apply({ items, unread }: Known, change: Change): Known {
+    const covered = covers(change);
+    let delta = 0;
+    const after = items.map((item) => {
+      if (!covered(item.id)) return item;
+      const other = changed(item, change.type);
+      delta += Number(item.read) - Number(other.read);
+      return other;
+    });
+    const { until } = change;
+    const last = items.at(-1)?.id;
+    const all = this.#event === undefined && !this.#archived;
+    if (until !== undefined && last !== undefined && all && compare(until, last) >= 0) {
+      // All that is newer is known, and nothing up to there is unread.
+      return { items: after, unread: after.filter(({ read }) => !read).length };
+    }
+    return { items: after, unread: Math.max(0, unread + delta) };
+  }
+
+  #shown(): Known {
+    let known = this.#known;
+    for (const change of this.#pending) known = this.#apply(known, change);
+    return known;
+  }
+}

@@ -1,0 +1,76 @@
+import { sleep } from "./backoff.js";
+import { loadInbox } from "./parts.js";
+import type { Host, Store } from "./store.js";
+import type { Inbox, InboxQuery, InboxSnapshot } from "./types.js";
+
+/** Milliseconds before a part that could not be loaded is tried again. */
+const AGAIN = 10_000;
+
+/** An inbox that is there at once, and loads what it does when it is asked for something. */
+export function lazy(host: Host, query: InboxQuery, closed: () => void): Inbox {
+  const listeners = new Set<() => void>();
+  let snapshot: InboxSnapshot = { items: [], unread: 0, state: "loading", more: false };
+  let store: Store | undefined;
+  let coming: Promise<Store> | undefined;
+
+  const show = (next: InboxSnapshot) => {
+    if (next === snapshot) return;
+    snapshot = next;
+    for (const listener of [...listeners]) {
+      try {
+        listener();
+      } catch (error) {
+        console.error("pushsvc:", error);
+      }
+    }
+  };
+
+  const load = (): Promise<Store> => {
+    coming ??= loadInbox().then(
+      (part) => {
+        store = part.inbox(host, query, snapshot, show);
+        store.watched(!!listeners.size);
+        return store;
+      },
+      (error) => {
+        coming = undefined;
+        show({ ...snapshot, state: "error", error });
+        sleep(AGAIN).then(() => {
+          if (listeners.size) load().catch(() => {});
+        });
+        throw error;
+      },
+    );
+    return coming;
+  };
+
+  const via = (name: keyof Store) => (what?: any) => {
+    const call = (it: Store) => it[name](what as never) as Promise<void>;
+    return store ? call(store) : load().then(call);
+  };
+
+  return {
+    snapshot: () => snapshot,
+    subscribe(changed) {
+      const listener = () => changed();
+      listeners.add(listener);
+      if (store) store.watched(true);
+      else load().catch(() => {});
+      return () => {
+        if (listeners.delete(listener)) store?.watched(!!listeners.size);
+      };
+    },
+    read: via("read"),
+    unread: via("unread"),
+    archive: via("archive"),
+    unarchive: via("unarchive"),
+    readAll: via("readAll"),
+    loadMore: via("loadMore"),
+    refresh: via("refresh"),
+    close() {
+      closed();
+      listeners.clear();
+      coming?.then((it) => it.close()).catch(() => {});
+    },
+  };
+}
