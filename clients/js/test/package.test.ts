@@ -8,6 +8,7 @@ import { test } from "node:test";
 // The test runs in the folder of the package, after a build.
 const CONSUMER = `
 import { connect, PushError, type Notification, type Push, type State } from "pushsvc";
+import { InboxElement } from "pushsvc/inbox";
 
 const push: Push = connect({
   url: "http://127.0.0.1:9",
@@ -18,6 +19,14 @@ const push: Push = connect({
 push.on("state", (state: State) => console.log(state.status));
 const stop: () => void = push.on("notification", async (n: Notification) => n.ack());
 stop();
+const bell: InboxElement = document.createElement("pushsvc-inbox");
+bell.push = push;
+bell.labels = { title: "Inbox", unread: { one: "{n} new", other: "{n} new" } };
+bell.render = ({ data }) => ({ title: String(data) });
+bell.addEventListener("pushsvc-open", (event) => {
+  console.log(event.detail.item.id, event.detail.url?.length);
+  event.preventDefault();
+});
 export async function listen(): Promise<void> {
   for await (const { data, topic } of push) console.log(data, topic);
 }
@@ -45,6 +54,8 @@ export async function look(): Promise<number | undefined> {
 
 const PROGRAM = `
 import { connect } from "pushsvc";
+// Where pages are made on a server there is no element, and no error.
+await import("pushsvc/inbox");
 try {
   connect({ token: "t" });
 } catch (error) {
@@ -73,20 +84,25 @@ test("the package holds what was built, and nothing else", () => {
   assert.deepEqual(others, [
     "LICENSE",
     "README.md",
+    "dist/bell.js",
     "dist/fallback.js",
     "dist/index.js",
+    "dist/store.js",
     "dist/tabs.js",
     "package.json",
   ]);
 });
 
 test("the modules hold nothing that React Native cannot parse", () => {
-  for (const name of ["index", "fallback", "tabs"]) {
+  for (const name of ["index", "fallback", "store", "tabs"]) {
     const module = readFileSync(`dist/${name}.js`, "utf8");
     assert.doesNotMatch(module, /import\.meta|^import /m);
     // What Metro finds: modules of the package, by their names.
     const loaded = [...module.matchAll(/import\((.*?)\)/g)].map(([, what]) => what);
-    assert.deepEqual(loaded, name === "index" ? ['"./fallback.js"', '"./tabs.js"'] : []);
+    assert.deepEqual(
+      loaded,
+      name === "index" ? ['"./fallback.js"', '"./tabs.js"', '"./store.js"'] : [],
+    );
   }
 });
 
