@@ -26,6 +26,7 @@ from pushsvc.protocol.delivery import UNKNOWN, Backlog, LogEntry
 from pushsvc.protocol.feeds import MAILBOX, RECEIPTS, by_node
 from pushsvc.protocol.names import stored
 from pushsvc.protocol.notifications import Append
+from pushsvc.protocol.read_state import ARCHIVED, READ
 from pushsvc.store import schema
 from pushsvc.store.redis import Redis
 from pushsvc.store.server_connection import Command, reached
@@ -102,7 +103,7 @@ class Rest(NamedTuple):
     upto: int
 
 
-_PLAIN: Final = ("",) * 6
+_PLAIN: Final = ("",) * 7
 """The options of a publish that has none."""
 
 WHOLE: Final = Rest(ids.START, ids.START)
@@ -237,7 +238,7 @@ class Feeds:
             append.collapse_key, "1" if append.any_device else "", append.receipt,
             remembered if append.once or append.scheduled else "",
             self.bounds.client_bytes if append.client and not append.scheduled else "",
-            append.scheduled,
+            append.scheduled, "1" if append.signal else "",
         )  # fmt: skip
         if options == _PLAIN:  # most are: what is not said costs nothing there
             options = ()
@@ -498,12 +499,14 @@ class Full(TooManyConnections):
 
 
 _WITHDRAWN: Final = {1: "recalled", 2: "acked"}
+_STATES: Final = {b"": "", b"r": READ, b"a": ARCHIVED}
 
 
 def _entry(entry_id: bytes, body: bytes | int | None) -> LogEntry:
+    place, _, state = entry_id.partition(b" ")
     if isinstance(body, int):
-        return LogEntry(ids.parse(entry_id), None, _WITHDRAWN[body])
-    return LogEntry(ids.parse(entry_id), body)
+        return LogEntry(ids.parse(place), None, _WITHDRAWN[body])
+    return LogEntry(ids.parse(place), body, state=_STATES[state])
 
 
 def _joined(result: Any) -> Backlog | Full:
@@ -560,7 +563,8 @@ def _names(result: Sequence[bytes]) -> list[str]:
 
 
 def _backlog(result: Any) -> Backlog:
-    cursor, head, start, upto, gap, broadcast, *entries = result
+    cursor, head, start, upto, gap, more, *entries = result
+    broadcast, _, unread = more.partition(b" ")
     return Backlog(
         ids.parse(cursor),
         ids.parse(head),
@@ -569,4 +573,5 @@ def _backlog(result: Any) -> Backlog:
         gap.decode(),
         [_entry(entries[i], entries[i + 1]) for i in range(0, len(entries), 2)],
         ids.parse(broadcast) if broadcast else ids.START,
+        int(unread) if unread else None,
     )

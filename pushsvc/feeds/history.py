@@ -8,6 +8,7 @@ from pushsvc.errors import PushError
 from pushsvc.feeds.nodes import ControlMessage, Leases, Outbox, node_of
 from pushsvc.protocol import ids
 from pushsvc.protocol.names import named
+from pushsvc.protocol.read_state import ARCHIVED, READ, UNREAD
 from pushsvc.store import schema
 from pushsvc.store.redis import Redis
 
@@ -34,6 +35,8 @@ class Retained(NamedTuple):
     """Milliseconds since the epoch."""
     body: bytes
     acked: Sequence[Acked]
+    state: str | None = None
+    """Its read state, empty for a signal, which has none; None where it was not asked for."""
 
 
 class Page(NamedTuple):
@@ -42,6 +45,24 @@ class Page(NamedTuple):
     entries: Sequence[Retained]
     following: int | None
     """The id before which the next page begins, None at the end."""
+    unread: int = 0
+    """How many of the mailbox are unread."""
+
+
+class Wanted(NamedTuple):
+    """Which notifications are asked for."""
+
+    states: str
+    """Their read states, each by its letter."""
+    event: str = ""
+    """Their event, empty for any."""
+
+
+SIGNALS: Final = "s"
+"""What has no read state."""
+UNARCHIVED: Final = "ur"
+UNFILTERED: Final = Wanted(UNARCHIVED + SIGNALS)
+_STATES: Final = {b"u": UNREAD, b"r": READ, b"a": ARCHIVED, b"s": ""}
 
 
 class Present(NamedTuple):
@@ -126,7 +147,13 @@ class History:
         self._retention = round(retention * 1000)
         self._receipts_due = receipts_due
 
-    async def page(self, feed: str, before: int | None, most: int) -> Page:
+    async def page(
+        self,
+        feed: str,
+        before: int | None,
+        most: int,
+        wanted: Wanted = UNFILTERED,
+    ) -> Page:
         """What a mailbox keeps, newest first, without what has outlived its time to live.
 
         A page may hold fewer than there are, or none at all; ``following`` tells whether it is the
@@ -136,13 +163,12 @@ class History:
             feed: the mailbox.
             before: the ``following`` of the page before, None for the first one.
             most: most notifications.
+            wanted: which of them.
         """
-        if before == ids.START:
-            return Page([], None)
         keys = self._redis.keys
         answer = await self._redis.run(
             "list", (keys.log(feed), keys.cursors(feed), keys.acks(feed)),
-            "" if before is None else ids.render(before), most, PAGE_BYTES, PAGE_LOOKS,
+            "" if before is None else ids.render(before), most, PAGE_BYTES, PAGE_LOOKS, *wanted,
         )  # fmt: skip
         return _page(answer)
 
@@ -190,11 +216,12 @@ class History:
 
 
 def _page(answer: Any) -> Page:
-    following, since, entries, cursors, acks = answer
+    following, since, entries, cursors, acks, unread = answer
     positions = schema.cursors(cursors)
     who = Acks(positions.devices, positions.began, schema.ack_records(acks), int(since))
     retained = []
-    for i in range(0, len(entries), 3):
-        entry_id = ids.parse(entries[i])
-        retained.append(Retained(entry_id, int(entries[i + 1]), entries[i + 2], who.of(entry_id)))
-    return Page(retained, ids.parse(following) if following else None)
+    for i in range(0, len(entries), 4):
+        entry_id, expires, body = ids.parse(entries[i]), int(entries[i + 1]), entries[i + 2]
+        state = _STATES[entries[i + 3]]
+        retained.append(Retained(entry_id, expires, body, who.of(entry_id), state))
+    return Page(retained, ids.parse(following) if following else None, unread)

@@ -74,7 +74,8 @@ class ControlMessage(NamedTuple):
     """What listeners of a feed have to know, and what is no entry of it."""
 
     kind: str
-    """``acked``, ``withdrawn``, ``shared`` or ``presence``; ``trace`` asks the node itself."""
+    """``acked``, ``withdrawn``, ``shared``, ``presence`` or ``read_state``; ``trace`` asks the node
+    itself."""
     feed: str
     values: list[str]
 

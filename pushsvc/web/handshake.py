@@ -98,7 +98,7 @@ class Handshakes:
                 connection = self._connections.new(session, wire)
                 backlog = await self._admission.join(connection, request, claims)
             joined = connection
-            first = begin + self._welcome(connection, claims.expires)
+            first = begin + self._welcome(connection, claims.expires, backlog.unread or 0)
             if client.fd < 0:
                 self._dispatcher.left(connection)
                 return
@@ -170,7 +170,7 @@ class Handshakes:
         request = ConnectionRequest(device_of(query), token or bearer(headers), query.one("ticket"))
         return request, wire, websocket.switching(key, subprotocol)
 
-    def _welcome(self, connection: Connection, expires_at: int) -> bytes:
+    def _welcome(self, connection: Connection, expires_at: int, unread: int) -> bytes:
         policy = self._connections.policy
         session = connection.session
         return connection.wire.message(
@@ -181,6 +181,7 @@ class Handshakes:
                 heartbeat=policy.heartbeat,
                 window=policy.window,
                 expires_at=expires_at,
+                unread=unread,
             )
         )
 

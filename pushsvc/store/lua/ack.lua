@@ -1,6 +1,6 @@
 -- Move a device's cursor forward; never back, and never past what was published. That the cursors live
 -- on is the matter of what is published, of joining and of the sweep.
--- WITH: marks, withdrawals
+-- WITH: marks, withdrawals, read_state
 -- KEYS: cursors, listeners, log, marks, acks
 -- ARGV: device, id, retention (ms), most acks kept, what the id is:
 --       '' one that the device was sent, 'stored' one that must be in the log, 'broadcast' one of
@@ -52,6 +52,7 @@ if #marks_there > 0 then
     end
   end
   if #settled > 0 then
+    took_out(log, cursors, settled, #settled)
     bound_withdrawn(marks)
     redis.call('PEXPIRE', marks, retention * 2)
     others = redis.call('HGETALL', listeners)

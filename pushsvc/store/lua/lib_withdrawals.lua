@@ -1,10 +1,10 @@
 -- Taking entries out of a mailbox; goes after the marks.
 
--- Take an entry out of a mailbox; the mark tells those that may hold it.
+-- Take an entry out of a mailbox; the mark tells those that may hold it. Returns 1 if it was there.
 local function withdraw(log, marks, id, reason)
-  redis.call('XDEL', log, id)
   redis.call('HDEL', marks, 'a:' .. id)
   redis.call('HSET', marks, 'w:' .. id, reason)
+  return redis.call('XDEL', log, id)
 end
 
 -- Most withdrawals that a mailbox remembers, for those that come back.

@@ -1,5 +1,5 @@
 -- Recall an entry of a mailbox: who has not acknowledged it never sees it, or is told.
--- WITH: marks, withdrawals
+-- WITH: marks, withdrawals, read_state
 -- KEYS: log, listeners, cursors, marks
 -- ARGV: id, retention (ms)
 -- Returns false where it is not kept, else {{listener, device and time, ...},
@@ -11,7 +11,7 @@ if #redis.call('XRANGE', log, id, id) == 0
     and redis.call('HGET', marks, 'w:' .. id) ~= 'recalled' then
   return false
 end
-withdraw(log, marks, id, 'recalled')
+took_out(log, cursors, {id}, withdraw(log, marks, id, 'recalled'))
 bound_withdrawn(marks)
 local receipts = ended(cursors, marks, id, 'recalled')
 redis.call('PEXPIRE', marks, tonumber(ARGV[2]) * 2)
