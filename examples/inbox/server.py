@@ -8,6 +8,7 @@ The page is two lines of HTML; this is the backend behind it, which gives out to
 import json
 import os
 import sys
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
@@ -78,7 +79,7 @@ def main() -> None:
     try:
         token(USER)
     except OSError as error:
-        sys.exit(f"no node makes tokens at PUSH_ADMIN_URL {ADMIN} ({error}): start one with `make run`")
+        sys.exit(f"nothing makes tokens at PUSH_ADMIN_URL {ADMIN} ({error}): start it: `make run`")
     port = int(os.environ.get("PORT", "3000"))
     with ThreadingHTTPServer(("127.0.0.1", port), Shop) as server:
         print(f"open http://localhost:{server.server_port}", flush=True)
@@ -86,7 +87,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with suppress(KeyboardInterrupt):
         main()
-    except KeyboardInterrupt:
-        pass

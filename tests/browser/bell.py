@@ -46,7 +46,8 @@ BELL_PAGE = """<!doctype html>
     async #do(what, ids, change) {
       this.done.push([what, ...(ids ?? [])]);
       if (this.refuses) throw new Error("refused");
-      if (change) this.each((item) => !ids || ids.includes(item.id) ? { ...item, ...change } : item);
+      if (!change) return;
+      this.each((item) => (!ids || ids.includes(item.id) ? { ...item, ...change } : item));
     }
     read(ids) { return this.#do("read", ids, { read: true }); }
     unread(ids) { return this.#do("unread", ids, { read: false }); }
@@ -67,6 +68,14 @@ BELL_PAGE = """<!doctype html>
     if (window.stays) event.preventDefault();
   });
   window.bell = document.querySelector("pushsvc-inbox");
+  window.say = ({ lang, dir, shop, link, title, text, labels }) => {
+    Object.assign(document.documentElement, { lang, dir });
+    for (const [selector, words] of Object.entries({ b: shop, a: link, h1: title, p: text })) {
+      document.querySelector(selector).textContent = words;
+    }
+    bell.lang = lang;
+    bell.labels = labels;
+  };
   if (!query.has("late")) await import(query.get("client") + "/inbox.js");
   bell.push = { inbox: () => inbox };
   window.ready = true;

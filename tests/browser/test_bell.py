@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pushsvc.server.embedded import EmbeddedServer
+from tests.browser.backend import acked
 from tests.browser.bell import (
     BELL_PAGE,
     attribute,
@@ -18,9 +19,10 @@ from tests.browser.bell import (
     shows,
 )
 from tests.browser.engine import EVERY_ENGINE, Page, until
-from tests.browser.pages import PageServer
-from tests.browser.tabs import Tabs
-from tests.support.nodes import Node
+from tests.browser.pages import PageServer, user_token
+from tests.browser.tabs import REFUSED, Tabs
+from tests.support.documents import program
+from tests.support.nodes import Node, wait_until
 
 pytestmark = EVERY_ENGINE
 
@@ -324,11 +326,12 @@ def test_times_and_numbers_are_of_the_language_of_the_page(bell: Page) -> None:
 
 
 def test_its_words_can_be_those_of_the_page(bell: Page) -> None:
-    words = {"title": "Powiadomienia", "unread": {"one": "{n} nowe", "few": "{n} nowe", "other": "{n} nowych"}}  # fmt: skip
+    unread = {"one": "{n} nowe", "few": "{n} nowe", "other": "{n} nowych"}
+    words = {"title": "Powiadomienia", "unread": unread}
     bell.evaluate("words => bell.setAttribute('labels', words)", json.dumps(words))
     bell.evaluate("void (bell.lang = 'pl')")
-    for unread, label in ((3, "Powiadomienia, 3 nowe"), (5, "Powiadomienia, 5 nowych")):
-        given(bell, unread=unread)
+    for number, label in ((3, "Powiadomienia, 3 nowe"), (5, "Powiadomienia, 5 nowych")):
+        given(bell, unread=number)
         assert attribute(bell, "[part=button]", "aria-label") == label
     bell.click("[part~=button]")
     shows(bell, "[part=title]", "Powiadomienia")
@@ -403,3 +406,128 @@ def test_what_was_set_before_the_module_came_counts_and_it_may_come_twice(
     page.click("[part~=button]")
     shows(page, "[part=title]", "Inbox")
     shows(page, ROWS, "One")
+
+
+# --- with a node ---------------------------------------------------------------------------------
+
+NEWCOMER = program("README.md", "bell")
+
+
+def at(tabs: Tabs, pages: PageServer, node: Node, user: str, context: Any = None) -> Page:
+    """The page of a newcomer, for a user, who is another one in each test."""
+    pages.put(f"/token-of-{user}", user_token(user))
+    own = NEWCOMER.replace("http://127.0.0.1:8080", node.url).replace(
+        "push-token", f"token-of-{user}"
+    )
+    assert own.count(node.url) == own.count(user) == 1
+    return tabs.open(pages.put(f"/bell-of-{user}", f"<!doctype html><body>{own}"), context)
+
+
+def test_a_bell_takes_a_newcomer_two_lines(tabs: Tabs, pages: PageServer, node: Node) -> None:
+    assert len(NEWCOMER.strip().splitlines()) <= 6
+    page = at(tabs, pages, node, "newcomer")
+    node.publish("newcomer", {"title": "Order 17", "body": "It is on its way", "url": "/orders/17"})
+    shows(page, "[part=badge]", "1")
+    page.click("[part~=button]")
+    shows(page, ROWS, "Order 17")
+    shows(page, "[part=body]", "It is on its way")
+    assert attribute(page, "[part=open]", "href") == f"{pages.url}/orders/17"
+    # What the bell has is acknowledged, so that all the others come too.
+    for number in range(70):
+        last = node.publish("newcomer", {"title": f"Order {number}"})
+    shows(page, "[part=badge]", "71")
+    wait_until(lambda: acked(node, "newcomer", last), "the acknowledgement")
+
+
+def test_what_is_read_on_one_device_is_read_on_the_other(
+    tabs: Tabs, pages: PageServer, node: Node
+) -> None:
+    phone = at(tabs, pages, node, "ann")
+    laptop = at(tabs, pages, node, "ann")
+    for title in ("One", "Two", "Three", "Four"):
+        node.publish("ann", {"title": title})
+    for page in (phone, laptop):
+        shows(page, "[part=badge]", "4")
+        page.click("[part~=button]")
+        shows(page, ROWS, "Four", "Three", "Two", "One")
+    phone.click("li:nth-child(2) [part~=toggle]")
+    for page in (phone, laptop):
+        shows(page, "[part=badge]", "3")
+        shows(page, f"[part~=item-unread] {ROWS.split()[1]}", "Four", "Two", "One")
+    laptop.click("li:nth-child(1) [part~=archive]")
+    for page in (phone, laptop):
+        shows(page, "[part=badge]", "2")
+        shows(page, ROWS, "Three", "Two", "One")
+    phone.click("li:nth-child(1) [part~=toggle]")
+    for page in (phone, laptop):
+        shows(page, "[part=badge]", "3")
+    laptop.click("[part~=read-all]")
+    for page in (phone, laptop):
+        shows(page, "[part=badge]")
+    # A page that comes later says the same.
+    later = at(tabs, pages, node, "ann")
+    later.click("[part~=button]")
+    shows(later, ROWS, "Three", "Two", "One")
+    shows(later, "[part~=item-unread]")
+
+
+def test_a_mark_outlives_the_page_that_a_click_leaves(
+    tabs: Tabs, pages: PageServer, node: Node
+) -> None:
+    pages.put("/orders/18", "<!doctype html><html lang=en><title>order 18</title>")
+    page, other = at(tabs, pages, node, "leaver"), at(tabs, pages, node, "leaver")
+    node.publish("leaver", {"title": "Order 18", "url": "/orders/18"})
+    shows(other, "[part=badge]", "1")
+    page.click("[part~=button]")
+    page.click("[part~=open]")
+    until(page, "location.pathname === '/orders/18'")
+    shows(other, "[part=badge]")
+
+
+def test_a_bell_says_why_it_has_nothing_and_tries_again_when_it_is_told_to(
+    tabs: Tabs, pages: PageServer, node: Node
+) -> None:
+    tabs.expected += [*REFUSED, "401", "console (error|warning): pushsvc: "]
+    refused = user_token("late", ttl=-60)
+    page = at(tabs, pages, node, "late")
+    pages.put("/token-of-late", refused)
+    page.reload()
+    page.click("[part~=button]")
+    shows(page, "[part=notice-text]", "The notifications could not be loaded.")
+    pages.put("/token-of-late", user_token("late"))
+    node.publish("late", {"title": "There it is"})
+    page.click("[part~=retry]")
+    shows(page, ROWS, "There it is")
+
+
+def test_the_bells_of_a_page_share_a_connection_and_take_one_that_is_given(
+    tabs: Tabs, pages: PageServer, node: Node
+) -> None:
+    page = at(tabs, pages, node, "many")
+    connections = "pushsvc_connections"
+    wait_until(lambda: node.metric(connections) == 1, "the connection")
+    page.evaluate(
+        """() => {
+          const bell = document.querySelector("pushsvc-inbox");
+          window.more = [1, 2, 3].map(() => bell.cloneNode());
+          document.body.append(...more);
+        }"""
+    )
+    until(page, "more.every((bell) => bell.push)")
+    assert page.evaluate("new Set(more.map((bell) => bell.push)).size") == 1
+    page.evaluate("void more.forEach((bell) => bell.remove())")
+    node.publish("many", {"title": "One"})
+    shows(page, "[part=badge]", "1")
+    assert node.metric(connections) == 1
+    page.evaluate("document.querySelector('pushsvc-inbox').remove()")
+    wait_until(lambda: node.metric(connections) == 0, "the connection to end")
+    page.evaluate(
+        """async ([url, token]) => {
+          const { connect } = await import(`${url}/client.js`);
+          const bell = document.createElement("pushsvc-inbox");
+          bell.push = connect({ url, token });
+          document.body.append(bell);
+        }""",
+        [node.url, user_token("many")],
+    )
+    shows(page, "[part=badge]", "1")

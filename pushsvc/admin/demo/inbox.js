@@ -6,23 +6,23 @@ const USER = "anna";
 
 class Device {
   constructor(name) {
-    this.device = name.toLowerCase();
+    this.name = name;
     const card = $("#device").content.cloneNode(true).firstElementChild;
-    $("h2", card).textContent = `Anna’s ${this.device}`;
+    $("h2", card).textContent = name;
     this.bell = $("pushsvc-inbox", card);
     this.bell.addEventListener("pushsvc-open", ({ detail }) => {
       $(".opened", card).textContent = `Opened here: ${detail.item.data?.title ?? detail.item.id}`;
     });
     this.stateNote = $(".state", card);
     const online = $("input", card);
-    online.ariaLabel = `Anna’s ${this.device} is online`;
+    online.ariaLabel = `${name} is online`;
     online.addEventListener("change", () => (online.checked ? this.join() : this.push.close()));
     $("#devices").append(card);
     this.join();
   }
 
   join() {
-    this.push = client(USER, undefined, { device: this.device });
+    this.push = client(USER, undefined, { device: this.name.toLowerCase() });
     this.push.on("notification", () => {}); // shown by the bell, and so handled
     showState(this.push, this.stateNote);
     this.bell.push = this.push;
