@@ -208,6 +208,13 @@ def test_a_page_decides_what_is_shown_of_a_notification(bell: Page) -> None:
     assert attribute(bell, "[part=open]", "href").endswith("/orders")
 
 
+def test_a_notification_that_the_page_cannot_render_hides_no_other(tabs: Tabs, bell: Page) -> None:
+    tabs.expected += ["pushsvc-inbox: render failed"]
+    opened(bell, {**items("One")[0], "data": None, "event": "odd"}, *items("Two", first=8))
+    bell.evaluate("void (bell.render = ({ data }) => ({ title: data.title.toUpperCase() }))")
+    shows(bell, ROWS, "odd", "TWO")
+
+
 # --- where a click leads -------------------------------------------------------------------------
 
 
@@ -437,6 +444,23 @@ def test_a_bell_takes_a_newcomer_two_lines(tabs: Tabs, pages: PageServer, node: 
         last = node.publish("newcomer", {"title": f"Order {number}"})
     shows(page, "[part=badge]", "71")
     wait_until(lambda: acked(node, "newcomer", last), "the acknowledgement")
+
+
+def test_the_page_of_the_guide_shows_and_opens_orders(
+    tabs: Tabs, pages: PageServer, node: Node
+) -> None:
+    own = program("docs/guides/bell.md", "bell.html").replace("https://push.example.com", node.url)
+    pages.put("/push-token", user_token("guide"))
+    page = tabs.open(pages.put("/guide", f"<!doctype html><body>{own}"))
+    node.publish("guide", {"order": 17, "note": "It comes tomorrow"})
+    shows(page, "[part=badge]", "1")
+    assert attribute(page, "[part=button]", "aria-label") == "Orders, 1 new order"
+    page.click("[part~=button]")
+    shows(page, ROWS, "Order 17")
+    shows(page, "[part=body]", "It comes tomorrow")
+    page.click("[part~=open]")
+    until(page, "location.pathname === '/orders/17'")
+    shows(page, "[part=badge]")
 
 
 def test_what_is_read_on_one_device_is_read_on_the_other(

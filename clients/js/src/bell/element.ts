@@ -46,6 +46,8 @@ export class InboxElement extends Base {
   #own: Partial<Labels> = {};
   #words: Words | undefined;
   #shown: (item: InboxItem) => Shown = usual;
+  /** Another function where another one renders. */
+  #text: (item: InboxItem) => Shown = usual;
   #failed = false;
   #error = false;
 
@@ -78,7 +80,18 @@ export class InboxElement extends Base {
 
   set render(render: ((item: InboxItem) => Shown) | undefined) {
     this.#shown = render ?? usual;
+    this.#text = (item) => this.#rendered(item);
     this.#draw();
+  }
+
+  /** What the page makes of a notification; one that it fails on hides none of the others. */
+  #rendered(item: InboxItem): Shown {
+    try {
+      return this.#shown(item) ?? {};
+    } catch (error) {
+      console.error("pushsvc-inbox: render failed:", error);
+      return usual(item);
+    }
   }
 
   /** Opens the panel. */
@@ -179,7 +192,7 @@ export class InboxElement extends Base {
       labels: this.#labels,
       words: this.#words,
       failed: this.#failed,
-      shown: this.#shown,
+      shown: this.#text,
     });
   }
 
@@ -200,8 +213,9 @@ export class InboxElement extends Base {
   async #open(item: InboxItem, url: string | undefined, event: MouseEvent): Promise<void> {
     const opening = { bubbles: true, composed: true, cancelable: true, detail: { item, url } };
     const goes = this.dispatchEvent(new CustomEvent<Opening>("pushsvc-open", opening));
-    // With a key the browser opens it elsewhere, and this page stays.
-    const here = !event.ctrlKey && !event.metaKey && !event.shiftKey && !event.altKey;
+    // With a key or the middle button the browser opens it elsewhere, and this page stays.
+    const { button, ctrlKey, metaKey, shiftKey, altKey } = event;
+    const here = !(button || ctrlKey || metaKey || shiftKey || altKey);
     if (here || !goes) event.preventDefault();
     const marking = item.read ? undefined : this.#mark((store) => store.read([item.id]));
     if (!here || !goes || !url) return;

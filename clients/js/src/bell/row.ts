@@ -67,7 +67,10 @@ export class Row {
     const parts = [this.#state, title, this.#time, ...(body ? [more] : [])];
     this.open = url ? make("a", "open", ...parts) : make("button", "open", ...parts);
     if (url) (this.open as HTMLAnchorElement).href = url;
-    this.open.addEventListener("click", (event) => doings.open(this.#item, url, event));
+    const open = (event: MouseEvent) => doings.open(this.#item, url, event);
+    this.open.addEventListener("click", open);
+    // The middle button opens an address in another tab; others open nothing.
+    this.open.addEventListener("auxclick", (event) => event.button === 1 && url && open(event));
     this.#toggle.addEventListener("click", () => doings.toggle(this.#item));
     const archive = make("button", "action archive", icon(ICONS.archive));
     name(archive, labels.archive, this.#title);
