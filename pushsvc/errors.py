@@ -12,6 +12,7 @@
     ├── NotFound                404
     ├── MethodNotAllowed        405
     ├── RequestTimeout          408
+    ├── TooManyDevices          409
     ├── LengthRequired          411
     ├── PayloadTooLarge         413
     │   └── TopicFull
@@ -154,6 +155,14 @@ class RequestTimeout(PushError):
     title = "Request timeout"
     status = 408
     temporary = True
+
+
+class TooManyDevices(PushError):
+    """It is for a device that never came, of a user who has as many devices as one may."""
+
+    code = "too_many_devices"
+    title = "Too many devices"
+    status = 409
 
 
 class LengthRequired(PushError):

@@ -72,6 +72,8 @@ class _DeviceStatuses:
         concerned = self._acked.keys() | self._sent.keys()
         if self._kept.owed:
             known = kept.cursors.keys() | self._connections.keys()
+            if kept.device:
+                known &= {kept.device}
             concerned |= {each for each in known if kept.starts.get(each, ids.START) < self._id}
         for device in sorted(concerned):
             yield self._one(device)
@@ -94,7 +96,7 @@ class _DeviceStatuses:
 
     def _offline(self, device: str, sent: Sequence[Seen]) -> str:
         position = self._kept.cursors.get(device, ids.START)
-        older = sum(each > position for each in self._kept.before)
+        older = sum(each > position and whose in ("", device) for each, whose in self._kept.before)
         if sent:
             sent_before = "it was sent and not acknowledged before the connection ended"
             return f"{sent_before}: it is sent again when the device comes back"

@@ -112,6 +112,7 @@ def timeline(
         unasked: those of them that were not asked.
     """
     seen = _in_order(entry_id, answers)
+    kept = _for_one(kept, seen)
     was_here = kept.expires is not None or kept.withdrawn or kept.ended or seen
     if not was_here:
         return _stranger(entry_id, feed, kept, answers, unasked)
@@ -127,7 +128,7 @@ def timeline(
     ]
     entry = None
     if kept.owed and kept.expires is not None:
-        entry = Retained(entry_id, kept.expires, kept.body, kept.acked)
+        entry = Retained(entry_id, kept.expires, kept.body, kept.acked, kept.device)
     return Timeline(
         entry_id,
         feed,
@@ -155,6 +156,15 @@ def _in_order(entry_id: int, answers: Mapping[str, Answer | None]) -> list[Seen]
             time = max(time, each.time)
             found.append(msgspec.structs.replace(each, time=time))
     return sorted(found, key=lambda each: each.time)
+
+
+def _for_one(kept: Kept, seen: Sequence[Seen]) -> Kept:
+    """What is kept, where only a node remembers that it was for one device."""
+    device = next((each.device for each in seen if each.what == ACCEPTED), "")
+    if kept.device or not device:
+        return kept
+    acked = [each for each in kept.acked if each.device == device]
+    return kept._replace(device=device, acked=acked)
 
 
 def _stranger(
@@ -283,7 +293,7 @@ def _accepted(published: int, first_sent: int | None, seen: Sequence[Seen]) -> I
         first, *events = events
         durability = first.durability
         note = f"durability {durability}" if durability else "its durability was not confirmed"
-        yield Step(published, ACCEPTED, first.node, by=first.by, note=note)
+        yield Step(published, ACCEPTED, first.node, first.device, by=first.by, note=note)
         routed = first.ms if first_sent is None else min(first.ms, first_sent)
         yield Step(routed, "routed", first.node, note=_routed(first))
     else:

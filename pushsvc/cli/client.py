@@ -50,6 +50,7 @@ def failed(node: Node, error: Exception) -> click.ClickException:
 @click.command()
 @to_node("publisher")
 @click.option("--user", "users", multiple=True, help="To this user; may be repeated.")
+@click.option("--device", help="To this device of the user alone.")
 @click.option("--topic", help="To who listens to this topic.")
 @click.option("--broadcast", is_flag=True, help="To everyone.")
 @click.option("--event", help="What kind of notification it is, such as order.shipped.")
@@ -68,6 +69,7 @@ def failed(node: Node, error: Exception) -> click.ClickException:
 def publish(
     node: Node,
     users: tuple[str, ...],
+    device: str | None,
     topic: str | None,
     broadcast: bool,  # noqa: FBT001 - click passes what the options name
     idempotency_key: str | None,
@@ -81,8 +83,10 @@ def publish(
     """
     if [bool(users), topic is not None, broadcast].count(True) != 1:
         raise click.UsageError("name --user, --topic or --broadcast, one of them")
-    if "" in (*users, topic):
-        raise click.UsageError("--user and --topic take a name: this one is empty")
+    if "" in (*users, topic, device):
+        raise click.UsageError("--user, --device and --topic take a name: this one is empty")
+    if device is not None and len(users) != 1:
+        raise click.UsageError("--device is one of a single user: give it with one --user")
     # What was not given is left out: some fields are for users only.
     given = {
         name: value for name, value in fields.items() if value is not None and value is not False
@@ -102,6 +106,7 @@ def publish(
                 note["broadcast"] = True
             else:
                 note["user"] = users[0]
+                note["device"] = device
             told = _to_json(publisher.publish(idempotency_key=idempotency_key, **note))
     click.echo(json.dumps(told, default=text_of))
     if refused:

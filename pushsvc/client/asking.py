@@ -61,6 +61,8 @@ class Kept:
     """The devices that acknowledged it."""
     raw: Json = field(repr=False, compare=False)
     """As it was sent: its fields are those of PROTOCOL.md."""
+    device: str | None = None
+    """The one device that it is for, None where it is for all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,7 @@ def _kept(told: Json) -> Kept:
             for each in told["acked"]
         ),
         raw=told,
+        device=told.get("device"),
     )
 
 

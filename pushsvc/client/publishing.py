@@ -51,6 +51,8 @@ class Note(Content, total=False):
     """A notification, and who gets it: exactly one of ``user``, ``topic`` and ``broadcast``."""
 
     user: str
+    device: str | None
+    """This one of the user's devices, and no other."""
     topic: str
     broadcast: bool
 
@@ -92,14 +94,18 @@ def encode(note: Mapping[str, Any]) -> bytes:
 
     Raises:
         TypeError: ``data`` is no JSON value.
-        ValueError: it does not name exactly one of ``user``, ``topic`` and ``broadcast``, or its
-            time has no zone.
+        ValueError: it does not name exactly one of ``user``, ``topic`` and ``broadcast``, or a
+            device of none, or its time has no zone.
     """
     fields = {name: value for name, value in note.items() if value is not None}
     to = {name: fields.pop(name) for name in ("user", "topic", "broadcast") if fields.get(name)}
     fields.pop("broadcast", None)
     if len(to) != 1:
         raise ValueError("name exactly one of user, topic and broadcast=True")
+    if "device" in fields:
+        if "user" not in to:
+            raise ValueError("a device is one of a user: name both")
+        to["device"] = fields.pop("device")
     return _json({"to": to, **_content(note, fields)})
 
 

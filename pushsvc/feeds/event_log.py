@@ -34,8 +34,9 @@ MOST_SEEN: Final = 200
 """Most events of one answer; the newest are kept."""
 
 Event = (
-    # its publisher, the durability it reached ('' where that is not known), live connections, nodes
-    tuple[float, Literal["accepted"], str, int, str, str, int, tuple[str, ...]]
+    # its publisher, the durability it reached ('' where that is not known), live connections,
+    # nodes, the device that it is for ('' for all)
+    tuple[float, Literal["accepted"], str, int, str, str, int, tuple[str, ...], str]
     # device, number of the connection, attempt
     | tuple[float, Literal["sent"], str, int, str, int, int]
     # connections that got it at once, and those that read it later
@@ -154,8 +155,10 @@ def _to_seen(event: Event, node: str) -> Seen:
     """
     time, what, feed = event[0], event[1], event[2]
     if event[1] == "accepted":
-        _, _, _, _, by, durability, count, nodes = event
-        return Seen(time, what, feed, node, by=by, durability=durability, count=count, nodes=nodes)
+        _, _, _, _, by, durability, count, nodes, device = event
+        return Seen(
+            time, what, feed, node, device, by=by, durability=durability, count=count, nodes=nodes
+        )
     if event[1] == "sent":
         _, _, _, _, device, number, attempt = event
         return Seen(time, what, feed, node, device, connection_id(node, number), attempt=attempt)

@@ -18,9 +18,10 @@ from pushsvc.errors import (
     NotFound,
     PushError,
     TooManyConnections,
+    TooManyDevices,
     TopicFull,
 )
-from pushsvc.feeds.nodes import INBOX_PACKETS, pack_head
+from pushsvc.feeds.nodes import INBOX_PACKETS, pack_head, pack_tail
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import UNKNOWN, Backlog, LogEntry
 from pushsvc.protocol.feeds import MAILBOX, RECEIPTS, by_node
@@ -64,7 +65,8 @@ class Bounds:
 class Appended(msgspec.Struct, frozen=True, gc=False):
     """An append that happened: its id, the id before it, and who listened.
 
-    ``listeners`` maps connection ids, or the ids of whole nodes, to how many connections each is.
+    ``listeners`` maps connection ids, or the ids of whole nodes, to how many connections each is
+    that gets it: 0 for those of another device than the one that it is for, whose nodes are told.
     """
 
     id: int
@@ -103,8 +105,10 @@ class Rest(NamedTuple):
     upto: int
 
 
-_PLAIN: Final = ("",) * 7
+_PLAIN: Final = ("",) * 6
 """The options of a publish that has none."""
+_OPTIONS: Final = 10
+"""How many there are before the device that it is for."""
 
 WHOLE: Final = Rest(ids.START, ids.START)
 
@@ -234,16 +238,23 @@ class Feeds:
         keys, remembered = self._keys.publish(feed, append.once), ONCE_SECONDS * 1000
         if append.scheduled:
             keys, remembered = self._keys.publish_scheduled(feed, append.scheduled), retention
+        device, key = stored(append.device), append.collapse_key
+        if device and key:
+            key = f"{device} {key}"  # what is for one device replaces nothing of the others
         options: tuple[Any, ...] = (
-            append.collapse_key, "1" if append.any_device else "", append.receipt,
+            key, "1" if append.any_device else "", append.receipt,
             remembered if append.once or append.scheduled else "",
             self.bounds.client_bytes if append.client and not append.scheduled else "",
-            append.scheduled, "1" if append.signal else "",
+            append.scheduled,
         )  # fmt: skip
         if options == _PLAIN:  # most are: what is not said costs nothing there
             options = ()
             if sends and feed.startswith(MAILBOX):
-                options = *_PLAIN, self._keys.node, INBOX_PACKETS, pack_head(feed)
+                sending = pack_head(feed), pack_tail(append.device)
+                options = *_PLAIN, self._keys.node, INBOX_PACKETS, *sending
+        if device or append.signal:
+            more = device, MAX_DEVICES, "1" if append.signal else ""
+            options = *options, *("",) * (_OPTIONS - len(options)), *more
         return self._publishing.script(
             "publish", keys,
             append.body, ttl, self._most(feed), retention, "1" if by_node(feed) else "", *options,
@@ -257,6 +268,11 @@ class Feeds:
     def _appended(self, append: Append, result: Any) -> Appended | PushError:
         if isinstance(result, PushError):
             return result
+        if result == b"devices":
+            return TooManyDevices(
+                f"this user has {MAX_DEVICES} devices, and this is none of them: let it connect "
+                "first, which makes room for it, or name one that has"
+            )
         if result is None and append.scheduled:
             return NotFound("what was scheduled waits no more: it was recalled, or is out already")
         if result is None:
@@ -271,20 +287,19 @@ class Feeds:
         return Appended(
             ids.parse(entry_id),
             UNKNOWN if previous == b"0" else ids.parse(previous),
-            schema.counts(listeners)
-            if by_node(append.feed)
-            else {listener.decode(): 1 for listener in listeners},
+            _counted(append, listeners),
             receipts == b"1",
             int(freed),
             sent == b"1",
         )
 
-    async def listening(self, feed: str) -> Mapping[str, int]:
-        """Who listens to a feed, without appending to it."""
+    async def listening(self, feed: str, device: str = "") -> Mapping[str, int]:
+        """Who listens to a feed, or as one device of a user, without appending to it."""
         listeners = await self._sessions.one("HGETALL", self._keys.listeners(feed))
         if by_node(feed):
             return schema.counts(listeners)
-        return {listener.decode(): 1 for listener in listeners[::2]}
+        devices = schema.devices(listeners)
+        return {each: 1 for each, its in devices.items() if device in ("", its)}
 
     # --- connections ---------------------------------------------------------------------------
 
@@ -488,6 +503,18 @@ class Feeds:
         )
 
 
+def _counted(append: Append, listeners: Sequence[bytes]) -> Mapping[str, int]:
+    """The ``listeners`` of ``Appended``."""
+    if by_node(append.feed):
+        return schema.counts(listeners)
+    if not append.device:
+        return {listener.decode(): 1 for listener in listeners}
+    device = stored(append.device).encode()
+    return {
+        listeners[i].decode(): int(listeners[i + 1] == device) for i in range(0, len(listeners), 3)
+    }
+
+
 class Full(TooManyConnections):
     """The user holds as many connections as it may; ``listeners`` are their ids."""
 
@@ -499,6 +526,8 @@ class Full(TooManyConnections):
 
 
 _WITHDRAWN: Final = {1: "recalled", 2: "acked"}
+_LATER: Final = b"-1"
+"""In place of a count: it takes another call."""
 _STATES: Final = {b"": "", b"r": READ, b"a": ARCHIVED}
 
 
@@ -573,5 +602,5 @@ def _backlog(result: Any) -> Backlog:
         gap.decode(),
         [_entry(entries[i], entries[i + 1]) for i in range(0, len(entries), 2)],
         ids.parse(broadcast) if broadcast else ids.START,
-        int(unread) if unread else None,
+        int(unread) if unread and unread != _LATER else None,
     )

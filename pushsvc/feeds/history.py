@@ -35,6 +35,8 @@ class Retained(NamedTuple):
     """Milliseconds since the epoch."""
     body: bytes
     acked: Sequence[Acked]
+    device: str = ""
+    """The one device that it is for, empty for all."""
     state: str | None = None
     """Its read state, empty for a signal, which has none; None where it was not asked for."""
 
@@ -103,11 +105,11 @@ class Acks:
         # A device may have lost its cursor to a newer one.
         self._devices = sorted(cursors.keys() | self._acks.keys())
 
-    def of(self, entry_id: int) -> list[Acked]:
-        """The devices that have acknowledged an entry."""
+    def of(self, entry_id: int, only: str = "") -> list[Acked]:
+        """The devices that have acknowledged an entry, of which one alone may do so."""
         found = []
         for device in self._devices:
-            if entry_id <= self._starts.get(device, ids.START):
+            if only not in ("", device) or entry_id <= self._starts.get(device, ids.START):
                 continue
             acks = self._acks.get(device, [])
             index = bisect_left(acks, (entry_id, 0))
@@ -166,11 +168,13 @@ class History:
             wanted: which of them.
         """
         keys = self._redis.keys
-        answer = await self._redis.run(
+        command = self._redis.script(
             "list", (keys.log(feed), keys.cursors(feed), keys.acks(feed)),
             "" if before is None else ids.render(before), most, PAGE_BYTES, PAGE_LOOKS, *wanted,
         )  # fmt: skip
-        return _page(answer)
+        while (page := _page(await self._redis.one(*command))).unread < 0:
+            pass  # much is new, and each call looks at a part of it
+        return page
 
     async def recall(self, feed: str, entry_id: int) -> list[str] | None:
         """Recall a notification: a device that lacks it never gets it, one with it is told.
@@ -187,10 +191,14 @@ class History:
         )
         if answer is None:
             return None
-        listeners, acked, receipt = answer
-        message = ControlMessage("withdrawn", feed, [ids.render(entry_id), "recalled"])
+        listeners, acked, receipt, device = answer
+        told = [ids.render(entry_id), "recalled"]
         for node in {node_of(each) for each in await self._live(schema.devices(listeners))}:
-            self._outbox.notify(node, message)
+            if device:
+                # Nodes of before, which have sent it to all devices, go by what follows.
+                whose = [*told, named(device.decode())]
+                self._outbox.notify(node, ControlMessage("recalled", feed, whose))
+            self._outbox.notify(node, ControlMessage("withdrawn", feed, told))
         if receipt:
             self._receipts_due(feed)
         return sorted(named(device.decode()) for device in acked)
@@ -220,8 +228,9 @@ def _page(answer: Any) -> Page:
     positions = schema.cursors(cursors)
     who = Acks(positions.devices, positions.began, schema.ack_records(acks), int(since))
     retained = []
-    for i in range(0, len(entries), 4):
-        entry_id, expires, body = ids.parse(entries[i]), int(entries[i + 1]), entries[i + 2]
-        state = _STATES[entries[i + 3]]
-        retained.append(Retained(entry_id, expires, body, who.of(entry_id), state))
+    for i in range(0, len(entries), 5):
+        entry_id, device = ids.parse(entries[i]), named(entries[i + 3].decode())
+        acked, state = who.of(entry_id, device), _STATES[entries[i + 4]]
+        expires, body = int(entries[i + 1]), entries[i + 2]
+        retained.append(Retained(entry_id, expires, body, acked, device, state))
     return Page(retained, ids.parse(following) if following else None, unread)

@@ -1,11 +1,12 @@
 """A mailbox as an operator looks at it: its devices, where each is, and what waits for it."""
 
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from pushsvc.feeds.nodes import Leases, node_of
 from pushsvc.protocol import ids
+from pushsvc.protocol.names import named
 from pushsvc.store import schema
 from pushsvc.store.redis import Redis
 
@@ -84,7 +85,10 @@ class Mailboxes:
                 here = Held(connection, node_of(connection), since)
                 connections.setdefault(device, []).append(here)
         names = cursors.devices.keys() | connections.keys()
-        waiting = [ids.parse(each) for each in reversed(kept)]
+        waiting: dict[str, list[int]] = {}
+        for i in range(len(kept) - 2, -1, -2):
+            whose = named(kept[i + 1].decode())
+            waiting.setdefault(whose, []).append(ids.parse(kept[i]))
         seen_from = ids.parse(upto) if upto else ids.START
         return Mailbox(
             length,
@@ -101,16 +105,21 @@ def _device(
     name: str,
     cursors: schema.Cursors,
     connections: Sequence[Held],
-    kept: Sequence[int],
+    kept: Mapping[str, Sequence[int]],
     seen_from: int,
 ) -> Device:
-    """A device, by what is kept in order of the ids, all of it after ``seen_from``."""
+    """A device, by what is kept for each, and for all under no name, in order of the ids.
+
+    All of it is after ``seen_from``.
+    """
     acked = cursors.devices.get(name, ids.START)
     return Device(
         name,
         connections,
         acked or None,
         cursors.broadcast.get(name) or None,
-        len(kept) - bisect_left(kept, acked + 1),
+        sum(
+            len(its) - bisect_left(its, acked + 1) for its in (kept.get("", ()), kept.get(name, ()))
+        ),
         acked + 1 < seen_from,
     )

@@ -46,12 +46,20 @@ class Entry(msgspec.Struct, frozen=True, gc=False, array_like=True):
     previous_ms: int
     previous_sequence: int
     body: bytes
+    device: str = ""
+    """The one device of the user that it is for, empty for all; nodes of before pass over it."""
 
     @classmethod
-    def of(cls, feed: str, entry_id: int, previous: int, body: bytes) -> Self:
+    def of(cls, feed: str, entry_id: int, previous: int, body: bytes, device: str = "") -> Self:
         """An entry by its whole ids."""
         return cls(
-            feed, entry_id >> 64, entry_id & _SEQUENCE, previous >> 64, previous & _SEQUENCE, body
+            feed,
+            entry_id >> 64,
+            entry_id & _SEQUENCE,
+            previous >> 64,
+            previous & _SEQUENCE,
+            body,
+            device,
         )
 
     @property
@@ -74,8 +82,8 @@ class ControlMessage(NamedTuple):
     """What listeners of a feed have to know, and what is no entry of it."""
 
     kind: str
-    """``acked``, ``withdrawn``, ``shared``, ``presence`` or ``read_state``; ``trace`` asks the node
-    itself."""
+    """``acked``, ``withdrawn``, ``recalled``, ``shared``, ``presence`` or ``read_state``; ``trace``
+    asks the node itself."""
     feed: str
     values: list[str]
 
@@ -136,8 +144,13 @@ _unpack_control = msgspec.msgpack.Decoder(tuple[str, str, list[str]]).decode
 
 
 def pack_head(feed: str) -> bytes:
-    """How the packet of one entry begins, before its ids: a list of one, which is a list of six."""
-    return b"\x91\x96" + _pack_name(feed)
+    """How the packet of one entry begins, before its ids: a list of one, a list of seven."""
+    return b"\x91\x97" + _pack_name(feed)
+
+
+def pack_tail(device: str) -> bytes:
+    """How the packet of one entry ends, behind its body."""
+    return _pack_name(device)
 
 
 def unpack_control(packet: bytes) -> ControlMessage:

@@ -100,34 +100,34 @@ class Publisher:
         self._event_log = event_log
         self._quota = quota
         self._schedule = schedule
-        # Who listens to a feed, as read a moment ago, for what is ephemeral.
-        self._heard: OrderedDict[str, tuple[float, Mapping[str, int]]] = OrderedDict()
+        # Who listens to a feed as which device, as read a moment ago, for what is ephemeral.
+        self._heard: OrderedDict[tuple[str, str], tuple[float, Mapping[str, int]]] = OrderedDict()
 
     async def _pass_on(self, append: Append) -> Published | PushError:
         """Send something ephemeral to those that listen; under pressure it is dropped."""
         try:
-            listeners = await self._listening(append.feed)
+            listeners = await self._listening(append.feed, append.device)
         except PushError as error:
             return error
         if self._outbox.busy:
             metrics.ephemeral_dropped.labels("outbox").inc()
             return Published(0, None, 0)
-        entry = Entry.of(append.feed, 0, 0, append.body)
+        entry = Entry.of(append.feed, 0, 0, append.body, append.device)
         for node in {node_of(each) for each in listeners}:
             self._outbox.post(node, entry)
         metrics.published.labels("accepted").inc()
         return Published(0, None, sum(listeners.values()))
 
-    async def _listening(self, feed: str) -> Mapping[str, int]:
+    async def _listening(self, feed: str, device: str) -> Mapping[str, int]:
         """Who listens to a feed on nodes that are live, as of the last second."""
         now = time.monotonic()
-        at, listeners = self._heard.get(feed, (0.0, {}))
+        at, listeners = self._heard.get((feed, device), (0.0, {}))
         if now - at >= HEARD_SECONDS or not at:
-            listeners = await self._feeds.listening(feed)
+            listeners = await self._feeds.listening(feed, device)
             dead = set(await self._leases.dead(listeners))
             listeners = {each: n for each, n in listeners.items() if each not in dead}
-            self._heard[feed] = (now, listeners)
-            self._heard.move_to_end(feed)
+            self._heard[feed, device] = (now, listeners)
+            self._heard.move_to_end((feed, device))
             if len(self._heard) > MOST_HEARD:
                 self._heard.popitem(last=False)
         return listeners
@@ -230,8 +230,9 @@ class Publisher:
                 if self._event_log.takes(result.id):
                     to = tuple(nodes)
                     whose = append.by or by
+                    device = append.device
                     self._event_log.add(
-                        (now, ACCEPTED, append.feed, result.id, whose, at, connections, to)
+                        (now, ACCEPTED, append.feed, result.id, whose, at, connections, to, device)
                     )
                 if result.receipts:
                     self._receipts.schedule(append.feed)
@@ -274,7 +275,9 @@ class Publisher:
         live = {each: n for each, n in appended.listeners.items() if each not in dead}
         nodes = {node_of(each) for each in live}
         if not appended.sent:
-            entry = Entry.of(append.feed, appended.id, appended.previous, append.body)
+            entry = Entry.of(
+                append.feed, appended.id, appended.previous, append.body, append.device
+            )
             for node in nodes:
                 self._outbox.post(node, entry)
         if append.any_device:

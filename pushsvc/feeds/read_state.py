@@ -1,9 +1,7 @@
 """What users have read: the read state of what their mailboxes keep, and how much is unread."""
 
-import asyncio
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from pushsvc.errors import PushError
 from pushsvc.feeds.nodes import ControlMessage, Outbox, node_of
 from pushsvc.protocol import ids
 from pushsvc.protocol.read_state import Change, Verb
@@ -37,6 +35,9 @@ class Told(NamedTuple):
 class ReadStates:
     """The read states of all mailboxes.
 
+    A publish does not touch them. Whoever asks brings that of the mailbox up to date, in calls of a
+    bounded size.
+
     A coroutine that asks Redis raises ``PushError`` where that cannot be reached or refuses.
 
     Args:
@@ -59,30 +60,27 @@ class ReadStates:
         wanted = [change.until] if change.until is not None else change.ids
         until = "" if change.until is None else "1"
         command = self._command(feed, change.verb, until, *map(ids.render, wanted))
-        unread, looked, *listeners = await self._redis.one(*command)
+        unread = -1
+        while unread < 0:
+            unread, looked, *listeners = await self._redis.one(*command)
         message = ControlMessage(CHANGED, feed, _values(Told(change, connection, unread)))
         others = {node_of(each) for each in schema.devices(listeners) if each != connection}
         for node in others:
             self._outbox.notify(node, message)
         return Changed(unread, looked)
 
-    def count(self, feed: str) -> asyncio.Future[list[int | PushError]]:
-        """A future of how many of a mailbox are unread, alone in its list.
-
-        Raises:
-            Unavailable: Redis cannot be reached; nothing was submitted.
-        """
-        return self._redis.submit([self._command(feed, "", "")], _unread)
+    async def count(self, feed: str) -> int:
+        """How many of a mailbox are unread."""
+        command = self._command(feed, "", "")
+        while (count := (await self._redis.one(*command))[0]) < 0:
+            pass  # much is new, and each call looks at a part of it
+        unread: int = count
+        return unread
 
     def _command(self, feed: str, *args: str) -> Command:
         keys = self._redis.keys
         names = (keys.log(feed), keys.cursors(feed), keys.listeners(feed))
         return self._redis.script("read_state", names, *args)
-
-
-def _unread(result: Any) -> int:
-    unread: int = result[0]
-    return unread
 
 
 def _values(told: Told) -> list[str]:

@@ -27,7 +27,7 @@ from pushsvc.protocol.names import named
 from pushsvc.protocol.notifications import Append
 from pushsvc.protocol.receipts import SHORTEST_LOOK, Status, body, next_look
 from pushsvc.store.redis import Redis
-from pushsvc.store.schema import receipt_mark
+from pushsvc.store.schema import receipt_marks
 
 POLL: Final = 1.0
 """Seconds between two looks at the work queue."""
@@ -164,7 +164,7 @@ class Receipts:
         failed = set()
         for each, result, reached in zip(settled, results, confirmed, strict=True):
             if isinstance(result, Appended) and reached:
-                given.setdefault(each.mailbox, []).append(receipt_mark(each.notification))
+                given.setdefault(each.mailbox, []).extend(receipt_marks(each.notification))
                 if result.previous != UNKNOWN:
                     metrics.receipts.labels(each.status.value).inc()
             else:

@@ -14,6 +14,7 @@ from pushsvc.feeds.event_log import Answer
 from pushsvc.feeds.history import Acked, Acks
 from pushsvc.protocol import ids
 from pushsvc.protocol.feeds import by_node
+from pushsvc.protocol.names import named
 from pushsvc.store import schema
 from pushsvc.store.redis import Redis
 
@@ -53,8 +54,10 @@ class Kept(NamedTuple):
     """The devices that have acknowledged this id, or a later one."""
     head: int = ids.START
     trimmed: int = ids.START
-    before: Sequence[int] = ()
-    """The ids of those kept before it, newest first."""
+    before: Sequence[tuple[int, str]] = ()
+    """The ids of those kept before it, newest first, each with the device that it is for."""
+    device: str = ""
+    """The one device that it is for; empty for all, and where that is not known any more."""
 
     @property
     def owed(self) -> bool:
@@ -116,7 +119,8 @@ def _answer(packed: bytes) -> Answer | None:
 
 
 def _kept(entry_id: int, feed: str, answer: Any) -> Kept:
-    now, kept, withdrawn, mark, listeners, fields, since, acks, before = answer
+    now, kept, withdrawn, mark, whose, listeners, fields, since, acks, before = answer
+    device = named(whose.decode())
     cursors = schema.cursors(fields)
     return Kept(
         now=int(now),
@@ -128,9 +132,12 @@ def _kept(entry_id: int, feed: str, answer: Any) -> Kept:
         cursors=cursors.devices,
         starts=cursors.began,
         acked=Acks(cursors.devices, cursors.began, schema.ack_records(acks), int(since)).of(
-            entry_id
+            entry_id, device
         ),
         head=cursors.head,
         trimmed=cursors.trimmed,
-        before=[ids.parse(each) for each in before],
+        before=[
+            (ids.parse(before[i]), named(before[i + 1].decode())) for i in range(0, len(before), 2)
+        ],
+        device=device,
     )

@@ -6,6 +6,7 @@ reads its feed, one read at a time. Nothing is awaited per connection.
 """
 
 import functools
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
@@ -81,6 +82,7 @@ class Dispatcher:
         self._handlers: dict[str, Handler] = {
             "acked": self._acked_elsewhere,
             "withdrawn": self._withdrawn,
+            "recalled": self._recalled,
             "shared": self._shared,
             CHANGED: read_state.changed,
             "presence": lambda message: topics.presence.changed(message.feed),
@@ -169,6 +171,13 @@ class Dispatcher:
         tombstones = self._catch_up.tombstones
         if tombstones and tombstones.holds(entry.feed, entry.id):
             listeners = [each for each in listeners if not _skips(each, entry, window)]
+        elif entry.device:
+            # Nothing is sent to the others, so it needs no room.
+            listeners = [
+                each
+                for each in listeners
+                if each.session.device == entry.device or not _skips(each, entry, sys.maxsize)
+            ]
         sent, missed = dispatch(entry, listeners, window, now)
         for listener in missed:
             self._catch_up.read_on(listener, listener.session.cursor, "gap")
@@ -179,6 +188,8 @@ class Dispatcher:
         payload = messages.ephemeral(self._leases.redis_time(), entry.body)
         if entry.feed.startswith(MAILBOX):
             listeners = self._mailboxes.listeners.of(entry.feed)
+            if entry.device:
+                listeners = [each for each in listeners if each.session.device == entry.device]
             self._observer.passed_on(entry, *pass_on(payload, listeners))
         elif is_broadcast(entry.feed):
             self._broadcasts.pass_on(entry, payload)
@@ -209,14 +220,24 @@ class Dispatcher:
             self._acks.share(message.feed, ids.parse(entry_id))
 
     def _withdrawn(self, message: ControlMessage) -> None:
-        listeners = self._mailboxes.listeners.of(message.feed)
-        if not listeners:
-            return
         position, reason = message.values
-        entry_id = ids.parse(position)
-        self._observer.withdrawn(message.feed, entry_id, reason)
-        self._catch_up.tombstones.add(message.feed, entry_id, self._clock())
+        self._withdraw(message.feed, ids.parse(position), reason)
+
+    def _recalled(self, message: ControlMessage) -> None:
+        """Something for one device is withdrawn, as is told once more for nodes of before."""
+        position, reason, device, *_ = message.values
+        self._withdraw(message.feed, ids.parse(position), reason, device)
+
+    def _withdraw(self, feed: str, entry_id: int, reason: str, device: str = "") -> None:
+        listeners = self._mailboxes.listeners.of(feed)
+        tombstones = self._catch_up.tombstones
+        if not listeners or tombstones.holds(feed, entry_id):
+            return  # who comes later reads that it is withdrawn
+        self._observer.withdrawn(feed, entry_id, reason)
+        tombstones.add(feed, entry_id, self._clock())
         for listener in listeners:
+            if device not in ("", listener.session.device):
+                continue
             if listener.open and listener.session.cursor.withdraw(entry_id):
                 listener.send(messages.withdrawn(entry_id, reason))
                 # It may have left room in the window.

@@ -121,6 +121,7 @@ class Node:
             now=clock(),
         )
         self.acks = Acks(feeds, outbox, domain.receipts_due, acks_gather)
+        self._read_state = read_state = ReadStateNews(identity, domain.read_states, listeners)
         self.dispatcher = Dispatcher(
             identity,
             leases,
@@ -129,7 +130,7 @@ class Node:
             self.topics,
             self.acks,
             catch_up,
-            ReadStateNews(identity, domain.read_states, listeners),
+            read_state,
             policy,
             observer,
             clock,
@@ -171,6 +172,7 @@ class Node:
             stack.push_async_callback(self.acks.aclose)
             stack.push_async_callback(self._renewals.aclose)
             stack.push_async_callback(self._requests.aclose)
+            stack.push_async_callback(self._read_state.aclose)
             stack.push_async_callback(self.broadcasts.aclose)
             stack.callback(self.dispatcher.close)
             stack.callback(self.readiness.close)

@@ -1,14 +1,13 @@
 """What users have read elsewhere, as their connections on this node are told."""
 
-import asyncio
-import functools
 from typing import Final
 
-from pushsvc.errors import PushError, Unavailable
+from pushsvc.errors import PushError
 from pushsvc.feeds.nodes import ControlMessage
 from pushsvc.feeds.read_state import ReadStates, Told, told_of
 from pushsvc.node.identity import NodeIdentity
 from pushsvc.node.listener import Everyone, Listener
+from pushsvc.node.tasks import Tasks
 from pushsvc.protocol import messages
 
 MOST_EARLY: Final = 16
@@ -33,6 +32,7 @@ class ReadStateNews:
         self._identity = identity
         self._read_states = read_states
         self._listeners = listeners
+        self._tasks = Tasks("read states")
         # What came for those that join: it belongs behind what they are sent first.
         self._early: dict[int, list[bytes]] = {}
 
@@ -53,22 +53,18 @@ class ReadStateNews:
         """A control message tells of a change."""
         if not self._listeners.of(message.feed):
             return
-        told = told_of(message)
-        try:
-            future = self._read_states.count(message.feed)
-        except Unavailable:
-            self._tell(message.feed, told, told.unread)
-        else:
-            future.add_done_callback(functools.partial(self._counted, message.feed, told))
+        self._tasks.spawn(self._count(message.feed, told_of(message)))
 
-    def _counted(
-        self, feed: str, told: Told, future: asyncio.Future[list[int | PushError]]
-    ) -> None:
-        unread = told.unread  # what it was, where it cannot be asked
-        if not future.cancelled() and future.exception() is None:
-            (count,) = future.result()
-            unread = unread if isinstance(count, PushError) else count
+    async def _count(self, feed: str, told: Told) -> None:
+        try:
+            unread = await self._read_states.count(feed)
+        except PushError:
+            unread = told.unread  # as it was
         self._tell(feed, told, unread)
+
+    async def aclose(self) -> None:
+        """Finish what is under way."""
+        await self._tasks.finish()
 
     def _tell(self, feed: str, told: Told, unread: int) -> None:
         payload = messages.read_state(told.change, unread)

@@ -36,9 +36,10 @@ _REQUIRED: Final = ("id", "source", "specversion", "type")
 _REQUIRED_HEADERS: Final = tuple(HEADER + name for name in _REQUIRED)
 _NOT_ATTRIBUTES: Final = ("data", "data_base64")
 _TARGETS: Final = ("pushuser", "pushtopic", "pushbroadcast")
+_DEVICE: Final = "pushdevice"
 _STRINGS: Final = {"pushcollapsekey": "collapse_key", "pushdeliver": "deliver", "pushat": "at"}
 _FLAGS: Final = {"pushephemeral": "ephemeral", "pushreceipt": "receipt", "pushinbox": "inbox"}
-EXTENSIONS: Final = (*_TARGETS, "pushttl", *_STRINGS, *_FLAGS)
+EXTENSIONS: Final = (*_TARGETS, _DEVICE, "pushttl", *_STRINGS, *_FLAGS)
 """The extension attributes that say what to do with an event."""
 
 Attributes = dict[str, str | bool | int]
@@ -360,6 +361,8 @@ def _target(attributes: Attributes) -> dict[str, Any]:
             "an event needs exactly one of the extension attributes pushuser, pushtopic and "
             'pushbroadcast ("true"): say whom it is for'
         )
+    if _DEVICE in attributes:
+        to["device"] = _text(attributes, _DEVICE)
     return to
 
 

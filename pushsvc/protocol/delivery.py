@@ -46,7 +46,9 @@ class Backlog(NamedTuple):
     broadcast: int = ids.START
     """The device's position in the broadcast, in the answer to a join."""
     unread: int | None = None
-    """How many of a mailbox are unread: in the answer to a join, and where there was a reset."""
+    """How many of a mailbox are unread, in the answer to a join and after a reset.
+
+    None elsewhere, and where much is to be looked at first."""
 
     @property
     def size(self) -> int:

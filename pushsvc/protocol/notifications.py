@@ -23,9 +23,10 @@ ENVELOPE: Final = 160
 
 
 class To(msgspec.Struct, forbid_unknown_fields=True):
-    """Whom a notification is for: exactly one of the fields."""
+    """Whom a notification is for: exactly one of the fields, and of one user maybe one device."""
 
     user: str | None = None
+    device: str | None = None
     users: list[str] | None = None
     topic: str | None = None
     broadcast: Literal[True] | None = None
@@ -65,6 +66,7 @@ class Append(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         at: when it is to be published, in milliseconds since the epoch by Redis time; 0 for now.
         scheduled: the id under which it waited until now; empty for what did not.
         by: who had that published.
+        device: the one device of the user that it is for; empty for all.
         signal: it has no read state: it is for the program, and not for the person.
     """
 
@@ -80,6 +82,7 @@ class Append(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     at: int = 0
     scheduled: str = ""
     by: str = ""
+    device: str = ""
     signal: bool = False
 
 
@@ -113,6 +116,7 @@ def appends_from(
     note = shape(value, Notification)
     targets = _targets(note.to, namespace)
     _check_options(note)
+    device = _device(note)
     addressed = note.to.topic is None and not note.to.broadcast
     if not addressed and (note.deliver != "all" or note.receipt):
         raise InvalidRequest('"deliver" and "receipt" are for "user" and "users" only')
@@ -144,10 +148,27 @@ def appends_from(
             note.ephemeral,
             client,
             at,
+            device=device,
             signal=not note.inbox,
         )
         for feed in targets
     ]
+
+
+def _device(note: Notification) -> str:
+    """The one device that a notification is for, empty for all.
+
+    Raises:
+        InvalidRequest: it is not one of one user, or any other one would do.
+        InvalidName: it is not the name of a device.
+    """
+    if note.to.device is None:
+        return ""
+    if note.to.user is None:
+        raise InvalidRequest('"device" is one of a "user": name both, or leave "device" out')
+    if note.deliver != "all":
+        raise InvalidRequest('what is for one "device" is not for any: leave "deliver" out')
+    return require_name(note.to.device, "device")
 
 
 def _time_of(note: Notification, at: str, *, client: bool) -> int:

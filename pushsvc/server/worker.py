@@ -344,7 +344,9 @@ def _front(
         max_handshakes=settings.max_handshakes,
     )
     origins = Origins(settings.allowed_origins)
-    handshakes = Handshakes(admission, origins, node.connections, node.dispatcher, node.topics)
+    handshakes = Handshakes(
+        admission, origins, node.connections, node.dispatcher, node.topics, store.read_states
+    )
     polls: set[Poll] = set()
     routes = _routes(settings, store, node, authenticator, admission, polls, origins)
     http = Front(

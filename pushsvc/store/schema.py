@@ -50,6 +50,11 @@ WITHDRAWN: Final = "w:"
 """Before an id: it was withdrawn, and why."""
 RECEIPT: Final = "r:"
 """Before an id: it is owed a receipt."""
+FOR_DEVICE: Final = "v:"
+"""Before an id that is owed a receipt: the one device that it is for."""
+
+DEVICE: Final = "v"
+"""Of an entry of the log, behind its body: the one device that it is for."""
 
 REVOKED_USER: Final = "u:"
 """Of the revocations, before a user: their tokens."""
@@ -355,9 +360,10 @@ def present(field: bytes) -> tuple[str, str]:
     return node, named(user)
 
 
-def receipt_mark(entry_id: int) -> str:
-    """Of a mailbox's marks: the field of a receipt that an entry is owed."""
-    return RECEIPT + ids.render(entry_id)
+def receipt_marks(entry_id: int) -> tuple[str, str]:
+    """Of a mailbox's marks: the fields of a receipt that an entry is owed."""
+    at = ids.render(entry_id)
+    return RECEIPT + at, FOR_DEVICE + at
 
 
 def how_it_ended(mark: bytes) -> tuple[str, int] | None:

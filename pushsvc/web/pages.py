@@ -105,7 +105,7 @@ CLIENT: Final = r"/((?:client(?:-fallback|-inbox|-tabs)?|inbox)\.js)"
 def client() -> list[Any]:
     """The JavaScript client, which every node serves on both ports: built in ``clients/js``.
 
-    It is a module, and two parts that it loads from beside it when it needs them. Pages of any
+    It is a module, and three parts that it loads from beside it when it needs them. Pages of any
     origin may load it: it holds no secret. Asked for each time, it fits the node after an update.
     The bell is a module of its own, which loads the client likewise.
     """

@@ -130,7 +130,7 @@ class PollOperation(Operation):
         """Answer with messages, at once or when one comes."""
         query = Query(request.query)
         asked = listening_request(request.headers, query)
-        wait = query.seconds("wait", MAX_WAIT, WAIT)
+        wait, known = query.seconds("wait", MAX_WAIT, WAIT), query.one("unread")
         try:
             with self._admission.handshake():
                 claims = await self._admission.authenticate(asked, poll=True)
@@ -146,17 +146,17 @@ class PollOperation(Operation):
         try:
             self._polls.add(poll)
             self._dispatcher.start(poll, backlog, b"")
+            if known is not None and known != str(backlog.unread):
+                wait = 0.0  # something was read or archived between two polls
             await self._listen(poll, asked, min(wait, session.expires - time.monotonic()))
             self._admission.check(claims)
-            (unread,) = await self._read_states.count(session.cursor.feed)
+            unread = await self._read_states.count(session.cursor.feed)
         finally:
             poll.open = False
             self._polls.discard(poll)
             self._dispatcher.left(poll)
             metrics.connections.dec()
         at = encoding.encode(position(poll.wire.positions))
-        if isinstance(unread, PushError):
-            unread = backlog.unread or 0  # what came is no less true
         told = poll.messages(), at, unread
         return Answer(200, b'{"messages":[%b],"position":%b,"unread":%d}\n' % told)
 

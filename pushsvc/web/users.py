@@ -359,6 +359,7 @@ def listed(entry: Retained) -> bytes:
             "expires": rfc3339(entry.expires),
             "acked": acked,
             **state,
+            **({"device": entry.device} if entry.device else {}),
         }
     )
     return head[:-1] + b"," + entry.body

@@ -234,6 +234,29 @@ async def one_of_any_device_settles_it(one: Node, other: Node) -> None:
         assert await laptop.receive() == withdrawn
 
 
+async def what_is_for_one_device_is_never_lost(one: Node, other: Node) -> None:
+    user = _fresh("user")
+    body = {"to": {"user": user, "device": "phone"}, "data": 1}
+    async with Device(one, user, "laptop") as laptop, Device(other, user, "phone") as phone:
+        answers = [
+            await asyncio.to_thread(node.post, "/v1/notifications", body) for node in (one, other)
+        ]
+        # A version that knows of none says so, and brings what the other took to all devices.
+        assert {answer.status_code for answer in answers} <= {202, 400}
+        sent = [answer.json()["id"] for answer in answers if answer.status_code == 202]
+        last = await publish(one, user, 2)
+        assert _ids(await phone.notifications(len(sent) + 1)) == [*sent, last]
+        came = await laptop.notifications(1)
+        while came[-1]["id"] != last:
+            came += await laptop.notifications(1)
+        assert set(_ids(came)) <= {*sent, last}
+        if len(sent) == len(answers):
+            assert _ids(came) == [last]
+        assert await phone.acked(last) == last
+    async with Device(one, user, "phone") as phone:
+        await phone.silent()
+
+
 async def what_is_recalled_is_withdrawn(one: Node, other: Node) -> None:
     user = _fresh("user")
     async with Device(one, user, "tablet"):
@@ -556,6 +579,7 @@ CASES: Final[tuple[Case, ...]] = (
     the_ephemeral_reaches_who_is_there,
     the_newer_of_a_key_replaces_the_older,
     one_of_any_device_settles_it,
+    what_is_for_one_device_is_never_lost,
     what_is_recalled_is_withdrawn,
     the_history_says_who_acknowledged,
     connections_are_counted_over_all_nodes,

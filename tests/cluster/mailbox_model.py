@@ -248,6 +248,8 @@ class Socket:
 
     def _notification(self, entry: int, attempt: int) -> None:
         check = self.model.check
+        whose = self.model.whose.get(entry, "")
+        check(whose in ("", self.device.name), "what is for one device came to another")
         check(entry > self.floor, "what was acknowledged came again")
         if attempt == 1:
             check(entry > self.highest, "sent twice or out of order, and not as an attempt")
@@ -474,6 +476,8 @@ class Model(RuleBasedStateMachine):
         self.devices = [Device(name) for name in DEVICES]
         # Entries that are not live only, and whether they are there for long.
         self.published: dict[int, bool] = {}
+        # Those that are for one device.
+        self.whose: dict[int, str] = {}
         self.gone_until = ids.START
         self.buried: list[VirtualNode] = []
         self.late: list[int] = []
@@ -577,13 +581,17 @@ class Model(RuleBasedStateMachine):
         ttls=st.lists(st.sampled_from([None, None, MOMENT, 0.0, 600.0]), min_size=1, max_size=4),
         size=st.sampled_from([1, 300]),
         copies=st.sampled_from(["at once", "at once", "late", "never"]),
+        to=st.sampled_from(["", "", *DEVICES]),
     )
-    def publish(self, ttls: list[float | None], size: int, copies: str) -> None:
+    def publish(self, ttls: list[float | None], size: int, copies: str, to: str) -> None:
         async def act() -> None:
             body = b'"data":"%s"}' % (b"x" * size)
             for ttl in ttls:
-                append = Append(FEED, body, ttl)
+                append = Append(FEED, body, ttl, device=to)
+                self._has_a_place(append)
                 entry = await self._publish(append, copies=copies != "never")
+                if to:
+                    self.whose[entry] = to
                 if ttl != 0:
                     self.published[entry] = ttl != MOMENT
                 if copies == "at once":
@@ -594,6 +602,12 @@ class Model(RuleBasedStateMachine):
             await self.settle()
 
         self.run(act())
+
+    def _has_a_place(self, append: Append) -> None:
+        """A device that never came begins with what is kept for it, as if it came now."""
+        for device in self.devices:
+            if device.name == append.device and append.ttl != 0 and device.earliest is None:
+                device.earliest = max(each.confirmed for each in self.devices)
 
     async def _publish(self, append: Append, *, copies: bool) -> int:
         if copies:
@@ -787,7 +801,7 @@ class Model(RuleBasedStateMachine):
         await self._registered_are({self._id(socket) for socket in self.open_sockets})
         await self._hang_up()
         for device in self.devices:
-            if device.start is not None:
+            if device.start is not None or device.name in self.whose.values():
                 self.nodes[0].connect(device)
         await self._catch_up()
         assert len(self.open_sockets) == sum(each.start is not None for each in self.devices)
@@ -826,7 +840,12 @@ class Model(RuleBasedStateMachine):
         for device in self.devices:
             if device.name in names:
                 assert device.start is not None
-                owed = {entry for entry in self.published if entry > device.start}
+                owed = {
+                    entry
+                    for entry in self.published
+                    if self.whose.get(entry) == device.name
+                    or (entry > device.start and entry not in self.whose)
+                }
                 lost = owed - device.seen - device.excused
                 assert not lost, f"{device.name} was neither sent nor told of {sorted(lost)}"
 

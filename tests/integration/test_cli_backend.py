@@ -74,11 +74,15 @@ def test_every_option_is_sent_as_the_field_that_it_is(user: str, run: Run) -> No
     assert (kept["id"], kept["event"], kept["data"]) == (told["id"], "cart.left", {"items": 2})
     (newer,) = lines(run("publish", "--user", user, "--collapse-key", "cart", "null"))
     assert [each["id"] for each in lines(run("history", user))] == [newer["id"]]
+    lines(run("publish", "--user", user, "--device", "phone", "1"))
+    assert lines(run("history", user, "--limit", "1"))[0]["device"] == "phone"
+    for wrong in (("--topic", "t"), ("--user", user, "--user", "u2")):
+        assert "one --user" in refusal(run("publish", *wrong, "--device", "phone", "1"), 2)
     (live,) = lines(run("publish", "--user", user, "--ttl", "0s", "1"))
     assert live["id"]
     (gone,) = lines(run("publish", "--user", user, "--ephemeral", "1"))
     assert "id" not in gone
-    assert len(lines(run("history", user))) == 1
+    assert len(lines(run("history", user))) == 2
 
 
 def test_data_come_from_standard_input_as_they_are(user: str, run: Run) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -226,6 +227,104 @@ async def test_what_is_withdrawn_makes_room_in_the_window(pair: list[Node], user
         withdrawn = [m["id"] for m in messages if m["type"] == "withdrawn"]
         assert withdrawn == sent
         assert [m["id"] for m in messages if m["type"] == "notification"] == [last]
+
+
+# --- one device ----------------------------------------------------------------------------------
+
+
+async def to_device(node: Node, user: str, device: str, data: Any, **fields: Any) -> dict[str, Any]:
+    """Publish to one device; the answer."""
+    body = {"to": {"user": user, "device": device}, "data": data, **fields}
+    answer = await asyncio.to_thread(node.post, "/v1/notifications", body)
+    assert answer.status_code == 202, answer.text
+    told: dict[str, Any] = answer.json()
+    return told
+
+
+async def test_what_is_for_one_device_comes_to_that_alone(pair: list[Node], user: str) -> None:
+    async with (
+        Phone(pair[0], user, "a") as a,
+        Phone(pair[1], user, "b") as b,
+        Stream(pair[0], user, "b") as stream,
+    ):
+        for fields in ({}, {"ttl": 0}, {"ephemeral": True}, {"collapse_key": "k"}):
+            told = await to_device(pair[1], user, "a", 1, **fields)
+            assert told["connections"] == 1
+            assert (await a.notification()).get("id") == told.get("id")
+        assert await a.acked(told["id"]) == told["id"]
+        for phone in (a, b):
+            await phone.silent()
+        # They went on behind it: what is for all comes at once, and none is missing.
+        everybodys = await publish(pair[0], user, "all")
+        for listener in (a, b, stream):
+            assert (await listener.notification())["id"] == everybodys
+        assert await b.acked(everybodys) == everybodys
+        last = (await to_device(pair[0], user, "b", 2))["id"]
+        for listener in (b, stream):
+            assert (await listener.notification())["id"] == last
+        await a.silent()
+    assert await owed(pair[1], user, "b") == [last]
+
+
+async def test_more_than_a_window_for_others_holds_nobody_up(pair: list[Node], user: str) -> None:
+    async with Phone(pair[0], user, "a") as a:
+        held = await publish_all(pair[0], user, range(WINDOW))
+        await a.notifications(WINDOW)
+        for number in range(3 * WINDOW):
+            await to_device(pair[0], user, "b", number)
+        last = await publish(pair[0], user, "last")
+        await a.silent()
+        await a.ack(held[-1])
+        assert (await a.notification())["id"] == last
+
+
+async def test_a_device_that_never_came_is_owed_what_was_for_it(
+    pair: list[Node], user: str
+) -> None:
+    async with Phone(pair[0], user, "a") as a:
+        own = (await to_device(pair[0], user, "new", 1))["id"]
+        everybodys = await publish(pair[0], user, 2)
+        await a.notification()
+        assert await a.acked(everybodys) == everybodys
+        polled = f"{pair[1].url}/v1/poll?device=new&wait=0"
+        async with httpx.AsyncClient(headers={"Authorization": f"Bearer {token(user)}"}) as client:
+            messages = (await client.get(polled)).json()["messages"]
+        assert [each["id"] for each in messages] == [own, everybodys]
+        assert await by_request(pair[1], user, "a", own) == everybodys
+        assert await by_request(pair[1], user, "new", own) == own
+    assert await owed(pair[1], user, "other") == []
+
+
+async def test_a_recall_of_what_is_for_one_device_is_told_to_that_alone(
+    pair: list[Node], user: str
+) -> None:
+    async with Phone(pair[0], user, "a") as a, Phone(pair[1], user, "b") as b:
+        own = (await to_device(pair[1], user, "a", 1))["id"]
+        everybodys = await publish(pair[1], user, 2)
+        await a.notifications(2)
+        await b.notification()
+        assert await b.acked(everybodys) == everybodys
+        for _ in range(2):
+            answer = await recall(pair[0], user, own)
+            assert answer.json() == {"id": own, "acked": []}
+        assert await a.receive() == {"type": "withdrawn", "id": own, "reason": "recalled"}
+        for phone in (a, b):
+            await phone.silent()
+    assert await told(pair[0], user, "b", "withdrawn") == []
+
+
+async def test_what_is_scheduled_for_one_device_goes_out_to_that_alone(
+    pair: list[Node], user: str
+) -> None:
+    at = datetime.fromtimestamp(time.time() + 0.3, UTC).isoformat()
+    async with Phone(pair[0], user, "a") as a, Phone(pair[1], user, "b") as b:
+        await to_device(pair[0], user, "a", "later", at=at)
+        assert (await a.notification())["data"] == "later"
+        await b.silent()
+    headers = {"Authorization": f"Bearer {token(user)}"}
+    async with httpx.AsyncClient(headers=headers) as client:
+        (kept,) = (await client.get(f"{pair[0].url}/v1/user/notifications")).json()["notifications"]
+    assert kept["device"] == "a"
 
 
 # --- recall --------------------------------------------------------------------------------------

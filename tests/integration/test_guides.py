@@ -289,13 +289,11 @@ def test_of_a_badge_the_latest_is_kept(node: Node) -> None:
     assert [(note["id"], note["data"]) for note in badges] == [(answer["id"], 7)]
 
 
-def test_a_topic_for_a_device_keeps_what_came_while_it_was_away(node: Node, user: str) -> None:
-    topic = f"device.{user}.phone"
-    node.post("/v1/notifications", {"to": {"topic": topic}, "data": "for the phone"})
-    path = f"/v1/poll?device=phone&wait=5&topic={topic}&after=t:{topic}=0-0"
-    (note,) = asked(node, path, token(user, topics={"subscribe": [topic]})).json()["messages"]
-    assert note["data"] == "for the phone"
-    assert asked(node, path, token(user)).status_code == 403
+def test_what_is_for_one_device_waits_for_it_and_is_no_other_devices(node: Node) -> None:
+    answer = json.loads(shell(guide("devices", "phone.sh"), environ(node, "demo")))
+    tablet = asked(node, "/v1/poll?device=tablet&wait=0", token("demo")).json()["messages"]
+    assert answer["id"] not in [each.get("id") for each in tablet]
+    assert take(node, "demo", "phone") == answer["id"]
 
 
 # --- away ----------------------------------------------------------------------------------------

@@ -327,6 +327,27 @@ async def test_a_poll_says_how_many_are_unread(node: Node, user: str) -> None:
     assert answer.json()["unread"] == 1
 
 
+async def test_a_poll_that_knows_another_count_is_answered_at_once(node: Node, user: str) -> None:
+    await publish(node, user, 1)
+    auth = {"Authorization": f"Bearer {token(user)}"}
+    async with httpx.AsyncClient(timeout=30) as client:
+
+        async def poll(**arguments: str) -> dict[str, Any]:
+            answer = await client.get(f"{node.url}/v1/poll", params=arguments, headers=auth)
+            told: dict[str, Any] = answer.json()
+            return told
+
+        first = await poll(wait="0")
+        at = {"after": first["position"]}
+        waiting = asyncio.create_task(poll(wait="20", unread="1", **at))
+        await asyncio.wait([waiting], timeout=0.5)
+        assert not waiting.done()
+        await change(node, user, "read", {"until": first["messages"][0]["id"]})
+        assert [each["type"] for each in (await waiting)["messages"]] == ["read"]
+        second = await asyncio.wait_for(poll(wait="60", unread="1", **at), 20)
+        assert (second["messages"], second["unread"]) == ([], 0)
+
+
 # --- who may, and what is refused ----------------------------------------------------------------
 
 

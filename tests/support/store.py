@@ -67,14 +67,17 @@ class Store:
 
     async def withdraw(self, entry_id: int) -> bool:
         """Recall an entry of the mailbox; whether it was there."""
+        return await self.recall(entry_id) is not None
+
+    async def recall(self, entry_id: int) -> Any:
+        """The same; what the script says of it."""
         keys = self.keys
-        answer = await self.commands.run(
+        return await self.commands.run(
             "withdraw",
             (keys.log(FEED), keys.listeners(FEED), keys.cursors(FEED), keys.marks(FEED)),
             ids.render(entry_id),
             60_000,
         )
-        return answer is not None
 
     async def aclose(self) -> None:
         await self.commands.aclose()

@@ -39,6 +39,11 @@ function covers({ ids, until }: Change): (id: string) => boolean {
 interface Known {
   readonly items: readonly InboxItem[];
   readonly unread: number;
+  /**
+   * The same as it follows from what was told since the last list: where it is another, something
+   * has gone that nobody told.
+   */
+  readonly derived: number;
 }
 
 /** As one that is kept: what came live has other members, too. */
@@ -58,7 +63,7 @@ function itemOf(message: any): InboxItem {
 export class InboxModel {
   readonly #event: string | undefined;
   readonly #archived: boolean;
-  #known: Known = { items: [], unread: 0 };
+  #known: Known = { items: [], unread: 0, derived: 0 };
   /** The newest id of the mailbox that was seen, and the same when the last list was asked for. */
   #newest = "";
   #since = "";
@@ -70,6 +75,8 @@ export class InboxModel {
   #meanwhile: ServerMessage[] | undefined;
   /** Counts what came from elsewhere, so that a count which is older is known. */
   #turns = 0;
+  /** Whether a notification came that may have replaced another, and no count since. */
+  #unsure = false;
   #online = true;
   /** Whether the client has ended for a reason. */
   #ended = false;
@@ -162,7 +169,7 @@ export class InboxModel {
     switch (type) {
       case "welcome":
         this.#known = { ...this.#known, unread: unread ?? this.#known.unread };
-        return "list";
+        return "list"; // of which the count is another
       case "gap":
         this.#turns++;
         this.#meanwhile?.push(message);
@@ -177,7 +184,7 @@ export class InboxModel {
       case "archive":
       case "unarchive":
         // A count, which others with the same connection asked for, or a poll brought.
-        if (message.ids?.length === 0) return unread === this.#known.unread ? undefined : "count";
+        if (message.ids?.length === 0) return unread === this.#known.derived ? undefined : "count";
         return this.#note(message);
       default:
         return undefined;
@@ -186,12 +193,12 @@ export class InboxModel {
 
   /** A count came that was asked for after that many turns. */
   counted(unread: number, turns: number): Ask {
-    if (unread === this.#known.unread) return undefined;
+    const { items, derived } = this.#known;
     // What came meanwhile may be counted in it, or not.
-    if (turns !== this.#turns) return "count";
-    this.#known = { ...this.#known, unread };
-    // Something has gone that nobody told.
-    return "list";
+    if (unread !== derived && turns !== this.#turns) return "count";
+    this.#known = { items, unread, derived: unread };
+    if (turns === this.#turns) this.#unsure = false;
+    return unread === derived ? undefined : "list";
   }
 
   /** A list is asked for. */
@@ -204,22 +211,23 @@ export class InboxModel {
   listed({ notifications, unread, next }: Listed, older = false): Ask {
     const listed = notifications.map(itemOf);
     const meanwhile = this.#meanwhile ?? [];
-    const { items } = this.#known;
-    const last = items.at(-1)?.id;
-    this.#known = {
-      items: older
-        ? [...items, ...listed.filter(({ id }) => last === undefined || compare(id, last) < 0)]
-        : listed,
-      unread: unread ?? this.#known.unread,
-    };
-    this.#next = next;
-    this.#meanwhile = this.#refused = undefined;
-    if (!older) {
+    const known = this.#known;
+    const count = unread ?? known.unread;
+    if (older) {
+      const last = known.items.at(-1)?.id;
+      const behind = listed.filter(({ id }) => last === undefined || compare(id, last) < 0);
+      // The count of what was known is left: only what follows from it shows what has gone since.
+      this.#known = { ...known, items: [...known.items, ...behind] };
+    } else {
       const newest = listed[0]?.id ?? "";
+      this.#known = { items: listed, unread: count, derived: count };
+      this.#unsure = false;
       this.#newest = compare(newest, this.#since) > 0 ? newest : this.#since;
     }
+    this.#next = next;
+    this.#meanwhile = this.#refused = undefined;
     for (const message of meanwhile) this.#take(message);
-    return meanwhile.length ? "count" : undefined;
+    return meanwhile.length || count !== this.#known.derived ? "count" : undefined;
   }
 
   /** A list could not be got. */
@@ -239,8 +247,9 @@ export class InboxModel {
   }
 
   #forget(unread = 0): void {
-    this.#known = { items: [], unread };
+    this.#known = { items: [], unread, derived: unread };
     this.#newest = "";
+    this.#next = undefined;
   }
 
   /** Takes what changes the mailbox, again once a list came that may be older. */
@@ -255,10 +264,10 @@ export class InboxModel {
     if (type === "withdrawn") {
       const gone = this.#known.items.find((item) => item.id === id);
       this.#turns++;
-      this.#known = {
-        items: this.#known.items.filter((item) => item !== gone),
-        unread: this.#known.unread - Number(gone?.read === false),
-      };
+      this.#count(
+        this.#known.items.filter((item) => item !== gone),
+        -Number(gone?.read === false),
+      );
       return "count";
     }
     if (type === "gap") {
@@ -268,9 +277,13 @@ export class InboxModel {
     const change = message as unknown as Change;
     this.#turns++;
     const known = this.#apply(this.#known, change);
-    this.#known = { items: known.items, unread: unread ?? known.unread };
-    if (this.#missing(change)) return "list";
-    return answered ? undefined : "count";
+    // What is marked while it may be gone is not missed by the count any more.
+    const sure = this.#knows(change) && !this.#unsure;
+    this.#known = { ...known, unread: unread ?? known.unread };
+    if (!sure) return "list";
+    if (answered) return this.#known.unread === known.derived ? undefined : "count";
+    // Which of two changes at a time was the later one, only the list can tell.
+    return this.#pending.size ? "list" : "count";
   }
 
   #arrived(message: ServerMessage): Ask {
@@ -278,32 +291,39 @@ export class InboxModel {
     if (compare(id, this.#newest) <= 0) return undefined; // it comes again
     this.#newest = id;
     this.#turns++;
-    const { items, unread } = this.#known;
+    this.#unsure = true;
+    const { items } = this.#known;
     const item = itemOf(message);
     const wanted = this.#event === undefined || item.event === this.#event;
-    this.#known = {
-      items: wanted ? [item, ...items] : items,
-      unread: unread + Number(!item.read),
-    };
+    this.#count(wanted ? [item, ...items] : items, Number(!item.read));
     return "count";
   }
 
-  /** Whether a change brings something into view that is not known. */
-  #missing({ type, ids = [] }: Change): boolean {
-    const brings = this.#archived ? type === "archive" : /^un/.test(type);
-    const last = this.#next && this.#known.items.at(-1)?.id;
+  #count(items: readonly InboxItem[], more: number): void {
+    const { unread, derived } = this.#known;
+    this.#known = { items, unread: Math.max(0, unread + more), derived: derived + more };
+  }
+
+  /** Whether what a change makes of the list and the count can be told from what is known. */
+  #knows({ ids, until }: Change): boolean {
+    if (this.#all(until)) return true;
+    return !!ids?.every((id) => this.#known.items.some((item) => item.id === id));
+  }
+
+  /** Whether all that is newer than an id is known. */
+  #all(until: string | undefined): boolean {
+    const last = this.#known.items.at(-1)?.id;
     return (
-      brings &&
-      this.#next !== undefined &&
-      ids.some(
-        (id) =>
-          (!last || compare(id, last) > 0) && !this.#known.items.some((item) => item.id === id),
-      )
+      until !== undefined &&
+      last !== undefined &&
+      this.#event === undefined &&
+      !this.#archived &&
+      compare(until, last) >= 0
     );
   }
 
   /** What is known once a change is carried out. */
-  #apply({ items, unread }: Known, change: Change): Known {
+  #apply({ items, unread, derived }: Known, change: Change): Known {
     const covered = covers(change);
     let delta = 0;
     const after = items.map((item) => {
@@ -312,14 +332,12 @@ export class InboxModel {
       delta += Number(item.read) - Number(other.read);
       return other;
     });
-    const { until } = change;
-    const last = items.at(-1)?.id;
-    const all = this.#event === undefined && !this.#archived;
-    if (until !== undefined && last !== undefined && all && compare(until, last) >= 0) {
-      // All that is newer is known, and nothing up to there is unread.
-      return { items: after, unread: after.filter(({ read }) => !read).length };
+    if (this.#all(change.until)) {
+      // Nothing up to there is unread.
+      const left = after.filter(({ read }) => !read).length;
+      return { items: after, unread: left, derived: left };
     }
-    return { items: after, unread: Math.max(0, unread + delta) };
+    return { items: after, unread: Math.max(0, unread + delta), derived: derived + delta };
   }
 
   #shown(): Known {

@@ -4,7 +4,7 @@ import type { Host, Store } from "./store.js";
 import type { Inbox, InboxQuery, InboxSnapshot } from "./types.js";
 
 /** Milliseconds before a part that could not be loaded is tried again. */
-const AGAIN = 10_000;
+const AGAIN = 5000;
 
 /** An inbox that is there at once, and loads what it does when it is asked for something. */
 export function lazy(host: Host, query: InboxQuery, closed: () => void): Inbox {

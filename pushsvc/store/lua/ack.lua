@@ -1,6 +1,6 @@
 -- Move a device's cursor forward; never back, and never past what was published. That the cursors live
 -- on is the matter of what is published, of joining and of the sweep.
--- WITH: marks, withdrawals, read_state
+-- WITH: marks, entry, read_state, withdrawals
 -- KEYS: cursors, listeners, log, marks, acks
 -- ARGV: device, id, retention (ms), most acks kept, what the id is:
 --       '' one that the device was sent, 'stored' one that must be in the log, 'broadcast' one of
@@ -27,8 +27,12 @@ local cursor, head = fields[1] or '0-0', fields[2] or '0-0'
 if not less(cursor, id) or less(head, id) then
   return cursor
 end
-if kind == 'stored' and (not fields[1] or #redis.call('XRANGE', log, id, id) == 0) then
-  return cursor
+if kind == 'stored' then
+  local entry = fields[1] and redis.call('XRANGE', log, id, id)[1]
+  local whose = entry and device_of(entry[2])
+  if not entry or (whose ~= '' and whose ~= device) then
+    return cursor
+  end
 end
 redis.call('HSET', cursors, device, id)
 -- Who acknowledged what, and when: the time is the id of the entry.
@@ -45,20 +49,24 @@ if #marks_there > 0 then
   for _, each in ipairs(marked(marks_there, 'a', nil, id)) do
     local any = each[3]
     if less(cursor, any) and #redis.call('XRANGE', log, any, any) == 1 then
-      withdraw(log, marks, any, 'acked')
+      withdraw(log, cursors, marks, any, 'acked')
       settled[#settled + 1] = any
     else
       redis.call('HDEL', marks, 'a:' .. any)
     end
   end
   if #settled > 0 then
-    took_out(log, cursors, settled, #settled)
     bound_withdrawn(marks)
     redis.call('PEXPIRE', marks, retention * 2)
     others = redis.call('HGETALL', listeners)
   end
-  if #marked(marks_there, 'r', nil, id) > 0 then
-    receipts = 1
+  local owed = marked(marks_there, 'r', nil, id)
+  local for_one = #owed > 0 and among(marks_there, 'v') or {}
+  for _, each in ipairs(owed) do
+    if not for_one[each[3]] or redis.call('HGET', marks, 'v:' .. each[3]) == device then
+      receipts = 1
+      break
+    end
   end
 end
 if #others == 0 and receipts == 0 then

@@ -1,11 +1,11 @@
 -- Register a connection and read what it has not acked, in one step: whatever is published is
 -- either in the answer or routed to the connection.
--- WITH: marks, read_state, unread, backlog
+-- WITH: marks, entry, read_state, unread, backlog
 -- KEYS: log, listeners, cursors, marks
 -- ARGV: connection id, device, position held ('' at first), count, bytes, retention (ms),
 --       most connections, most devices, the broadcast's head, '1' where its node's lease lapsed,
 --       '1' to tell what was withdrawn before the position held
--- Returns the backlog, with the device's position in the broadcast and how many are unread, or {'', listener, ...} where
+-- Returns the backlog, with the device's position in the broadcast and how many are unread (see `read_state`), or {'', listener, ...} where
 -- the user holds as many connections as it may.
 local log, listeners, cursors, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local connection, device, held = ARGV[1], ARGV[2], ARGV[3]
@@ -21,9 +21,16 @@ if ARGV[10] == '' and others >= tonumber(ARGV[7])
 end
 
 local meta =
-  redis.call('HMGET', cursors, HEAD, STORED, TRIMMED, FIRST, device, BROADCAST .. device, EVICTED, SEEN)
+  redis.call('HMGET', cursors, HEAD, STORED, TRIMMED, FIRST, device, BROADCAST .. device, EVICTED,
+    BEGAN .. device, SEEN)
 local cursor, broadcast, evicted = meta[5], meta[6], meta[7]
 local new = not cursor
+if cursor and held ~= '' and cursor == meta[8] and less(held, cursor) then
+  -- It was lost, and made anew by what was published to the device: that is owed what it was owed.
+  cursor = '0-0'
+  redis.call('HSET', cursors, device, cursor)
+  redis.call('HDEL', cursors, BEGAN .. device)
+end
 if new then
   -- A new device starts after what any device of the user has acked. The place is kept, so that
   -- another device's later acks do not move it. One that holds a position is not new: its cursor
@@ -68,10 +75,10 @@ else
   keep_alive(listeners, keep_ms)
 end
 keep_alive(cursors, keep_ms)
-local unread = count_unread(log, cursors, meta[2], meta[8], now)
+local unread = count_unread(log, cursors, meta[2], meta[9], now)
 local answer = backlog(
   log, meta, marks, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]), broadcast .. ' ' .. unread,
-  ARGV[11] == '1' and cursor or nil
+  ARGV[11] == '1' and cursor or nil, device
 )
 if new and held == '' and answer[5] == '' and evicted then
   -- It may be one that made room for others, and was owed what they have acknowledged.

@@ -9,12 +9,14 @@ local FIRST = '~first'
 local BYTES = '~bytes'
 -- Of a topic: the newest id in the log up to which the order of its latest is known to be right.
 local ORDERED = '~ordered'
--- Of a mailbox: the newest id in the log and how many are there, as the sets of the read state have them.
+-- Of a mailbox: how far its read state is up to date.
 local SEEN = '~seen'
 -- Before a device: its position in the broadcast.
 local BROADCAST = '~b:'
 -- Before a device: where it began, which it has not acknowledged itself.
 local BEGAN = '~s:'
+-- Of an entry of the log, behind its body: the one device that it is for.
+local DEVICE = 'v'
 
 local function now_ms()
   local time = redis.call('TIME')

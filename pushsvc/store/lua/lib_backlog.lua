@@ -1,8 +1,9 @@
--- Reading a feed; goes after the marks and the read state.
+-- Reading a feed; goes after the marks and the entry.
 
 -- Say in a backlog which of its entries are read or archived.
 local function say_read(log, answer)
-  local read, archived = set_of(log, READ), set_of(log, ARCHIVED)
+  local of = string.sub(log, 1, -#LOG - 1)
+  local read, archived = of .. READ, of .. ARCHIVED
   if redis.call('EXISTS', read, archived) == 0 then
     return
   end
@@ -21,12 +22,13 @@ end
 
 -- What follows a position in a feed, at most `count` entries and about `bytes` bytes.
 -- `meta` is what the cursors have of HEAD, STORED, TRIMMED and FIRST, and maybe more. `marks` is nil for feeds from which
--- nothing is withdrawn; what was withdrawn is told from `told` on, nil for the start.
+-- nothing is withdrawn; what was withdrawn is told from `told` on, nil for the start. What is for another
+-- device than `device` is passed over.
 -- Returns {cursor, head, start, upto, gap, extra, id, body, id, body, ...}: everything after `start`
 -- up to `upto` is accounted for; a false body stands for an entry whose time to live has passed, a
 -- number for one that was withdrawn. Of a mailbox an id has ' r' behind it where the entry is read, ' a'
 -- where it is archived.
-local function backlog(log, meta, marks, cursor, held, count, bytes, extra, told)
+local function backlog(log, meta, marks, cursor, held, count, bytes, extra, told, device)
   local head, stored, trimmed, first = meta[1] or '0-0', meta[2], meta[3], meta[4]
   local start, gap = cursor, ''
   if held ~= '' and less(cursor, held) then
@@ -55,8 +57,11 @@ local function backlog(log, meta, marks, cursor, held, count, bytes, extra, told
     for _, entry in ipairs(entries) do
       local body = entry[2][4]
       from, looked, size = entry[1], looked + 1, size + #body
-      answer[5 + 2 * looked] = from
-      answer[6 + 2 * looked] = tonumber(entry[2][2]) > now and body
+      local whose = device_of(entry[2])
+      if whose == '' or whose == device then
+        answer[#answer + 1] = from
+        answer[#answer + 1] = tonumber(entry[2][2]) > now and body
+      end
       if size >= bytes or looked == count then
         upto = from
         break
@@ -75,15 +80,20 @@ local function backlog(log, meta, marks, cursor, held, count, bytes, extra, told
   local fields = marks and less(told or start, upto) and redis.call('HKEYS', marks) or {}
   local withdrawn = #fields > 0 and marked(fields, 'w', told or start, upto) or {}
   if #withdrawn > 0 then
+    local all = {}
     for _, each in ipairs(withdrawn) do
-      each[4] = redis.call('HGET', marks, 'w:' .. each[3]) == 'acked' and 2 or 1
+      local why, whose = string.match(redis.call('HGET', marks, 'w:' .. each[3]), '^(%S*) ?(.*)$')
+      if whose == '' or whose == device then
+        each[4] = why == 'acked' and 2 or 1
+        all[#all + 1] = each
+      end
     end
     for i = 7, #answer, 2 do
       local ms, sequence = split(answer[i])
-      withdrawn[#withdrawn + 1] = {ms, sequence, answer[i], answer[i + 1]}
+      all[#all + 1] = {ms, sequence, answer[i], answer[i + 1]}
     end
-    table.sort(withdrawn, earlier)
-    for i, each in ipairs(withdrawn) do
+    table.sort(all, earlier)
+    for i, each in ipairs(all) do
       answer[5 + 2 * i], answer[6 + 2 * i] = each[3], each[4]
     end
   end

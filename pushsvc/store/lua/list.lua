@@ -1,13 +1,13 @@
 -- A page of what a mailbox keeps, newest first, and what is known of who acknowledged it.
--- WITH: marks, read_state, unread, acks
+-- WITH: marks, read_state, unread, acks, entry
 -- KEYS: log, cursors, acks
 -- ARGV: id before which to begin ('' = with the newest), most entries, bytes, most entries and most
 --       acks that are looked at; which read states, each by its letter; which event, '' for any
--- Returns {next, since, {id, expiry, body, state, ...}, {field of the cursors, value, ...},
--- {time and number, device, id, ...}, unread}: `next` is where the next page begins, '' at the end; acks made
--- before `since` (ms) are no longer known. A state is 'u', unread, 'r', read, 'a', archived, or 's', a signal,
--- which has none. The first entry of a page may go over the bytes, of which those that are only looked at are
--- a part.
+-- Returns {next, since, {id, expiry, body, the device that it is for or '', state, ...}, {field of the cursors,
+-- value, ...}, {time and number, device, id, ...}, unread}: `next` is where the next page begins, '' at the end;
+-- acks made before `since` (ms) are no longer known. A state is 'u', unread, 'r', read, 'a', archived, or 's', a
+-- signal, which has none. The first entry of a page may go over the bytes, of which those that are only looked
+-- at are a part. Where the read state takes another call to be up to date, nothing but unread, which is -1 then.
 local log, cursors, acks = KEYS[1], KEYS[2], KEYS[3]
 local last, most, bytes, looks = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local states, event = ARGV[5], ARGV[6]
@@ -16,7 +16,10 @@ local CHUNK = 32
 local now = now_ms()
 local fields = redis.call('HMGET', cursors, STORED, SEEN)
 local unread = count_unread(log, cursors, fields[1], fields[2], now)
--- One that was put right has no others, so that what is asked for seldom costs seldom.
+if unread < 0 then
+  return {'', '0', {}, {}, {}, unread}
+end
+-- Of most mailboxes there are not both.
 local sets = {}
 for letter, which in pairs({r = READ, a = ARCHIVED}) do
   if redis.call('EXISTS', set_of(log, which)) == 1 then
@@ -62,7 +65,7 @@ end
 local function page()
   local found, size, looked = {}, 0, 0
   while looked < looks do
-    local count = math.min(CHUNK, most + 1 - #found / 4, looks - looked)
+    local count = math.min(CHUNK, most + 1 - #found / 5, looks - looked)
     local chunk =
       redis.call('XREVRANGE', log, last == '' and '+' or '(' .. last, '-', 'COUNT', count)
     local its = states_of(chunk)
@@ -70,13 +73,14 @@ local function page()
       local id, expires, body = entry[1], entry[2][2], entry[2][4]
       size = size + #body
       local live = tonumber(expires) > now and wanted(body, its[i])
-      if live and #found == 4 * most or last ~= before and size > bytes then
+      if live and #found == 5 * most or last ~= before and size > bytes then
         return found, last
       end
       if live then
         found[#found + 1] = id
         found[#found + 1] = expires
         found[#found + 1] = body
+        found[#found + 1] = device_of(entry[2])
         found[#found + 1] = its[i]
       end
       last = id
@@ -95,6 +99,6 @@ if not (last == '0-0' or states == 'u' and unread == 0 or states == 'a' and not 
 end
 local answer = {following, acks_since(acks), found, redis.call('HGETALL', cursors), {}, unread}
 if #found > 0 then
-  answer[5] = acks_from(acks, found[#found - 3], looks)
+  answer[5] = acks_from(acks, found[#found - 4], looks)
 end
 return answer

@@ -1,9 +1,11 @@
 -- What an operator wants to know of a mailbox.
+-- WITH: entry
 -- KEYS: log, cursors, listeners
 -- ARGV: most entries, and most bytes of bodies, that are looked at
 -- Returns {entries in the log, oldest id, newest id, {field of the cursors, value, ...},
--- {connection, device and time of joining, ...}, from, {id, ...}}: the ids of those whose time to live
--- has not passed, newest first, among all from `from` on; '' if that is all there are.
+-- {connection, device and time of joining, ...}, from, {id, the device that it is for or '', ...}}: the
+-- ids of those whose time to live has not passed, newest first, among all from `from` on; '' if that is
+-- all there are.
 local log, cursors, listeners = KEYS[1], KEYS[2], KEYS[3]
 local looks, bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
 local CHUNK = 32
@@ -15,6 +17,7 @@ while looked < looks and size < bytes do
   for _, entry in ipairs(chunk) do
     if tonumber(entry[2][2]) > now then
       found[#found + 1] = entry[1]
+      found[#found + 1] = device_of(entry[2])
     end
     size = size + #entry[2][4]
     from = '(' .. entry[1]

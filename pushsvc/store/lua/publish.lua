@@ -1,24 +1,28 @@
 -- Append one message to a feed and say who listens.
--- WITH: marks, state, schedule, read_state
+-- WITH: marks, state, schedule
 -- KEYS: log, listeners, cursors, latest, marks, and the idempotency key where the caller gave one;
 --       in place of the marks, which only mailboxes have, the order of the latest where nodes listen;
 --       of what was scheduled became in place of the idempotency key, times, scheduled
 -- ARGV: body, ttl (ms; 0 = live only), most entries kept, retention (ms), '1' where whole nodes listen;
 --       what follows may be left out where it is all empty: collapse key, '1' where any device settles
 --       it, publisher that wants a receipt, once ttl (ms), where a client publishes to a topic: how
---       many bytes may be there for that, 0 for any; of what was scheduled its id; '1' for a signal, which
---       has no read state; and of a mailbox, where the nodes that listen are sent it here: what the keys
---       of their inboxes begin with, what such an inbox keeps, the beginning of a batch
--- Returns 'id previous receipt freed sent listener ...', or '... node count ...': 1 if a receipt may be
--- due, how many bytes of a topic's state went for a client's, 1 if all nodes that listen were sent it
--- and 2 if the server refused that; the previous id is 0 for a repeated request.
--- Returns false where the topic is full, and where what was scheduled waits no more.
+--       many bytes may be there for that, 0 for any; of what was scheduled its id; and of a mailbox,
+--       where the nodes that listen are sent it here: what the keys of their inboxes begin with, what
+--       such an inbox keeps, the beginning of a batch, and its end; the device that it is for, most
+--       devices; '1' for a signal, which has no read state
+-- Returns 'id previous receipt freed sent listener ...', or '... node count ...', or where it is for one
+-- device '... listener device time ...': 1 if a receipt may be due, how many bytes of a topic's state went
+-- for a client's, 1 if all nodes that listen were sent it and 2 if the server refused that; the previous
+-- id is 0 for a repeated request.
+-- Returns false where the topic is full, and where what was scheduled waits no more; 'devices' where the
+-- device never came and there are as many as may be.
 local log, listeners, cursors, latest, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6]
 local body, ttl, keep, retention = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local by_node, key, any, publisher = ARGV[5] == '1', ARGV[6] or '', ARGV[7] == '1', ARGV[8] or ''
 local once_ttl, client_bytes = ARGV[9], tonumber(ARGV[10] or '')
-local scheduled, signal = ARGV[11] ~= '' and ARGV[11], ARGV[12] == '1'
+local scheduled = ARGV[11] ~= '' and ARGV[11]
 local marks, order = not by_node and KEYS[5], by_node and KEYS[5]
+local device, signal = ARGV[16] ~= '' and ARGV[16], ARGV[18] == '1'
 
 -- Put it into the inboxes of the nodes that listen, as a batch of one; 1 if it is in all of them, else 2. Their
 -- keys are no KEYS, as nobody knows before who listens. A server that refuses that is no harm: the
@@ -27,14 +31,14 @@ local function send(id, previous, listening)
   local ms, seq = split(id)
   local previous_ms, previous_seq = split(previous)
   -- In MessagePack: four integers of 64 bits, and bytes with a length of 32.
-  local batch = ARGV[15] .. struct.pack('>BI8BI8BI8BI8BI4',
-    0xcf, ms, 0xcf, seq, 0xcf, previous_ms, 0xcf, previous_seq, 0xc6, #body) .. body
+  local batch = ARGV[14] .. struct.pack('>BI8BI8BI8BI8BI4',
+    0xcf, ms, 0xcf, seq, 0xcf, previous_ms, 0xcf, previous_seq, 0xc6, #body) .. body .. ARGV[15]
   local sent, whole = {}, 1
-  for _, connection in ipairs(listening) do
-    local node = string.match(connection, '^[^.]+')
+  for i = 1, #listening, device and 2 or 1 do
+    local node = string.match(listening[i], '^[^.]+')
     if not sent[node] then
       sent[node] = true
-      local added = redis.pcall('XADD', ARGV[13] .. node .. INBOX, 'NOMKSTREAM', 'MAXLEN', '~', ARGV[14],
+      local added = redis.pcall('XADD', ARGV[12] .. node .. INBOX, 'NOMKSTREAM', 'MAXLEN', '~', ARGV[13],
         '*', PACKET, batch)
       if type(added) == 'table' then
         whole = 2
@@ -46,8 +50,8 @@ end
 
 -- One string costs less than a table of them.
 local function answer(id, previous, receipts, freed)
-  local listening = redis.call(by_node and 'HGETALL' or 'HKEYS', listeners)
-  local sent = ARGV[13] and previous ~= '0' and send(id, previous, listening) or 0
+  local listening = redis.call((by_node or device) and 'HGETALL' or 'HKEYS', listeners)
+  local sent = (ARGV[12] or '') ~= '' and previous ~= '0' and send(id, previous, listening) or 0
   local told = id .. ' ' .. previous .. ' ' .. receipts .. ' ' .. freed .. ' ' .. sent
   return #listening > 0 and told .. ' ' .. table.concat(listening, ' ') or told
 end
@@ -138,9 +142,23 @@ local now = now_ms()
 if client_bytes and client_bytes > 0 and ttl > 0 and full(now, client_bytes) then
   return false
 end
+-- A device that has never come is owed what is for it: its cursor begins as if it came now.
+if device and ttl > 0 and redis.call('HEXISTS', cursors, device) == 0 then
+  local begins, devices = furthest(cursors)
+  if devices < tonumber(ARGV[17]) then
+    redis.call('HSET', cursors, device, begins)
+    if begins ~= '0-0' then
+      redis.call('HSET', cursors, BEGAN .. device, begins)
+    end
+  elseif scheduled then
+    redis.call('HSET', cursors, EVICTED, device) -- too late to refuse it: the device is told when it comes
+  else
+    return 'devices'
+  end
+end
 local receipts, freed = 0, 0
-local fields = redis.call('HMGET', cursors, HEAD, STORED, order and ORDERED or SEEN)
-local previous, stored, ordered, seen = fields[1] or '0-0', fields[2], fields[3], fields[3] or NOTHING_SEEN
+local fields = redis.call('HMGET', cursors, HEAD, STORED, ORDERED)
+local previous, stored, ordered = fields[1] or '0-0', fields[2], fields[3]
 -- Ids never go back, even where a failover brings a clock that is behind.
 local id = string.format('%.0f-0', now)
 if now <= ms_of(previous) then
@@ -157,19 +175,19 @@ if ttl == 0 then
   keep_alive(cursors, retention * 2)
 else
   local expires = string.format('%.0f', now + ttl)
-  local removed, replaced = 0, nil -- how many leave the log before it is measured
+  local gone, old, aged = {}, nil, nil -- what leaves a mailbox: its ids, or how many up to an old one
   if key ~= '' then
     -- The newer takes the older's place: who was not sent that one never needs it.
     local older = redis.call('HGET', latest, key)
     if older then
       local older_id = string.match(older, '^%S+')
-      removed = redis.call('XDEL', log, older_id)
+      local removed = redis.call('XDEL', log, older_id)
       local copies = 1 + removed
       if client_bytes and order then
         freed = (ENTRY + #string.match(older, '^%S+ %S+ (.*)$')) * copies
       end
       if marks then
-        replaced = older_id
+        gone[1] = removed == 1 and older_id or nil
         redis.call('HDEL', marks, 'a:' .. older_id)
         receipts = ended(cursors, marks, older_id, 'replaced')
       else
@@ -214,68 +232,79 @@ else
   end
   if publisher ~= '' then
     redis.call('HSET', marks, 'r:' .. id, publisher .. ' ' .. expires)
+    if device then
+      redis.call('HSET', marks, 'v:' .. id, device)
+    end
     keep_alive(marks, retention * 2)
   end
   local left = redis.call('PTTL', log)
   -- A log from which the last entry was taken stays there, empty.
   local trimmed = left == -2 and stored or nil -- all of it passed its retention
-  local unread = marks and string.sub(log, 1, -#LOG - 1) .. UNREAD
-  if signal then
+  if device and signal then
+    redis.call('XADD', log, id, 'x', expires, 'd', body, DEVICE, device, SIGNAL, '1')
+  elseif device then
+    redis.call('XADD', log, id, 'x', expires, 'd', body, DEVICE, device)
+  elseif signal then
     redis.call('XADD', log, id, 'x', expires, 'd', body, SIGNAL, '1')
   else
     redis.call('XADD', log, id, 'x', expires, 'd', body)
-    if unread then
-      redis.call('ZADD', unread, expires, id)
-    end
   end
   appended(id)
   if order and ordered == stored then
     redis.call('HSET', cursors, HEAD, id, STORED, id, ORDERED, id)
-  elseif order then
+  else
     redis.call('HSET', cursors, HEAD, id, STORED, id)
   end
   -- The cursors outlive the log, so that a device that comes back late is told what it missed. A log that
   -- has longer to live than any gets was kept for longer before, and has what is too old by now.
-  local renewed = left < retention or left > lifetime(retention) or not fields[1]
-  if renewed then
+  if left < retention or left > lifetime(retention) or not fields[1] then
     redis.call('PEXPIRE', log, lifetime(retention))
     redis.call('PEXPIRE', cursors, retention * 2)
-    local old, count = trim_by_age(now)
+    old, aged = trim_by_age(now)
     trimmed = old or trimmed
-    removed = removed + (count or 0)
-    if marks then
-      keep_read_state(log, lifetime(retention), old)
+    for _, which in ipairs(marks and {UNREAD, READ, ARCHIVED} or {}) do
+      redis.call('PEXPIRE', string.sub(log, 1, -#LOG - 1) .. which, lifetime(retention))
     end
   end
-  local length = redis.call('XLEN', log)
-  local over = length - keep
-  if marks then
-    -- What nodes of before did in between stays to be found, when somebody counts.
-    if seen == seen_as(stored, length - 1 + removed) then
-      seen = seen_as(id, over > 0 and keep or length)
-    elseif not renewed then
-      redis.call('PEXPIRE', unread, left) -- it may be new
-    end
-    redis.call('HSET', cursors, HEAD, id, STORED, id, SEEN, seen)
-    if replaced then
-      forget(log, {replaced})
-    end
-  end
+  local over = redis.call('XLEN', log) - keep
   if over > 0 then
     local first = redis.call('XRANGE', log, '-', '+', 'COUNT', over)
     trimmed = first[#first][1]
     redis.call('XTRIM', log, 'MAXLEN', keep)
-    if marks then
-      local ids = {}
-      for i, entry in ipairs(first) do
-        ids[i] = entry[1]
-      end
-      forget(log, ids)
+    for _, entry in ipairs(first) do
+      gone[#gone + 1] = entry[1]
     end
     if marks and redis.call('EXISTS', marks) == 1 then
       for _, entry in ipairs(first) do
         ended(cursors, marks, entry[1], 'trimmed')
         redis.call('HDEL', marks, 'a:' .. entry[1])
+      end
+    end
+  end
+  if marks and (#gone > 0 or old) then
+    -- They leave the read state, as far as that is up to date. The same as `lib_read_state.lua` has, whose
+    -- functions would cost each publish.
+    local upto, count, rest = string.match(redis.call('HGET', cursors, SEEN) or '', '^(%S+) (%d+)(.*)$')
+    if upto then
+      if old and less(upto, old) then
+        count = 0
+      else
+        count = count - (aged or 0)
+        for _, id in ipairs(gone) do
+          count = count - (less(upto, id) and 0 or 1)
+        end
+      end
+      redis.call('HSET', cursors, SEEN, upto .. ' ' .. count .. rest)
+      for _, which in ipairs({UNREAD, READ, ARCHIVED}) do
+        local set = string.sub(log, 1, -#LOG - 1) .. which
+        for first = 1, #gone, 1000 do
+          redis.call('ZREM', set, unpack(gone, first, math.min(first + 999, #gone)))
+        end
+        for _, id in ipairs(old and redis.call('ZRANGE', set, 0, -1) or {}) do
+          if not less(old, id) then
+            redis.call('ZREM', set, id)
+          end
+        end
       end
     end
   end

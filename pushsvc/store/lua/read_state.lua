@@ -3,7 +3,8 @@
 -- KEYS: log, cursors, listeners
 -- ARGV: 'read', 'unread', 'archive' or 'unarchive'; '1' for all that came up to an id; that id, or the ids
 -- Returns {unread, how many were looked at, listener, device and time, ...}: the listeners only where
--- something has changed.
+-- something has changed. Where the read state takes another call to be up to date, nothing is changed, and unread
+-- is -1.
 local log, cursors, listeners = KEYS[1], KEYS[2], KEYS[3]
 local verb, whole, upto = ARGV[1], ARGV[2] == '1', ARGV[3]
 local FROM = {read = {UNREAD}, unread = {READ, ARCHIVED}, archive = {UNREAD, READ}, unarchive = {ARCHIVED}}
@@ -37,9 +38,8 @@ local function meant(set)
   return found
 end
 
-if #ARGV > 2 then
-  reconcile(log, cursors, fields[1], fields[2])
-  fields = redis.call('HMGET', cursors, STORED, SEEN)
+local unread = count_unread(log, cursors, fields[1], fields[2], now)
+if unread >= 0 and #ARGV > 2 then
   local to = set_of(log, TO[verb])
   for _, which in ipairs(FROM[verb]) do
     local members = meant(set_of(log, which))
@@ -54,9 +54,10 @@ if #ARGV > 2 then
   end
   if moved > 0 then
     redis.call('PEXPIRE', to, redis.call('PTTL', log))
+    unread = redis.call('ZCOUNT', set_of(log, UNREAD), from, '+inf')
   end
 end
 local answer = moved > 0 and redis.call('HGETALL', listeners) or {}
 table.insert(answer, 1, looked)
-table.insert(answer, 1, count_unread(log, cursors, fields[1], fields[2], now))
+table.insert(answer, 1, unread)
 return answer

@@ -1,6 +1,6 @@
 -- Register a node as a listener of a feed and read from it, in one step: whatever is published is
 -- either in the answer or routed to the node.
--- WITH: marks, read_state, backlog, state
+-- WITH: marks, entry, backlog, state
 -- KEYS: listeners, log, cursors, latest, order
 -- ARGV: node id, how many listen there, position ('' = the state), count, bytes, retention (ms),
 --       and of the state: after which id to go on, the head at which it began ('' = now)

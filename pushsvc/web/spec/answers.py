@@ -60,6 +60,7 @@ _CLOUD_EVENT: Final = {
         "pushuser": described(NAME, "the user whom it is for"),
         "pushtopic": described(TOPIC, "the topic whose subscribers it is for"),
         "pushbroadcast": schemas.constant(True, "it is for everyone"),
+        "pushdevice": described(NAME, "with `pushuser`: the one device that it is for"),
         "pushttl": integer("`ttl`", minimum=0, maximum=notifications.MAX_TTL),
         "pushcollapsekey": described(LABEL, "`collapse_key`"),
         "pushdeliver": schemas.choice(("all", "any-device"), "`deliver`"),
@@ -78,6 +79,7 @@ _CLOUD_EVENT: Final = {
             {"not": {"anyOf": [_all_of(name) for name in _TARGETS]}},
         ]
     },
+    "dependentRequired": {"pushdevice": ["pushuser"]},
     "propertyNames": {"pattern": "^([a-z0-9]+|data_base64)$"},
     "additionalProperties": {
         "anyOf": [
@@ -138,6 +140,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
         {
             "inbox": schemas.SIGNAL,
+            "device": described(NAME, "the one device that it is for"),
             "event": schemas.FIELDS["event"],
             "from": described(NAME, "the user that published it"),
             "encoding": schemas.FIELDS["encoding"],

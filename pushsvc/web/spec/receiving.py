@@ -84,6 +84,11 @@ RECEIVING: Final = (
                 ),
                 25,
             ),
+            query(
+                "unread",
+                number("what the last answer said: another count is answered at once", minimum=0),
+                1,
+            ),
             LAST_EVENT_ID,
             AFTER,
         ),

@@ -174,6 +174,7 @@ DURABILITIES: Final = ("memory", "replica", "fsync", "none")
 FIELDS: Final[dict[str, Schema]] = {
     "to": {"description": "whom it is for"},
     "To.user": described(NAME, "one user"),
+    "To.device": described(NAME, "with `user`: this one of the user's devices, and no other"),
     "To.users": array(
         NAME,
         "many users, each once",
@@ -245,8 +246,16 @@ def _finished(shape: str, schema: Schema) -> Schema:
     finished = {**schema, "properties": fields}
     finished["description"] = " ".join(schema.get("description", "").replace("``", "`").split())
     del finished["title"]
-    if shape in ("To", "ReadStateBody"):
+    if shape == "ReadStateBody":
         finished |= {"minProperties": 1, "maxProperties": 1}
+    if shape == "To":
+        # By "not", as generators take "oneOf" for shapes to choose from, and these have no fields.
+        two = itertools.combinations(("user", "users", "topic", "broadcast"), 2)
+        finished |= {
+            "minProperties": 1,
+            "dependentRequired": {"device": ["user"]},
+            "not": {"anyOf": [{"required": list(each)} for each in two]},
+        }
     if "encoding" in fields:
         finished["dependentSchemas"] = {"encoding": {"properties": {"data": BASE64}}}
     return finished

@@ -160,7 +160,8 @@ async def test_the_other_feeds_with_that_id_are_bounded(world: World) -> None:
 
 async def test_who_asks_need_be_no_node_and_tells_what_it_accepted_itself(world: World) -> None:
     sent = await world.store.publish()
-    world.own.add((ids.milliseconds(sent) / 1000, "accepted", FEED, sent, "op", "memory", 0, ()))
+    at = ids.milliseconds(sent) / 1000
+    world.own.add((at, "accepted", FEED, sent, "op", "memory", 0, (), ""))
     found = await world.traces.trace(sent, None)
     assert found.feed == FEED
     assert found.steps[0].by == "op"

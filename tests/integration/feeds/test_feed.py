@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import redis
 
-from pushsvc.errors import IdempotencyConflict, StoreUnavailable
+from pushsvc.errors import IdempotencyConflict, StoreUnavailable, TooManyDevices
 from pushsvc.feeds.feed import MAX_DEVICES, Appended, Bounds, Full
 from pushsvc.feeds.nodes import Entry, unpack
 from pushsvc.protocol import ids
@@ -234,7 +234,7 @@ async def test_every_key_has_a_time_to_live(store: Store, prefix: str) -> None:
     await store.ack("phone", sent)
     await store.feeds.claim("k", "f")
     keys = list(store.redis.scan_iter(f"{prefix}*"))
-    assert len(keys) == 7
+    assert len(keys) == 6
     assert {key: store.redis.pttl(key) for key in keys if store.redis.pttl(key) <= 0} == {}
 
 
@@ -533,6 +533,143 @@ async def test_what_is_replaced_can_be_settled_no_more(store: Store) -> None:
     assert store.redis.hlen(store.keys.marks(FEED)) == 1
 
 
+# --- what is for one device ----------------------------------------------------------------------
+
+
+async def test_what_is_for_one_device_is_read_by_that_alone(store: Store) -> None:
+    for number, device in enumerate(("phone", "laptop")):
+        await store.join(f"n1.{number}", device)
+    sent = [await store.publish(device=device) for device in ("", "phone", "", "laptop", "phone")]
+    for device, owed in (
+        ("phone", [0, 1, 2, 4]), ("laptop", [0, 2, 3]), ("new", [0, 2]),
+    ):  # fmt: skip
+        backlog = await store.join("n2.1", device)
+        assert held(backlog) == [sent[number] for number in owed]
+        assert backlog.upto == backlog.head == sent[-1]
+        assert backlog.gap == ""
+        assert held(await store.read(device, sent[0])) == [sent[n] for n in owed if n]
+
+
+async def test_a_long_run_of_what_is_for_others_is_read_in_parts(store: Store) -> None:
+    large = Store(store.url, store.keys.prefix, replace(BOUNDS, entries=1000))
+    await large.join("n1.1", "phone")
+    for _ in range(150):
+        await large.publish(device="laptop")
+    own = await large.publish(device="phone")
+    position, found = ids.START, []
+    for _ in range(4):
+        backlog = await large.read("phone", position)
+        assert backlog.upto > position
+        position = backlog.upto
+        found += held(backlog)
+        if position == backlog.head:
+            break
+    assert found == [own]
+    await large.aclose()
+
+
+async def test_a_device_that_never_came_is_owed_what_is_for_it(store: Store) -> None:
+    await store.join("n1.1", "laptop")
+    first, second = [await store.publish() for _ in range(2)]
+    await store.ack("laptop", first)
+    own = await store.publish(device="phone")
+    last = await store.publish()
+    assert await store.ack("laptop", last) == last
+    # As if it had come when that was published: it is not held to what others acknowledged since.
+    assert held(await store.join("n1.2", "phone")) == [second, own, last]
+    assert held(await store.join("n1.3", "tablet")) == []
+
+
+async def test_the_first_device_of_a_user_is_owed_all_that_waits(store: Store) -> None:
+    waiting = await store.publish()
+    own = await store.publish(device="phone")
+    assert held(await store.join("n1.1", "phone")) == [waiting, own]
+
+
+async def test_what_is_not_kept_makes_no_place_for_a_device(store: Store) -> None:
+    await store.publish(device="phone", ttl=0)
+    assert not store.redis.hexists(store.keys.cursors(FEED), "phone")
+
+
+async def test_a_device_of_too_many_is_refused_and_nothing_is_published(store: Store) -> None:
+    for number in range(MAX_DEVICES):
+        await store.publish(device=f"d{number}")
+    (result,), _ = await store.feeds.append([Append(FEED, b"x", device="one more")])
+    assert isinstance(result, TooManyDevices)
+    fields = map(str, store.redis.hkeys(store.keys.cursors(FEED)))
+    assert sum(not name.startswith("~") for name in fields) == MAX_DEVICES
+    assert await store.publish(device="d0")
+    # It may come, and makes room for itself.
+    await store.join("n1.1", "one more")
+    assert await store.publish(device="one more")
+
+
+async def test_a_place_that_was_made_anew_takes_nothing_from_who_comes_back(store: Store) -> None:
+    await store.join("n1.1", "laptop")
+    first = await store.publish()
+    between = await store.publish()
+    await store.ack("laptop", between)
+    # The phone held the first when its cursor was lost.
+    own = await store.publish(device="phone")
+    assert held(await store.join("n1.2", "phone", held=first)) == [between, own]
+
+
+async def test_a_collapse_key_is_of_one_device(store: Store) -> None:
+    everybodys = await store.publish(collapse_key="k")
+    await store.publish(collapse_key="k", device="phone")
+    own = await store.publish(collapse_key="k", device="phone")
+    other = await store.publish(collapse_key="k", device="laptop")
+    assert held(await store.join("n1.1", "phone")) == [everybodys, own]
+    assert held(await store.join("n1.2", "laptop")) == [everybodys, other]
+    newer = await store.publish(collapse_key="k")
+    assert held(await store.join("n1.1", "phone")) == [own, newer]
+
+
+async def test_only_the_connections_of_the_device_count(store: Store) -> None:
+    for number, device in enumerate(("phone", "laptop", "phone")):
+        await store.join(f"n{number}.1", device)
+    wanted = {"n0.1": 1, "n1.1": 0, "n2.1": 1}  # the others' nodes are told, to go on behind it
+    for fields in ({}, {"ttl": 0}, {"once": "a" * 32}, {"once": "a" * 32}, {"collapse_key": "k"}):
+        assert (await store.append(device="phone", **fields)).listeners == wanted
+    assert await store.feeds.listening(FEED, "phone") == {"n0.1": 1, "n2.1": 1}
+
+
+async def test_an_ack_by_request_of_what_is_for_another_device_changes_nothing(
+    store: Store,
+) -> None:
+    await store.join("n1.1", "laptop")
+    first = await store.publish()
+    own = await store.publish(device="phone")
+    assert await store.ack("laptop", first, "stored") == first
+    assert await store.ack("laptop", own, "stored") == first
+    await store.join("n1.2", "phone")
+    assert await store.ack("phone", own, "stored") == own
+
+
+async def test_a_recall_is_told_to_the_device_alone(store: Store) -> None:
+    for number, device in enumerate(("phone", "laptop")):
+        await store.join(f"n1.{number}", device)
+    own, last = await store.publish(device="phone"), await store.publish()
+    await store.ack("laptop", last)
+    for _ in range(2):  # a second time is like the first
+        _, acked, _, device = await store.recall(own)
+        assert (acked, device) == ([], b"phone")
+    told = (await store.read("phone", ids.START)).entries
+    assert [(entry.id, entry.withdrawn) for entry in told] == [(own, "recalled"), (last, "")]
+    await store.ack("phone", last)
+    assert (await store.recall(own))[1] == [b"phone"]
+    assert [entry.id for entry in (await store.read("tablet", ids.START)).entries] == [last]
+
+
+async def test_an_ack_of_another_device_owes_no_receipt(store: Store) -> None:
+    for number, device in enumerate(("phone", "laptop")):
+        await store.join(f"n1.{number}", device)
+    await store.publish(device="phone", receipt="backend")
+    last = await store.publish()
+    assert not (await store.acknowledge("laptop", last)).receipts
+    assert (await store.acknowledge("phone", last)).receipts
+
+
 # --- what is sent in the step that appends it ----------------------------------------------------
 
 
@@ -561,11 +698,14 @@ async def test_one_that_is_alone_is_sent_in_the_step_that_appends_it(
     sending.redis.hset(sending.keys.listeners(feed), mapping={"n1.1": "a 1", "n1.2": "b 1"})
     first = await sending.append("x" * size, feed)
     second = await sending.append("y" * size, feed)
+    third = await sending.append("z" * size, feed, device=user)
     assert first.sent
     assert second.sent
+    assert third.sent
     assert inbox(sending) == [
         Entry.of(feed, first.id, ids.START, b"x" * size),
         Entry.of(feed, second.id, first.id, b"y" * size),
+        Entry.of(feed, third.id, second.id, b"z" * size, user),
     ]
 
 
@@ -582,7 +722,10 @@ async def test_what_is_not_alone_and_what_asks_for_more_is_left_to_the_publisher
 ) -> None:
     await sending.join("n1.1", "phone")
     await sending.subscribe(TOPIC, "n1")
-    for fields in ({"any_device": True}, {"collapse_key": "k"}, {"once": "k"}, {"feed": TOPIC}):
+    for fields in (
+        {"any_device": True}, {"collapse_key": "k"}, {"once": "k"}, {"feed": TOPIC},
+        {"device": "phone", "collapse_key": "k"},
+    ):  # fmt: skip
         assert not (await sending.append(**fields)).sent
     results, _ = await sending.feeds.append([Append(FEED, b"1"), Append(FEED, b"2")])
     both = await asyncio.gather(*(sending.feeds.append([Append(FEED, b"")]) for _ in range(2)))
@@ -642,7 +785,7 @@ async def test_what_happens_all_day_runs_no_command_too_many(store: Store) -> No
     """Each costs Redis about a microsecond, and a write costs replicas and the disk as well."""
     await store.join("n1.1", "phone")
     assert await commands(store, store.publish) == {
-        "evalsha": 1, "time": 1, "hmget": 1, "pttl": 1, "xadd": 1, "zadd": 1, "hset": 1, "xlen": 1,
+        "evalsha": 1, "time": 1, "hmget": 1, "pttl": 1, "xadd": 1, "hset": 1, "xlen": 1,
         "hkeys": 1,
     }  # fmt: skip
     sent = iter([await store.publish() for _ in range(2)])
@@ -723,7 +866,7 @@ async def test_a_lowered_retention_takes_effect_with_the_next_use(store: Store) 
     await lowered.subscribe(TOPIC)
     await lowered.feeds.present([(TOPIC, "n1", ["u2"], [])])
     lives = {key: store.redis.pttl(key) for key in store.redis.scan_iter(f"{store.keys.prefix}*")}
-    assert len(lives) == 13
+    assert len(lives) == 12
     assert {key: life for key, life in lives.items() if life > 6000} == {}
     await lowered.aclose()
 

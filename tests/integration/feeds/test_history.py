@@ -189,7 +189,7 @@ async def test_a_page_ends_where_it_would_get_too_large(
 async def test_before_the_first_id_there_is_nothing(store: Store) -> None:
     sent = await store.publish()
     assert await store.page(ids.START) == Page([], None, 1)
-    assert await store.page(1) == Page([], None)
+    assert await store.page(1) == Page([], None, 1)
     assert await store.page(sent) == Page([], None)
     assert listed(await store.page(sent + 1)) == [sent]
 
@@ -226,6 +226,16 @@ async def test_each_device_acknowledges_for_itself(store: Store) -> None:
     await store.ack("c", sent)
     await store.ack("a", sent)
     assert list(await store.acked(sent)) == ["a", "c"]
+
+
+async def test_what_is_for_one_device_is_acknowledged_by_that_alone(store: Store) -> None:
+    await store.join("n1.1", "laptop")
+    own = await store.publish(device="a phone")
+    last = await store.publish()
+    await store.ack("laptop", last)
+    page = await store.history.page(FEED, None, 10)
+    found = [(each.id, each.device, [one.device for one in each.acked]) for each in page.entries]
+    assert found == [(last, "", ["laptop"]), (own, "a phone", [])]
 
 
 async def test_a_device_has_not_acknowledged_what_others_did_before_it_came(store: Store) -> None:
@@ -358,6 +368,19 @@ async def test_each_live_node_of_the_listeners_is_told_once(store: Store) -> Non
     assert store.notices("n2") == [notice]
     assert store.notices("n3") == []
     assert not store.redis.exists(store.keys.inbox("gone"))
+
+
+async def test_of_what_is_for_one_device_nodes_are_told_which(store: Store) -> None:
+    await store.node("n1")
+    await store.join("n1.1", "a phone")
+    own = await store.publish(device="a phone")
+    assert await store.history.recall(FEED, own) == []
+    await store.outbox.aclose()
+    told = [ids.render(own), "recalled"]
+    assert store.notices("n1") == [  # nodes of before know the second only
+        ControlMessage("recalled", FEED, [*told, "a phone"]),
+        ControlMessage("withdrawn", FEED, told),
+    ]
 
 
 async def test_a_recall_that_may_owe_a_receipt_says_so(store: Store) -> None:

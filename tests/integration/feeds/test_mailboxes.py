@@ -57,6 +57,22 @@ async def test_what_a_device_has_not_acknowledged_waits_for_it(store: Operator) 
     assert (await store.device("phone")).waiting == 0
 
 
+async def test_what_is_for_one_device_waits_for_that_alone(store: Operator) -> None:
+    await store.join("n1.1", "phone")
+    await store.join("n1.2", "tab")
+    sent = [await store.publish(device=device) for device in ("phone", "", "tab", "phone")]
+    assert [(each.device, each.waiting) for each in (await store.look()).devices] == [
+        ("phone", 3),
+        ("tab", 2),
+    ]
+    await store.ack("phone", sent[1])
+    await store.ack("tab", sent[2])
+    assert [(each.device, each.waiting) for each in (await store.look()).devices] == [
+        ("phone", 1),
+        ("tab", 0),
+    ]
+
+
 async def test_what_is_withdrawn_or_has_outlived_its_time_does_not_wait(store: Operator) -> None:
     await store.join("n1.1", "phone")
     sent = [await store.publish() for _ in range(3)]

@@ -9,7 +9,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.feeds.nodes import Entry, Inbox, Kind, Leases, Outbox, node_of, pack, unpack
+from pushsvc.feeds.nodes import (
+    Entry,
+    Inbox,
+    Kind,
+    Leases,
+    Outbox,
+    node_of,
+    pack,
+    pack_head,
+    pack_tail,
+    unpack,
+)
 from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.store.blocking import BlockingConnection
 from pushsvc.store.topology import connector
@@ -24,16 +35,31 @@ def test_a_packet_carries_entries_as_they_are(entries: list[Entry]) -> None:
     assert unpack(pack(entries)) == entries
 
 
-@given(st.text(), entry_ids, st.just(-1) | entry_ids, st.binary())
+class Before(msgspec.Struct, frozen=True, array_like=True):
+    """An entry as nodes of before know it."""
+
+    feed: str
+    ms: int
+    sequence: int
+    previous_ms: int
+    previous_sequence: int
+    body: bytes
+
+
+@given(st.text(), entry_ids, st.just(-1) | entry_ids, st.binary(), st.text())
 def test_nodes_of_before_read_a_packet_and_write_one(
-    feed: str, entry_id: int, previous: int, body: bytes
+    feed: str, entry_id: int, previous: int, body: bytes, device: str
 ) -> None:
     mask = (1 << 64) - 1
-    before = [(feed, entry_id >> 64, entry_id & mask, previous >> 64, previous & mask, body)]
-    entry = Entry.of(feed, entry_id, previous, body)
+    fields = feed, entry_id >> 64, entry_id & mask, previous >> 64, previous & mask, body
+    before = [Before(*fields)]
+    entry = Entry.of(feed, entry_id, previous, body, device)
     assert (entry.id, entry.previous) == (entry_id, previous)
-    assert pack([entry]) == msgspec.msgpack.encode(before)
-    assert unpack(msgspec.msgpack.encode(before)) == [entry]
+    assert msgspec.msgpack.decode(pack([entry]), type=list[Before]) == before
+    assert unpack(msgspec.msgpack.encode(before)) == [Entry(*fields)]
+    # As a script writes it, but for the lengths that it does not know to be short.
+    assert pack([entry]).startswith(pack_head(feed))
+    assert pack([entry]).endswith(pack_tail(device))
 
 
 class Shared:

@@ -161,6 +161,53 @@ async def test_the_first_device_that_acks_is_in_the_receipt_and_the_only_one(
     assert store.owed() == []
 
 
+async def test_what_is_for_one_device_is_settled_by_that_alone(store: Store) -> None:
+    for device in ("phone", "laptop"):
+        await store.join(device)
+    everybodys = await store.publish()
+    own, gone = await store.publish(device="phone"), await store.publish(device="watch")
+    last = await store.publish()
+    await store.ack("laptop", last)
+    await store.collect()
+    assert await store.statuses() == [(everybodys, "acked"), (last, "acked")]
+    await store.recall(gone)
+    await store.ack("phone", own)
+    await store.collect()
+    told = {ids.parse(each["notification"]): each for each in (await store.told())[2:]}
+    assert {each: told[each]["status"] for each in told} == {own: "acked", gone: "recalled"}
+    assert told[own]["device"] == "phone"
+    assert not store.redis.exists(store.keys.marks(FEED)) or store.redis.hkeys(
+        store.keys.marks(FEED)
+    ) == [f"w:{ids.render(gone)}"]
+
+
+async def test_what_is_for_one_device_expires_though_others_acknowledge(store: Store) -> None:
+    for device in ("phone", "laptop"):
+        await store.join(device)
+    own = await store.publish(device="phone", ttl=0.2)
+    last = await store.publish()
+    await store.ack("laptop", last)
+    await store.outlive(own)
+    await store.collect()
+    assert sorted(await store.statuses()) == [(own, "expired"), (last, "acked")]
+
+
+async def test_a_device_that_began_anew_has_not_acknowledged_what_it_never_had(
+    store: Store,
+) -> None:
+    for device in ("phone", "laptop"):
+        await store.join(device)
+    own, last = await store.publish(device="phone", ttl=0.3), await store.publish()
+    await store.ack("laptop", last)
+    store.redis.hdel(store.keys.cursors(FEED), "phone")  # it made room for others
+    await store.join("phone")
+    later = await store.publish()
+    await store.ack("phone", later)
+    await store.outlive(own)
+    await store.collect()
+    assert (own, "expired") in await store.statuses()
+
+
 async def test_each_receipt_goes_to_who_asked_for_it(store: Store) -> None:
     await store.join("phone")
     await store.publish(receipt="a")

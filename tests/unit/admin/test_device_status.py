@@ -63,12 +63,18 @@ def test_a_connection_that_stands_behind_it_has_been_sent_it() -> None:
     )
 
 
+def test_what_is_for_one_device_concerns_no_other() -> None:
+    own = KEPT._replace(cursors={"phone": ID - 9, "tab": ID - 9}, device="tab")
+    assert [each.device for each in device_statuses(ID, own, {}, (), {})] == ["tab"]
+
+
 def test_tries_are_counted() -> None:
     assert phone(ONLINE, sent("phone"), sent("phone", 2)).why == "sent 2 times, not acknowledged"
 
 
 def test_a_device_that_is_away_is_told_apart_by_whether_it_was_sent_it() -> None:
-    away = KEPT._replace(cursors={"phone": ID - 9}, before=[ID - 1, ID - 5, ID - 9, ID - 12])
+    before = [(ID - 1, ""), (ID - 2, "tab"), (ID - 5, "phone"), (ID - 9, ""), (ID - 12, "")]
+    away = KEPT._replace(cursors={"phone": ID - 9}, before=before)
     never = phone(away)
     assert (never.status, never.time) == ("offline", None)
     assert never.why.endswith("comes back, after 2 others")

@@ -87,7 +87,7 @@ def test_the_status_is_that_of_the_feed_and_of_the_devices(
     [
         (KEPT, (), "offline", "not connected: it is sent when the device comes back"),
         (
-            KEPT._replace(before=[ID - 1, ID - 2, 1]),
+            KEPT._replace(before=[(ID - 1, ""), (ID - 2, ""), (1, "")]),
             (),
             "offline",
             "not connected: it is sent when the device comes back, after 2 others",

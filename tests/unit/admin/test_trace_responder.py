@@ -21,7 +21,7 @@ class Asked:
     def __init__(self) -> None:
         self.answers: list[tuple[str, str, Answer]] = []
         event_log = EventLog(1000)
-        event_log.add((1.0, "accepted", FEED, SENT, "backend", "memory", 0, ()))
+        event_log.add((1.0, "accepted", FEED, SENT, "backend", "memory", 0, (), ""))
         self.responder = TraceResponder(
             NodeIdentity("n1"),
             Everyone(),

@@ -24,6 +24,14 @@ def test_a_note_becomes_the_documented_json() -> None:
     }  # fmt: skip
 
 
+def test_a_device_is_named_beside_its_user() -> None:
+    note = {"user": "u1", "device": "phone", "data": 1}
+    assert json.loads(publishing.encode(note))["to"] == {"user": "u1", "device": "phone"}
+    assert json.loads(publishing.encode(note | {"device": None}))["to"] == {"user": "u1"}
+    with pytest.raises(ValueError, match="name both"):
+        publishing.encode({"topic": "t", "device": "phone", "data": 1})
+
+
 def test_a_time_is_told_with_its_zone() -> None:
     when = datetime(2026, 1, 31, 9, 0, tzinfo=UTC)
     for at in (when, "2026-01-31T09:00:00+00:00"):

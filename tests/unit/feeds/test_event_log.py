@@ -24,7 +24,7 @@ def whats(seen: list[Seen]) -> list[str]:
 
 def test_an_entry_is_followed_from_accepted_to_sent() -> None:
     seen = event_log(
-        (1.0, "accepted", FEED, 7, "shop", "memory", 1, ("n1",)),
+        (1.0, "accepted", FEED, 7, "shop", "memory", 1, ("n1",), ""),
         (1.1, "sent", FEED, 7, "phone", 31, 1),
     ).about(7, FEED, NODE)
     assert seen == [
@@ -96,7 +96,7 @@ def test_a_busy_node_remembers_some_notifications_with_all_of_their_steps() -> N
     for entry_id in published:
         if made.takes(entry_id):
             taken.append(entry_id)
-            made.add((1.0, "accepted", FEED, entry_id, "shop", "memory", 1, ("n1",)))
+            made.add((1.0, "accepted", FEED, entry_id, "shop", "memory", 1, ("n1",), ""))
     assert taken[:10] == published[:10]
     assert 10 < len(taken) < 100  # a second is to take no more than a fraction of the ring
     # Who takes few takes none that a less busy node does not.

@@ -352,6 +352,10 @@ def test_all_that_a_notification_may_say_can_be_said() -> None:
     }
     texts = {name: str(value).lower() for name, value in attributes.items()}
     assert binary(attributes=texts) == publish
+    assert binary(attributes={"pushdevice": "a%20phone"}).notification["to"] == {
+        "user": "u1",
+        "device": "a phone",
+    }
 
 
 @pytest.mark.parametrize(

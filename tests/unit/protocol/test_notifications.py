@@ -57,6 +57,13 @@ def test_any_json_is_delivered_as_it_was_published(value: Any) -> None:
     }
 
 
+def test_one_device_of_a_user_may_be_named() -> None:
+    value = {"to": {"user": "u1", "device": "a phone"}, "data": 1}
+    (append,) = notifications.appends_from(value, 1 << 20)
+    assert append == Append(mailbox("u1"), append.body, device="a phone")
+    assert append.body == b'"data":1}'  # who else hears nothing of it need not be told
+
+
 @pytest.mark.parametrize(
     ("note", "why"),
     [
@@ -72,6 +79,12 @@ def test_any_json_is_delivered_as_it_was_published(value: Any) -> None:
         ({"to": {"user": "u\r\n"}, "data": 1}, "user id"),
         ({"to": {"user": "u" * 257}, "data": 1}, "user id"),
         ({"to": {"user": "é" * 129}, "data": 1}, "user id"),
+        ({"to": {"device": "d"}, "data": 1}, "exactly one|name both"),
+        ({"to": {"topic": "t", "device": "d"}, "data": 1}, "name both"),
+        ({"to": {"users": ["u"], "device": "d"}, "data": 1}, "name both"),
+        ({"to": {"user": "u", "device": ""}, "data": 1}, "device"),
+        ({"to": {"user": "u", "device": "d\n"}, "data": 1}, "device"),
+        ({"to": {"user": "u", "device": "d"}, "data": 1, "deliver": "any-device"}, "deliver"),
         ({"to": {"user": "u"}, "data": 1, "event": "*"}, "event"),
         ({"to": {"user": "u"}, "data": 1, "ttl": -1}, "ttl"),
         ({"to": {"user": "u"}, "data": 1, "ttl": "5"}, "ttl"),

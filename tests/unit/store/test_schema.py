@@ -41,7 +41,7 @@ def test_the_constants_of_the_scripts_are_those_of_python() -> None:
         r"^local ([A-Z, ]+) = ('.*)$", SCRIPTS["lib.lua"], re.MULTILINE
     ):
         found |= dict(zip(names.split(", "), re.findall(r"'([^']*)'", values), strict=True))
-    assert len(found) == 17
+    assert len(found) == 18
     assert found == {name: getattr(schema, name) for name in found}
 
 
@@ -52,7 +52,9 @@ def test_the_fields_of_the_cursors_are_known_to_both() -> None:
 def test_the_marks_are_known_to_both() -> None:
     named = set(re.findall(r"'([a-z]:)'", LUA))
     listed = {f"{kind}:" for kind in re.findall(r"marked\(.*?, '([a-z])'[,)]", LUA)}
-    assert listed <= named == {schema.ANY_DEVICE, schema.WITHDRAWN, schema.RECEIPT}
+    assert listed <= named == {
+        schema.ANY_DEVICE, schema.WITHDRAWN, schema.RECEIPT, schema.FOR_DEVICE,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -43,14 +43,16 @@ export function http(PushError: ErrorClass) {
     );
   }
 
-  /** One poll; `after` is where the one before ended. */
+  /** One poll; `after` is where the one before ended, `unread` what it counted. */
   async function poll(
     target: Target,
     after?: string,
     wait = 0,
     signal?: AbortSignal,
+    unread?: number,
   ): Promise<{ messages: ServerMessage[]; position: string; unread?: number }> {
-    const path = `/v1/poll${query(target, after)}&wait=${wait}`;
+    const known = unread === undefined ? "" : `&unread=${unread}`;
+    const path = `/v1/poll${query(target, after)}&wait=${wait}${known}`;
     const answer = await get(target, path, signal && { signal });
     if (!answer.ok) throw await refusal(answer);
     return answer.json();

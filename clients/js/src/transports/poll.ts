@@ -19,6 +19,8 @@ export const poll =
   (target, on) => {
     let abort = new AbortController();
     let over = false;
+    /** How many are unread, as the last answer to anything told. */
+    let count: number | undefined;
     const { close, ...link } = requests(target);
     let again: ReturnType<typeof setTimeout> | undefined;
     const listen = async () => {
@@ -30,7 +32,7 @@ export const poll =
         const timer = setTimeout(() => abort.abort(), wait * 1000 + SLACK);
         const { signal } = abort;
         try {
-          const answer = await request(target, position, wait, signal);
+          const answer = await request(target, position, wait, signal, count);
           const { messages, position: next, unread } = answer;
           if (over) return;
           on.traffic();
@@ -40,8 +42,9 @@ export const poll =
           }
           position = next;
           for (const message of messages) on.message(message);
-          // Between two polls nothing is told of what was read elsewhere: this tells that it was.
+          // Of what was read elsewhere between two polls only this tells.
           if (unread !== undefined) on.message({ type: "read", ids: [], unread });
+          count = unread;
         } finally {
           clearTimeout(timer);
         }
@@ -51,6 +54,11 @@ export const poll =
     listen().catch((error) => ended(target, on, error, abort));
     return {
       ...link,
+      async request(message) {
+        const reply = await link.request(message);
+        count = reply.unread ?? count;
+        return reply;
+      },
       failed() {
         // A poll goes on behind what it brought, so only a new beginning brings it again.
         again ??= setTimeout(() => on.end(new PushError("lost", "a notification failed")), AGAIN);
