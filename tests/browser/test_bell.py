@@ -1,6 +1,7 @@
 """``<pushsvc-inbox>``: the bell of a page, as its users see it, in each engine."""
 
 import json
+import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -400,6 +401,23 @@ def test_a_bell_that_is_moved_goes_on_and_one_that_is_removed_listens_no_more(be
     assert done(bell) == []
 
 
+def test_a_bell_that_gets_another_user_shows_nothing_of_the_one_before(bell: Page) -> None:
+    opened(bell, *items("Of Ann"))
+    bell.evaluate(
+        """notification => {
+          const other = new inbox.constructor();
+          bell.push = { inbox: () => other };
+          other.set({ items: [notification], unread: 1, state: "ready" });
+        }""",
+        items("Of Ben")[0],  # with the same id
+    )
+    shows(bell, ROWS, "Of Ben")
+    bell.click("[part~=button]")
+    bell.evaluate("void (bell.push = { inbox: () => inbox })")
+    bell.click("[part~=button]")
+    shows(bell, ROWS, "Of Ann")
+
+
 def test_what_was_set_before_the_module_came_counts_and_it_may_come_twice(
     tabs: Tabs, pages: PageServer, node: Node
 ) -> None:
@@ -417,23 +435,32 @@ def test_what_was_set_before_the_module_came_counts_and_it_may_come_twice(
 
 # --- with a node ---------------------------------------------------------------------------------
 
+
+@pytest.fixture
+def user() -> str:
+    """A user that no other test uses: they share a node."""
+    return f"u-{uuid.uuid4().hex[:10]}"
+
+
 NEWCOMER = program("README.md", "bell")
 
 
-def at(tabs: Tabs, pages: PageServer, node: Node, user: str, context: Any = None) -> Page:
-    """The page of a newcomer, for a user, who is another one in each test."""
+def at(tabs: Tabs, pages: PageServer, node: Node, user: str) -> Page:
+    """The page of a newcomer, for a user, in a profile of its own."""
     pages.put(f"/token-of-{user}", user_token(user))
     own = NEWCOMER.replace("http://127.0.0.1:8080", node.url).replace(
         "push-token", f"token-of-{user}"
     )
     assert own.count(node.url) == own.count(user) == 1
-    return tabs.open(pages.put(f"/bell-of-{user}", f"<!doctype html><body>{own}"), context)
+    return tabs.open(pages.put(f"/bell-of-{user}", f"<!doctype html><body>{own}"))
 
 
-def test_a_bell_takes_a_newcomer_two_lines(tabs: Tabs, pages: PageServer, node: Node) -> None:
+def test_a_bell_takes_a_newcomer_two_lines(
+    tabs: Tabs, pages: PageServer, node: Node, user: str
+) -> None:
     assert len(NEWCOMER.strip().splitlines()) <= 6
-    page = at(tabs, pages, node, "newcomer")
-    node.publish("newcomer", {"title": "Order 17", "body": "It is on its way", "url": "/orders/17"})
+    page = at(tabs, pages, node, user)
+    node.publish(user, {"title": "Order 17", "body": "It is on its way", "url": "/orders/17"})
     shows(page, "[part=badge]", "1")
     page.click("[part~=button]")
     shows(page, ROWS, "Order 17")
@@ -441,18 +468,18 @@ def test_a_bell_takes_a_newcomer_two_lines(tabs: Tabs, pages: PageServer, node: 
     assert attribute(page, "[part=open]", "href") == f"{pages.url}/orders/17"
     # What the bell has is acknowledged, so that all the others come too.
     for number in range(70):
-        last = node.publish("newcomer", {"title": f"Order {number}"})
+        last = node.publish(user, {"title": f"Order {number}"})
     shows(page, "[part=badge]", "71")
-    wait_until(lambda: acked(node, "newcomer", last), "the acknowledgement")
+    wait_until(lambda: acked(node, user, last), "the acknowledgement")
 
 
 def test_the_page_of_the_guide_shows_and_opens_orders(
-    tabs: Tabs, pages: PageServer, node: Node
+    tabs: Tabs, pages: PageServer, node: Node, user: str
 ) -> None:
     own = program("docs/guides/bell.md", "bell.html").replace("https://push.example.com", node.url)
-    pages.put("/push-token", user_token("guide"))
+    pages.put("/push-token", user_token(user))
     page = tabs.open(pages.put("/guide", f"<!doctype html><body>{own}"))
-    node.publish("guide", {"order": 17, "note": "It comes tomorrow"})
+    node.publish(user, {"order": 17, "note": "It comes tomorrow"})
     shows(page, "[part=badge]", "1")
     assert attribute(page, "[part=button]", "aria-label") == "Orders, 1 new order"
     page.click("[part~=button]")
@@ -464,12 +491,12 @@ def test_the_page_of_the_guide_shows_and_opens_orders(
 
 
 def test_what_is_read_on_one_device_is_read_on_the_other(
-    tabs: Tabs, pages: PageServer, node: Node
+    tabs: Tabs, pages: PageServer, node: Node, user: str
 ) -> None:
-    phone = at(tabs, pages, node, "ann")
-    laptop = at(tabs, pages, node, "ann")
+    phone = at(tabs, pages, node, user)
+    laptop = at(tabs, pages, node, user)
     for title in ("One", "Two", "Three", "Four"):
-        node.publish("ann", {"title": title})
+        node.publish(user, {"title": title})
     for page in (phone, laptop):
         shows(page, "[part=badge]", "4")
         page.click("[part~=button]")
@@ -489,18 +516,18 @@ def test_what_is_read_on_one_device_is_read_on_the_other(
     for page in (phone, laptop):
         shows(page, "[part=badge]")
     # A page that comes later says the same.
-    later = at(tabs, pages, node, "ann")
+    later = at(tabs, pages, node, user)
     later.click("[part~=button]")
     shows(later, ROWS, "Three", "Two", "One")
     shows(later, "[part~=item-unread]")
 
 
 def test_a_mark_outlives_the_page_that_a_click_leaves(
-    tabs: Tabs, pages: PageServer, node: Node
+    tabs: Tabs, pages: PageServer, node: Node, user: str
 ) -> None:
     pages.put("/orders/18", "<!doctype html><html lang=en><title>order 18</title>")
-    page, other = at(tabs, pages, node, "leaver"), at(tabs, pages, node, "leaver")
-    node.publish("leaver", {"title": "Order 18", "url": "/orders/18"})
+    page, other = at(tabs, pages, node, user), at(tabs, pages, node, user)
+    node.publish(user, {"title": "Order 18", "url": "/orders/18"})
     shows(other, "[part=badge]", "1")
     page.click("[part~=button]")
     page.click("[part~=open]")
@@ -509,25 +536,25 @@ def test_a_mark_outlives_the_page_that_a_click_leaves(
 
 
 def test_a_bell_says_why_it_has_nothing_and_tries_again_when_it_is_told_to(
-    tabs: Tabs, pages: PageServer, node: Node
+    tabs: Tabs, pages: PageServer, node: Node, user: str
 ) -> None:
     tabs.expected += [*REFUSED, "401", "console (error|warning): pushsvc: "]
-    refused = user_token("late", ttl=-60)
-    page = at(tabs, pages, node, "late")
-    pages.put("/token-of-late", refused)
+    refused = user_token(user, ttl=-60)
+    page = at(tabs, pages, node, user)
+    pages.put(f"/token-of-{user}", refused)
     page.reload()
     page.click("[part~=button]")
     shows(page, "[part=notice-text]", "The notifications could not be loaded.")
-    pages.put("/token-of-late", user_token("late"))
-    node.publish("late", {"title": "There it is"})
+    pages.put(f"/token-of-{user}", user_token(user))
+    node.publish(user, {"title": "There it is"})
     page.click("[part~=retry]")
     shows(page, ROWS, "There it is")
 
 
 def test_the_bells_of_a_page_share_a_connection_and_take_one_that_is_given(
-    tabs: Tabs, pages: PageServer, node: Node
+    tabs: Tabs, pages: PageServer, node: Node, user: str
 ) -> None:
-    page = at(tabs, pages, node, "many")
+    page = at(tabs, pages, node, user)
     connections = "pushsvc_connections"
     wait_until(lambda: node.metric(connections) == 1, "the connection")
     page.evaluate(
@@ -540,7 +567,7 @@ def test_the_bells_of_a_page_share_a_connection_and_take_one_that_is_given(
     until(page, "more.every((bell) => bell.push)")
     assert page.evaluate("new Set(more.map((bell) => bell.push)).size") == 1
     page.evaluate("void more.forEach((bell) => bell.remove())")
-    node.publish("many", {"title": "One"})
+    node.publish(user, {"title": "One"})
     shows(page, "[part=badge]", "1")
     assert node.metric(connections) == 1
     page.evaluate("document.querySelector('pushsvc-inbox').remove()")
@@ -552,6 +579,6 @@ def test_the_bells_of_a_page_share_a_connection_and_take_one_that_is_given(
           bell.push = connect({ url, token });
           document.body.append(bell);
         }""",
-        [node.url, user_token("many")],
+        [node.url, user_token(user)],
     )
     shows(page, "[part=badge]", "1")

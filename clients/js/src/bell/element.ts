@@ -2,7 +2,6 @@ import type { Inbox, InboxItem, InboxSnapshot } from "../types.js";
 import { borrow, type Loan } from "./connection.js";
 import { type Labels, LABELS } from "./labels.js";
 import { type Shown, usual } from "./row.js";
-
 import { type Words, words } from "./times.js";
 import { View } from "./view.js";
 
@@ -101,7 +100,7 @@ export class InboxElement extends Base {
 
   /** Closes the panel. */
   hide(): void {
-    this.#view?.hide();
+    this.#view?.hide(true);
   }
 
   /** @internal */
@@ -185,8 +184,9 @@ export class InboxElement extends Base {
   #draw(): void {
     if (!this.#view) return;
     const snapshot = this.#store?.snapshot() ?? NOTHING;
-    const near = this.closest<HTMLElement>("[lang]")?.lang || document.documentElement.lang;
-    this.#words ??= words(near);
+    this.#words ??= words(
+      this.closest<HTMLElement>("[lang]")?.lang || document.documentElement.lang,
+    );
     this.#view.update({
       snapshot: this.#error ? { ...snapshot, state: "error" } : snapshot,
       labels: this.#labels,

@@ -93,7 +93,7 @@ export class View {
     root.adoptedStyleSheets = [style()];
     root.append(this.#button, this.#told, this.#panel);
 
-    this.#button.addEventListener("click", () => (this.#open ? this.hide() : this.show()));
+    this.#button.addEventListener("click", () => (this.#open ? this.hide(true) : this.show()));
     this.#readAll.addEventListener("click", () => wishes.readAll());
     this.#retry.addEventListener("click", () => wishes.retry());
     this.#more.addEventListener("click", () => this.#askMore());
@@ -146,7 +146,7 @@ export class View {
     this.#panel.focus({ preventScroll: true });
   }
 
-  /** Closes the panel. */
+  /** Closes the panel; what had the focus in it gives that back to the button if `focus`. */
   hide(focus = false): void {
     if (!this.#open) return;
     const within = this.#panel.contains(this.#root.activeElement);
@@ -154,6 +154,7 @@ export class View {
     this.#open = undefined;
     // A bell that left the page has taken its panel along.
     if (this.#panel.isConnected) this.#panel.hidePopover();
+    this.#clear();
     this.#toggled();
     if (focus && within) this.#button.focus();
   }
@@ -162,13 +163,17 @@ export class View {
     this.#button.setAttribute("aria-expanded", `${this.opened}`);
   }
 
+  #clear(): void {
+    this.#rows.clear();
+    this.#list.replaceChildren();
+  }
+
   update(showing: Showing): void {
     const before = this.#showing;
     this.#showing = showing;
     const { labels, words, shown } = showing;
     if (before?.labels !== labels || before.words !== words || before.shown !== shown) {
-      this.#rows.clear();
-      this.#list.replaceChildren();
+      this.#clear();
     }
     this.#ring(showing);
     this.#draw();
