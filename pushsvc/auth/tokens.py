@@ -52,7 +52,6 @@ _NOT_COMPACT = "send a compact JWT: three unpadded base64url parts joined by dot
 Check = Callable[[bytes, bytes], bool]
 """Whether the second argument is the right signature over the first."""
 
-_NOT_PROVEN: tuple[None, dict[str, Any]] = (None, {})
 _ALPHABET = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 # "none" among them; what else a token says there is not repeated.
 _NAMES = frozenset(get_default_algorithms())
@@ -209,6 +208,19 @@ def key_troubles(sources: Iterable[KeySource]) -> list[str]:
     return [] if None in missing else [trouble for trouble in missing if trouble is not None]
 
 
+class _Proven(msgspec.Struct, eq=False):
+    """A token whose signature was right, and what it says."""
+
+    algorithm: str
+    kid: str | None
+    check: Check
+    """What told so; where that is another by now, it has to tell again."""
+    payload: dict[str, Any]
+    claims: Claims
+    since: float
+    """When the claims were read: from then until they expire they say the same."""
+
+
 class Verifier:
     """Verifies tokens against one key source and one set of expectations.
 
@@ -238,9 +250,9 @@ class Verifier:
         self._accepted = frozenset(self.algorithms)
         self._reader = reader
         self._clock = clock
-        self._proven: dict[bytes, tuple[Check, dict[str, Any]]] = {}
-        """Tokens whose signature was right a moment ago, by which key, and what they say: a backend
-        sends the same again and again. What they say is judged each time."""
+        self._proven: dict[str, _Proven] = {}
+        """Tokens whose signature was right a moment ago: a backend sends the same again and again.
+        Whether they are good at the time, and by a key of this time, is judged each time."""
 
     def start(self) -> None:
         """Begin to bring keys without a token having to come; the event loop runs by now."""
@@ -285,6 +297,24 @@ class Verifier:
             InvalidToken: the token is not good here; the detail says what to change.
             Unavailable: the keys were never fetched and cannot be for now.
         """
+        proven = self._proven.get(token)
+        if proven is None or self._keys.find(proven.algorithm, proven.kid) is not proven.check:
+            proven = self._prove(token)
+            if proven is None:
+                return None
+        now = self._clock()
+        if not proven.since <= now < proven.claims.expires:
+            proven.claims = self._reader.read(proven.payload, now)
+            proven.since = now
+        return proven.claims
+
+    def _prove(self, token: str) -> "_Proven | None":
+        """A token whose signature is right; None where its key has to be fetched first.
+
+        Raises:
+            InvalidToken: it is not, or not good at this time.
+            Unavailable: the keys were never fetched and cannot be for now.
+        """
         if len(token) > MAX_TOKEN:
             raise InvalidToken(_TOO_LONG)
         # Base64 decoders skip what they do not know; this check does not, and runs at C speed.
@@ -303,15 +333,15 @@ class Verifier:
         check = self._keys.find(algorithm, kid)
         if check is None:
             return None
-        proven, payload = self._proven.get(data, _NOT_PROVEN)
-        if proven is not check:  # or by a key that is another one meanwhile
-            payload = self._prove(check, signed, signature_part, payload_part)
-            if len(self._proven) >= MOST_PROVEN:
-                del self._proven[next(iter(self._proven))]
-            self._proven[data] = check, payload
-        return self._reader.read(payload, self._clock())
+        payload = self._payload(check, signed, signature_part, payload_part)
+        now = self._clock()
+        claims = self._reader.read(payload, now)
+        if len(self._proven) >= MOST_PROVEN:
+            del self._proven[next(iter(self._proven))]
+        proven = self._proven[token] = _Proven(algorithm, kid, check, payload, claims, now)
+        return proven
 
-    def _prove(
+    def _payload(
         self, check: Check, signed: bytes, signature_part: bytes, payload_part: bytes
     ) -> dict[str, Any]:
         """The payload of a token whose signature is right.

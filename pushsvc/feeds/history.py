@@ -172,7 +172,7 @@ class History:
             "list", (keys.log(feed), keys.cursors(feed), keys.acks(feed)),
             "" if before is None else ids.render(before), most, PAGE_BYTES, PAGE_LOOKS, *wanted,
         )  # fmt: skip
-        while (page := _page(await self._redis.one(*command))).unread < 0:
+        while (page := _page(await self._redis.execute(command))).unread < 0:
             pass  # much is new, and each call looks at a part of it
         return page
 
@@ -196,7 +196,7 @@ class History:
         for node in {node_of(each) for each in await self._live(schema.devices(listeners))}:
             if device:
                 # Nodes of before, which have sent it to all devices, go by what follows.
-                whose = [*told, named(device.decode())]
+                whose = [*told, schema.device(device)]
                 self._outbox.notify(node, ControlMessage("recalled", feed, whose))
             self._outbox.notify(node, ControlMessage("withdrawn", feed, told))
         if receipt:
@@ -229,7 +229,7 @@ def _page(answer: Any) -> Page:
     who = Acks(positions.devices, positions.began, schema.ack_records(acks), int(since))
     retained = []
     for i in range(0, len(entries), 5):
-        entry_id, device = ids.parse(entries[i]), named(entries[i + 3].decode())
+        entry_id, device = ids.parse(entries[i]), schema.device(entries[i + 3])
         acked, state = who.of(entry_id, device), _STATES[entries[i + 4]]
         expires, body = int(entries[i + 1]), entries[i + 2]
         retained.append(Retained(entry_id, expires, body, acked, device, state))

@@ -6,7 +6,6 @@ from typing import Final, NamedTuple
 
 from pushsvc.feeds.nodes import Leases, node_of
 from pushsvc.protocol import ids
-from pushsvc.protocol.names import named
 from pushsvc.store import schema
 from pushsvc.store.redis import Redis
 
@@ -86,9 +85,8 @@ class Mailboxes:
                 connections.setdefault(device, []).append(here)
         names = cursors.devices.keys() | connections.keys()
         waiting: dict[str, list[int]] = {}
-        for i in range(len(kept) - 2, -1, -2):
-            whose = named(kept[i + 1].decode())
-            waiting.setdefault(whose, []).append(ids.parse(kept[i]))
+        for entry_id, whose in reversed(schema.addressed(kept)):
+            waiting.setdefault(whose, []).append(entry_id)
         seen_from = ids.parse(upto) if upto else ids.START
         return Mailbox(
             length,

@@ -48,11 +48,11 @@ class Published(msgspec.Struct, frozen=True, gc=False):
     """When that is, in milliseconds since the epoch."""
 
     def to_json(self) -> dict[str, str | int]:
-        """The JSON of the answer."""
+        """The members of the answer's JSON."""
         told: dict[str, str | int] = {"id": ids.render(self.id)} if self.id else {}
         if self.scheduled:
             told = {"id": self.scheduled, "at": rfc3339(self.at)}
-        told["durability"] = NOT_STORED if self.durability is None else self.durability.value
+        told["durability"] = NOT_STORED if self.durability is None else self.durability
         told["connections"] = self.connections
         return told
 
@@ -215,8 +215,10 @@ class Publisher:
             self.abandon(appends, by)
             raise
         self._quota.settle(by, appends, results)
-        dead = await self._dead(results)
+        suspects = self._suspects(results)
+        dead = await self._dead(suspects) if suspects else ()
         durability = self._durability
+        kept = durability.value  # looked up once: that takes as long as the rest of an event
         now = self._leases.redis_time()
         outcomes: list[Published | PushError] = []
         accepted = 0
@@ -226,8 +228,8 @@ class Publisher:
                 outcome = result
             else:
                 connections, nodes = self._route(append, result, dead)
-                at = NOT_STORED if append.ttl == 0 else durability.value if reached else ""
                 if self._event_log.takes(result.id):
+                    at = NOT_STORED if append.ttl == 0 else kept if reached else ""
                     to = tuple(nodes)
                     whose = append.by or by
                     device = append.device
@@ -254,11 +256,14 @@ class Publisher:
         metrics.published.labels("accepted").inc(accepted)
         return outcomes
 
-    async def _dead(self, results: Sequence[Appended | PushError]) -> Collection[str]:
-        """Those of the listeners whose node is gone."""
-        listeners = [each for one in results if isinstance(one, Appended) for each in one.listeners]
-        if not (suspects := self._leases.suspects(listeners)):
-            return ()
+    def _suspects(self, results: Sequence[Appended | PushError]) -> Sequence[str]:
+        """Those of the listeners whose node may be gone."""
+        return self._leases.suspects(
+            each for one in results if isinstance(one, Appended) for each in one.listeners
+        )
+
+    async def _dead(self, suspects: Sequence[str]) -> Collection[str]:
+        """Those whose node is gone."""
         try:
             return frozenset(await self._leases.dead(suspects))
         except PushError:
@@ -272,7 +277,9 @@ class Publisher:
         Returns:
             How many live connections listen, and on which nodes.
         """
-        live = {each: n for each, n in appended.listeners.items() if each not in dead}
+        live = appended.listeners
+        if dead:
+            live = {each: n for each, n in live.items() if each not in dead}
         nodes = {node_of(each) for each in live}
         if not appended.sent:
             entry = Entry.of(

@@ -68,7 +68,7 @@ class ClientQuota:
         size = sum(map(cost, appends))
         if not size or not self._most:
             return
-        wait = await self._redis.one(*self._command(user, appends, size))
+        wait = await self._redis.execute(self._command(user, appends, size))
         if wait:
             metrics.published.labels(QuotaExceeded.code).inc(len(appends))
             raise QuotaExceeded(
@@ -91,9 +91,9 @@ class ClientQuota:
             return
         size = sum(map(_later, appends, results))
         if size:
-            self._redis.forget([(*self._command(user, appends, size), "1")])
+            self._redis.forget([self._command(user, appends, size, "1")])
 
-    def _command(self, user: str, appends: Sequence[Append], size: int) -> Command:
+    def _command(self, user: str, appends: Sequence[Append], size: int, *how: str) -> Command:
         # Who publishes does so in the namespace of its own mailbox.
         key = self._redis.keys.stored(mailbox(user, namespace_of(appends[0].feed)))
-        return self._redis.script("spend", (key,), size, self._most, self._window)
+        return self._redis.script("spend", (key,), size, self._most, self._window, *how)

@@ -62,7 +62,7 @@ class ReadStates:
         command = self._command(feed, change.verb, until, *map(ids.render, wanted))
         unread = -1
         while unread < 0:
-            unread, looked, *listeners = await self._redis.one(*command)
+            unread, looked, *listeners = await self._redis.execute(command)
         message = ControlMessage(CHANGED, feed, _values(Told(change, connection, unread)))
         others = {node_of(each) for each in schema.devices(listeners) if each != connection}
         for node in others:
@@ -72,7 +72,7 @@ class ReadStates:
     async def count(self, feed: str) -> int:
         """How many of a mailbox are unread."""
         command = self._command(feed, "", "")
-        while (count := (await self._redis.one(*command))[0]) < 0:
+        while (count := (await self._redis.execute(command))[0]) < 0:
             pass  # much is new, and each call looks at a part of it
         unread: int = count
         return unread

@@ -125,7 +125,7 @@ class Schedule:
             if isinstance(answer, PushError) or answer[0] == b""
         )
         if times:
-            await self._redis.one(*self._work.at(times))
+            await self._redis.execute(self._work.at(times))
         return [
             self._kept(append, answer, confirmed=confirmed)
             for append, (answer, confirmed) in zip(appends, results, strict=True)

@@ -14,7 +14,6 @@ from pushsvc.feeds.event_log import Answer
 from pushsvc.feeds.history import Acked, Acks
 from pushsvc.protocol import ids
 from pushsvc.protocol.feeds import by_node
-from pushsvc.protocol.names import named
 from pushsvc.store import schema
 from pushsvc.store.redis import Redis
 
@@ -120,7 +119,7 @@ def _answer(packed: bytes) -> Answer | None:
 
 def _kept(entry_id: int, feed: str, answer: Any) -> Kept:
     now, kept, withdrawn, mark, whose, listeners, fields, since, acks, before = answer
-    device = named(whose.decode())
+    device = schema.device(whose)
     cursors = schema.cursors(fields)
     return Kept(
         now=int(now),
@@ -136,8 +135,6 @@ def _kept(entry_id: int, feed: str, answer: Any) -> Kept:
         ),
         head=cursors.head,
         trimmed=cursors.trimmed,
-        before=[
-            (ids.parse(before[i]), named(before[i + 1].decode())) for i in range(0, len(before), 2)
-        ],
+        before=schema.addressed(before),
         device=device,
     )

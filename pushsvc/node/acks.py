@@ -99,7 +99,7 @@ class Acks:
         """
         place = _PositionOf(feed, device, kind)
         # What Redis refused waits for the next call of ``flush``, and what comes later with it.
-        waiting = self._refused if place in self._refused else self._dirty
+        waiting = self._refused if self._refused and place in self._refused else self._dirty
         _merge(waiting, place, _Position(entry_id, connection))
         if answer is not None and len(self._asked) < MOST_ASKED:
             self._asked.append((place, entry_id, answer))

@@ -88,9 +88,12 @@ class ReadinessSet:
         Args:
             holder: has it.
             fd: non-blocking; owned by the set until ``remove``.
+
+        Raises:
+            OSError: the system watches no more; the socket is not in the set.
         """
-        self._put(holder, fd)
         self.poller.add(fd)
+        self._put(holder, fd)
 
     def replace(self, holder: Holder, fd: int) -> None:
         """Give a socket that is watched for input another holder."""

@@ -12,6 +12,7 @@ notification was published, and what it should know belongs in the data.
 
 import base64
 import binascii
+import functools
 import hashlib
 import re
 from collections.abc import Mapping
@@ -97,10 +98,7 @@ def kind(content_type: str, headers: Mapping[str, str]) -> Mode | None:
         raise UnsupportedMediaType(
             f"CloudEvents are read as {STRUCTURED}, {BATCHED} or in binary mode: send one of them"
         )
-    for name in _REQUIRED_HEADERS:
-        if name in headers:
-            return Mode.BINARY
-    return None
+    return None if headers.keys().isdisjoint(_REQUIRED_HEADERS) else Mode.BINARY
 
 
 def read(mode: Mode, headers: Mapping[str, str], body: bytes) -> list[Publish]:
@@ -304,6 +302,7 @@ def _unbase64(text: Any) -> bytes:
     raise InvalidRequest('"data_base64" is not base64: send the padded base64 of the bytes')
 
 
+@functools.lru_cache(maxsize=64)
 def _media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 

@@ -151,13 +151,15 @@ ClientMessage = (
 
 # Half of all that clients send, as encoders write it. Parsing it would cost more than the rest of
 # what is done for it, and have the same outcome.
-_usual_ack = re.compile(rb'\{"type": ?"ack", ?"id": ?"([0-9-]{1,40})"\}').fullmatch
+_usual_ack = re.compile(
+    rb'\{"type": ?"ack", ?"id": ?"((?:0|[1-9]\d{0,14})-(?:0|[1-9]\d{0,18}))"\}'
+).fullmatch
 
 
-def usual_ack(payload: bytes) -> Ack | None:
-    """An ack as encoders write it; None for all else, which must be parsed."""
+def usual_ack(payload: bytes) -> int | None:
+    """The id in an ack as encoders write it; None for all else, which must be parsed."""
     ack = _usual_ack(payload)
-    return None if ack is None else Ack(ack[1].decode())
+    return None if ack is None else ids.parse(ack[1])
 
 
 def client_message(value: Any) -> ClientMessage:

@@ -7,7 +7,7 @@ import msgspec
 
 from pushsvc.errors import Forbidden, InvalidRequest, PayloadTooLarge
 from pushsvc.protocol import feeds
-from pushsvc.protocol.encoding import check_depth, encode, shape
+from pushsvc.protocol.encoding import MAX_DEPTH, check_depth, encode, shape
 from pushsvc.protocol.messages import Publish
 from pushsvc.protocol.names import require_label, require_name, require_topic
 from pushsvc.protocol.timestamps import from_rfc3339
@@ -236,7 +236,6 @@ def _check_options(note: Notification | Publish) -> None:
             base64.b64decode(note.data, validate=True)
         except (ValueError, TypeError):
             raise InvalidRequest('with "encoding" the data is a base64 string') from None
-    check_depth(note.data)
 
 
 def append_from(message: Publish, max_message: int, sender: str, namespace: str = "") -> Append:
@@ -277,6 +276,7 @@ def body_of(
     """What of a notification is stored: the end of the JSON object that clients are sent.
 
     Raises:
+        InvalidJSON: the data is nested too deep.
         PayloadTooLarge: the message for the clients would be over the limit.
     """
     fields: dict[str, Any] = {}
@@ -296,6 +296,8 @@ def body_of(
         fields["inbox"] = False
     fields["data"] = note.data
     body = encode(fields)[1:]
+    if body.count(b"{") + body.count(b"[") > MAX_DEPTH:  # else it cannot be that deep
+        check_depth(note.data)
     if len(body) + ENVELOPE > max_message:
         raise PayloadTooLarge(
             f"the notification takes {len(body) + ENVELOPE} bytes, at most {max_message} are "

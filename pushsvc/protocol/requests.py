@@ -12,6 +12,7 @@ buffer untouched.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 import httptools
@@ -48,16 +49,22 @@ _find_control = re.compile(rb"[^\t -~\x80-\xff]").search
 _REQUEST_LINE: Final = b"GET / HTTP/1.1\r\n"
 
 
+MOST_ALIKE: Final = 256
+"""Heads that are remembered: a backend sends the same one for each body of a length."""
+MAX_ALIKE: Final = 2048
+"""Most bytes of one of them."""
+
+
 class Headers(dict[str, str]):
-    """The fields of a head by their names in lower case.
+    """The fields of a head by their names in lower case; requests may share them.
 
     The values of a repeated field are joined with ``", "`` (RFC 9110, section 5.3), of ``cookie``
     with ``"; "`` (RFC 6265, section 5.4). Bytes over 127 stand as ISO 8859-1.
     """
 
 
-class Head(msgspec.Struct, gc=False, eq=False):
-    """A request without its body."""
+class Head(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """A request without its body; those that are alike share one."""
 
     method: str
     target: str
@@ -183,7 +190,9 @@ class RequestReader:
         del buffer[: stop + 4]
         self._scanned = 0
         self._skipped = False
-        head = parse(raw, self._max_fields)
+        # What connects comes with a token of its own, and once.
+        alike = len(raw) <= MAX_ALIKE and raw.startswith(b"POST ")
+        head = (_parse_once if alike else parse)(raw, self._max_fields)
         self._left = max(0, head.length)
         self._chunks = ChunkReader(self._max_head) if head.length < 0 else None
         return head
@@ -261,6 +270,12 @@ def parse(raw: bytes, max_fields: int) -> Head:
         modern and (connection is None or not _closes(connection)),
         modern and "expect" in headers and headers["expect"].lower() == "100-continue",
     )
+
+
+@lru_cache(maxsize=MOST_ALIKE)
+def _parse_once(raw: bytes, max_fields: int) -> Head:
+    """As ``parse``; an error is found anew each time."""
+    return parse(raw, max_fields)
 
 
 def _add(headers: Headers, name: bytes, value: bytes) -> None:

@@ -223,24 +223,21 @@ class Session(msgspec.Struct, gc=False, eq=False):
     ) -> list[Effect]:
         """Act on one message of the client, which ``read`` parses."""
         value = None
-        message: messages.ClientMessage | None = None
         try:
-            if read is encoding.decode:
-                message = messages.usual_ack(payload)
-            if message is None:
-                value = read(payload)
-                message = messages.client_message(value)
-        except InvalidRequest as error:
-            return self.fail(error, messages.ref_of(value), policy, now)
-        try:
-            return self._act(message, policy, now)
+            acked = messages.usual_ack(payload) if read is encoding.decode else None
+            if acked is not None:
+                self._spend_control(policy, now)
+                return self._ack(acked, None, now)
+            value = read(payload)
+            return self._act(messages.client_message(value), policy, now)
         except PushError as error:
-            return self.fail(error, message.ref, policy, now)
+            return self.fail(error, messages.ref_of(value), policy, now)
 
     def _act(self, message: messages.ClientMessage, policy: Policy, now: float) -> list[Effect]:
         if isinstance(message, messages.Ack):
             self._spend_control(policy, now)
-            return self._ack(message, now)
+            entry_id = ids.parse_untrusted(message.id)
+            return self._ack(entry_id, message.ref, now, broadcast=message.broadcast)
         if isinstance(message, messages.Ping):
             self._spend_control(policy, now)
             return [Send(messages.pong(message.ref))]
@@ -265,16 +262,15 @@ class Session(msgspec.Struct, gc=False, eq=False):
         self._may_subscribe(topic)
         return [Present(topic, message.ref)]
 
-    def _ack(self, message: messages.Ack, now: float) -> list[Effect]:
+    def _ack(self, entry_id: int, ref: Ref, now: float, *, broadcast: bool = False) -> list[Effect]:
         """Move the position that holds the id, the mailbox's first."""
-        entry_id = ids.parse_untrusted(message.id)
-        cursors = (self.broadcast,) if message.broadcast else (self.cursor, self.broadcast)
+        cursors = (self.broadcast,) if broadcast else (self.cursor, self.broadcast)
         for cursor in cursors:
             if cursor.ack(entry_id, now):
-                return [Acked(cursor, cursor.acked, message.ref, moved=True)]
-        if message.ref is None:
+                return [Acked(cursor, cursor.acked, ref, moved=True)]
+        if ref is None:
             return []
-        return [Acked(cursors[0], cursors[0].acked, message.ref, moved=False)]
+        return [Acked(cursors[0], cursors[0].acked, ref, moved=False)]
 
     def _subscribe(self, message: messages.Subscribe, policy: Policy, now: float) -> Effect:
         topics = message.positions()

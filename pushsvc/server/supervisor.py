@@ -389,7 +389,8 @@ def worker_process(pipe: Connection) -> None:
             "connections": 0,
             "refused": (error.variable, error.message, error.advice),
         }
-        pipe.send((report, metrics.counted()))
+        # It never served: its gauges say nothing, and least of all when a certificate expires.
+        pipe.send((report, {}))
         raise SystemExit(BAD_SETTINGS) from None
 
 

@@ -25,6 +25,7 @@ from redis.exceptions import (
 )
 
 from pushsvc.logs import SampledLog
+from pushsvc.store.calls import Run
 from pushsvc.store.server_connection import Command, Greeting, Result, cut_off
 from pushsvc.store.shard import Shard
 from pushsvc.store.slots import Address, Owners, Slots, target
@@ -46,6 +47,8 @@ _KEY_AT: Final = {"EVALSHA": 3, "XINFO": 2}
 
 def slot_of(command: Command) -> int | None:
     """The slot of a command's key, None for a command without one."""
+    if isinstance(command, Run):
+        return key_slot(command[1][0].encode())
     name = command[0]
     if name in _KEYLESS:
         return None

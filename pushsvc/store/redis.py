@@ -1,14 +1,13 @@
 """Redis as the domain sees it: commands and scripts, by the names of keys and operations."""
 
-from typing import Any, Final
+from typing import Any
 
+from pushsvc.errors import checked
+from pushsvc.store.calls import Run
 from pushsvc.store.pipeline_queue import PipelineQueue
 from pushsvc.store.schema import Keys
 from pushsvc.store.scripts import Scripts
 from pushsvc.store.server_connection import Command
-
-MOST_KEYS: Final = 8
-"""Most keys of one script."""
 
 
 class Redis:
@@ -23,22 +22,18 @@ class Redis:
         submit, one, forget, aclose: as the queue has them.
     """
 
-    __slots__ = ("_calls", "aclose", "forget", "keys", "one", "queue", "submit")
+    __slots__ = ("_scripts", "aclose", "forget", "keys", "one", "queue", "submit")
 
     def __init__(self, queue: PipelineQueue, keys: Keys, scripts: Scripts) -> None:
         self.queue = queue
         self.keys = keys
-        # By how many keys there are: concatenating whole tuples is what costs least.
-        self._calls: dict[str, list[Command]] = {
-            name: [("EVALSHA", digest, count) for count in range(MOST_KEYS + 1)]
-            for name, digest in scripts.digests.items()
-        }
+        self._scripts = scripts.by_name
         self.submit = queue.submit
         self.one = queue.one
         self.forget = queue.forget
         self.aclose = queue.aclose
 
-    def script(self, name: str, keys: tuple[str, ...], *args: Any) -> Command:
+    def script(self, name: str, keys: tuple[str, ...], *args: Any) -> Run:
         """The command that runs a script.
 
         Args:
@@ -46,7 +41,7 @@ class Redis:
             keys: that it uses, all of one slot.
             args: what else it is given.
         """
-        return self._calls[name][len(keys)] + keys + args
+        return Run((self._scripts[name], keys, args))
 
     async def run(self, name: str, keys: tuple[str, ...], *args: Any) -> Any:
         """Run a script.
@@ -54,4 +49,13 @@ class Redis:
         Raises:
             PushError: what it failed with.
         """
-        return await self.one(*self.script(name, keys, *args))
+        return await self.execute(self.script(name, keys, *args))
+
+    async def execute(self, command: Command) -> Any:
+        """Execute one command that was made before.
+
+        Raises:
+            PushError: what it failed with.
+        """
+        (result,) = await self.submit([command])
+        return checked(result)

@@ -344,6 +344,16 @@ def devices(fields: Sequence[bytes]) -> dict[str, str]:
     }
 
 
+def device(form: bytes) -> str:
+    """The device that an entry is for, as a script tells it: empty for all."""
+    return named(form.decode())
+
+
+def addressed(fields: Sequence[bytes]) -> list[tuple[int, str]]:
+    """The ids in a list of id and device in turn, each with the device that it is for."""
+    return [(ids.parse(fields[i]), device(fields[i + 1])) for i in range(0, len(fields), 2)]
+
+
 def counts(fields: Sequence[bytes]) -> dict[str, int]:
     """Node id to how many of its connections listen, where nodes are what listens."""
     return {fields[i].decode(): int(fields[i + 1]) for i in range(0, len(fields), 2)}

@@ -6,17 +6,20 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from typing import Final
 
+from pushsvc.store.calls import Script
 from pushsvc.store.server_connection import Send
 
 LIBRARY: Final = "lib"
 """What the names of the files begin with that are no operations: ``lib.lua``, which is put before
-each of the others, and ``lib_<name>.lua``, which only goes before those that name it.
+each of the others, ``lib_runs.lua``, which is put behind it, and ``lib_<name>.lua``, which only
+goes before those that name it.
 """
 _with = re.compile(r"^-- WITH: (.+)$", re.MULTILINE).search
+_runs = re.compile(r"^-- RUNS: (\d+)$", re.MULTILINE).search
 
 
 class Scripts:
-    """The scripts' texts, and the digests by which they are called, by the names of their files."""
+    """The scripts' texts, and how they are called, by the names of their files."""
 
     def __init__(self) -> None:
         folder = files("pushsvc.store") / "lua"
@@ -26,16 +29,12 @@ class Scripts:
             if file.name.endswith(".lua") and not file.name.startswith(LIBRARY)
         }
         self.texts = tuple(by_name.values())
-        # SHA-1 is how EVALSHA names a script, not a protection.
-        self.digests = {
-            name: hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
-            for name, text in by_name.items()
-        }
+        self.by_name = {name: _script(text) for name, text in by_name.items()}
 
     async def load(self, send: Send) -> None:
         """Give a server those that it lacks.
 
-        They are 105 KB, so after a failover only the first of many connections give them.
+        They are 165 KB, so after a failover only the first of many connections give them.
 
         Args:
             send: to the server.
@@ -43,7 +42,8 @@ class Scripts:
         Raises:
             RedisError: it does not take them, or not yet.
         """
-        (known,) = await send([("SCRIPT", "EXISTS", *self.digests.values())])
+        digests = [script.digest for script in self.by_name.values()]
+        (known,) = await send([("SCRIPT", "EXISTS", *digests)])
         if isinstance(known, Exception):
             raise known
         missing = [text for text, there in zip(self.texts, known, strict=True) if not there]
@@ -54,8 +54,20 @@ class Scripts:
 
 
 def _whole(folder: Traversable, file: Traversable) -> str:
-    """A script with the libraries before it: what is defined there costs each call a little."""
+    """A script as the body of a function, with the libraries round it.
+
+    What these define costs each call a little.
+    """
     text = file.read_text()
     named = _with(text)
     names = [LIBRARY, *(f"{LIBRARY}_{each}" for each in (named[1].split(", ") if named else ()))]
-    return "".join((folder / f"{name}.lua").read_text() for name in names) + text
+    before = "".join((folder / f"{name}.lua").read_text() for name in names)
+    behind = (folder / f"{LIBRARY}_runs.lua").read_text()
+    return f"{before}local function run(KEYS, ARGV)\n{text}end\n{behind}"
+
+
+def _script(text: str) -> Script:
+    most = _runs(text)
+    # SHA-1 is how EVALSHA names a script, not a protection.
+    digest = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return Script(digest, int(most[1]) if most else 1)

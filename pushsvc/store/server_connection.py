@@ -26,9 +26,11 @@ from redis.exceptions import (
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from pushsvc.store.calls import gather, spread
 from pushsvc.store.credentials import FreshTLS
 
 Command = tuple[Any, ...]
+"""As the server knows it, or a ``Run`` of a script."""
 Result = Any
 """What Redis answered: RESP2 as it is, or the exception that stands for an error answer."""
 Send = Callable[[Sequence[Command]], Awaitable[list[Result]]]
@@ -257,10 +259,12 @@ class ServerConnection:
     Args:
         connection: of a class in ``ASKING_ALL``'s values.
         timeout: seconds for one pipeline, the time to connect included.
+        share: whether runs of a script share calls, whatever slots their keys are in.
     """
 
-    def __init__(self, connection: Any, timeout: float) -> None:
+    def __init__(self, connection: Any, timeout: float, *, share: bool = True) -> None:
         self.changes = 0
+        self._share = share
         self._connection = connection
         self._timeout = timeout
         self._greeting: Greeting | None = None
@@ -320,9 +324,10 @@ class ServerConnection:
 
     async def _send(self, commands: Sequence[Command]) -> list[Result]:
         connection = self._connection
-        packed = b"".join(map(hiredis.pack_command, commands))
-        results: list[Result] = await connection.ask(packed, len(commands), self._deadline)
-        return results
+        calls, runs = gather(commands, share=self._share)
+        packed = b"".join(map(hiredis.pack_command, calls))
+        answers: list[Result] = await connection.ask(packed, len(calls), self._deadline)
+        return spread(answers, runs)
 
     async def _connect(self) -> None:
         connection = self._connection

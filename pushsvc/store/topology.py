@@ -81,7 +81,7 @@ def connector(url: str, access: Access = OPEN) -> Connect:
 
     def open_connection(server: Address, timeout: float) -> ServerConnection:
         host, port = server
-        return ServerConnection(kind(host=host, port=port, **options), timeout)
+        return ServerConnection(kind(host=host, port=port, **options), timeout, share=False)
 
     slots = Slots(_hosts(parts.netloc, 6379), open_connection)
     return lambda timeout: ClusterConnection(slots, timeout)

@@ -204,8 +204,7 @@ class OperationHandler(Handler):
         if isinstance(self._outcome, Answer):
             self.send(self._outcome)
             return
-        late = errors.RequestTimeout(f"the body did not arrive in {self._timeout:g} s")
-        self.send(operation.refusal(late, self.route))
+        self.send(operation.refusal(operation.late("body", self._timeout), self.route))
 
     def data_received(self, chunk: bytes) -> None:
         """Collect the body, whose size was bounded, unless the request was refused."""

@@ -25,7 +25,7 @@ from pushsvc.web.api import Operations
 from pushsvc.web.bodies import Bodies
 from pushsvc.web.bridge import Bridge
 from pushsvc.web.handshake import Handshakes
-from pushsvc.web.http_connection import HttpConnection
+from pushsvc.web.http_connection import FULL_ROUTE, HttpConnection
 
 AT_ONCE: Final = 64
 """Most connections accepted before other sockets have their turn, however many come."""
@@ -142,13 +142,11 @@ class Front:
                     continue  # it has gone again
                 if self._evict():
                     continue
-                self._full()
-                metrics.http_requests.labels("accept", "503").inc()
+                self._send_away()
                 return False
             peer.setblocking(False)
             if self._places >= self._max_places and not self._evict():
-                self._full()
-                metrics.http_requests.labels("accept", "503").inc()
+                self._send_away()
                 with peer, contextlib.suppress(OSError):
                     if not self.transport.speaks_tls:
                         peer.send(NO_ROOM)
@@ -171,7 +169,12 @@ class Front:
             return
         now = self.readiness.clock()
         connection = HttpConnection(self, now)
-        self.readiness.add(connection, fd)
+        try:
+            self.readiness.add(connection, fd)
+        except OSError:  # the system watches no more sockets
+            self.transport.close(fd)
+            self._send_away()
+            return
         self.readiness.look(connection, now + self.request_timeout)
         self._places += 1
         self._fresh[connection] = None
@@ -191,6 +194,10 @@ class Front:
 
     def _full(self) -> None:
         self._full_until = self.readiness.now + FULL
+
+    def _send_away(self) -> None:
+        self._full()
+        metrics.http_requests.labels(FULL_ROUTE, "503").inc()
 
     # --- what connections ask --------------------------------------------------------------------
 

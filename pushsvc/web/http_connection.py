@@ -24,7 +24,7 @@ from pushsvc.protocol.requests import Head, RequestReader
 from pushsvc.web.admission import Admission
 from pushsvc.web.api import Operations
 from pushsvc.web.base import MAX_DROPPED, MAX_HEADERS
-from pushsvc.web.bodies import Bodies
+from pushsvc.web.bodies import Bodies, Body
 from pushsvc.web.handshake import SOCKETS, Handshakes
 from pushsvc.web.operation import (
     ALWAYS,
@@ -36,8 +36,8 @@ from pushsvc.web.operation import (
     carry_out,
     finished,
     headers_of,
+    late,
     refusal,
-    too_large,
 )
 
 MAX_FIELDS: Final = 1024
@@ -73,6 +73,8 @@ not read a page have one copy of it."""
 CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 ROUTE: Final = "other"
 """The metric label of what is no request of any path."""
+FULL_ROUTE: Final = "accept"
+"""That of what there is no room for, whatever it asks for."""
 
 SHAKING, WAITING, ASKED, DROPPING, LEAVING, LINGERING = range(6)
 """What goes on: a TLS handshake; the wait for a head; a request under way; the rest of a body that
@@ -125,22 +127,19 @@ class HttpConnection:
         "_advancing",
         "_asked",  # the request under way, and that of a body that is dropped
         "_begun",  # whether there was a request
-        "_body",
+        "_body",  # of the request under way, where it has one
         "_closing",  # whether the present answer is the last
         "_counted",  # whether the request is one of those that the front counts
         "_deadline",
         "_dropped",
         "_front",
         "_gone",  # whether the client has said all that it will
-        "_held",  # bytes of the body that count against what the node may hold
         "_idle",  # whether nothing of a further request has come
-        "_most",
         "_phase",
         "_reader",
         "_soon",  # whether the next request begins when others had their turn
         "_tail",  # what the kernel did not take; None while the socket has room
         "_task",
-        "_waiter",  # for the body
         "_wanted",
         "fd",
         "since",
@@ -159,18 +158,15 @@ class HttpConnection:
         self._wanted = READABLE
         self._tail: bytes | memoryview | None = None
         self._asked: Head | None = None
-        self._body = bytearray()
-        self._held = self._most = 0
+        self._body: Body | None = None
         self._dropped = 0
-        self._waiter: asyncio.Future[bytes] | None = None
         self._task: asyncio.Task[None] | None = None
         self._abandons = self._advancing = self._begun = self._closing = False
         self._counted = self._gone = self._idle = self._soon = False
 
     @property
-    def begun(self) -> bool:
-        """Whether it has made a request."""
-        return self._begun
+    def _awaits_body(self) -> bool:
+        return self._body is not None and self._body.awaited
 
     # --- what the readiness set tells ------------------------------------------------------------
 
@@ -188,7 +184,7 @@ class HttpConnection:
             if self._deadline < math.inf:
                 front.readiness.look(self, self._deadline)
         elif self._phase == WAITING and self._tail is None and self._reader.buffered:
-            self._refuse(_late("headers", front.request_timeout))
+            self._refuse(late("headers", front.request_timeout))
         else:
             self.drop()
 
@@ -220,9 +216,9 @@ class HttpConnection:
         if self.fd < 0:
             return
         reads = not self._gone and (
-            self._waiter is not None
+            self._reader.buffered <= MAX_AHEAD
             or self._phase in (SHAKING, DROPPING, LINGERING)
-            or self._reader.buffered <= MAX_AHEAD
+            or self._awaits_body
         )
         wanted = (READABLE if reads else 0) | (0 if self._tail is None else WRITABLE)
         if wanted != self._wanted:
@@ -237,7 +233,7 @@ class HttpConnection:
             if self._phase == SHAKING:
                 transport.handshake(self.fd)
                 self._phase = WAITING
-            heads = self._phase in (WAITING, ASKED) and self._waiter is None
+            heads = self._phase in (WAITING, ASKED) and not self._awaits_body
             data = transport.read(self.fd, READ_BYTES if heads else BODY_BYTES)
         except BlockingIOError:
             return
@@ -270,8 +266,8 @@ class HttpConnection:
                 self._until(self._front.readiness.now + self._front.request_timeout)
         else:
             self._reader.feed(data)
-            if self._waiter is not None:
-                self._take()
+            if self._body is not None:
+                self._body.more()
             elif self._phase == DROPPING:
                 self._drop_body()
         self._watch()
@@ -336,7 +332,8 @@ class HttpConnection:
             return
         if front.is_full():
             self._closing = True  # so that the next client has the place
-            self._refuse(errors.Overloaded("too many requests at once: retry", retry_after=2.0))
+            full = errors.Overloaded("too many requests at once: retry", retry_after=2.0)
+            self._refuse(full, FULL_ROUTE)
             return
         self._counted = True
         front.under_way += 1
@@ -365,7 +362,9 @@ class HttpConnection:
                 # Not behind the answer, with which the next request may begin.
                 self._task = None
                 self._uncount()
-                self._forget_body()
+                if self._body is not None:
+                    self._body.forget()
+                    self._body = None
             finished(operation.route, outcome.status, time.monotonic() - began)
             self.answer(outcome, headers_of(operation, request, outcome))
         except Exception:
@@ -375,75 +374,24 @@ class HttpConnection:
     async def _carry_out(
         self, operation: Operation, request: Request, admitted: Admitted
     ) -> Answer:
-        try:
-            body = await self._whole_body(admitted) if request.length else b""
-        except PushError as error:
-            return refusal(error, operation.route, operation.allow)
+        body = b""
+        if request.length:
+            front = self._front
+            self._body = Body(front.bodies, self._reader, admitted)
+            try:
+                body = await self._body.whole(self._await_body, front.request_timeout)
+            except PushError as error:
+                return refusal(error, operation.route, operation.allow)
         return await carry_out(operation, request, admitted, body)
 
-    async def _whole_body(self, admitted: Admitted) -> bytes:
-        """The body of the request, all of it.
-
-        Raises:
-            PayloadTooLarge: it has more bytes than are read.
-            RequestTimeout: it did not come in time.
-            RateLimited: too many of its sender's are waited for.
-            Overloaded: the bodies of all requests are more than a node can hold.
-            InvalidRequest: it is malformed.
-        """
-        self._most = admitted.most
-        self._collect()
-        if not self._reader.complete:
-            with self._front.bodies.awaited(admitted.claims):
-                await self._rest_of_body()
-        body = bytes(self._body)
-        self._body.clear()
-        return body
-
-    async def _rest_of_body(self) -> None:
-        """Wait until it has come."""
+    def _await_body(self) -> None:
+        """Have the client send the body, all of which has not come."""
         if self.fd < 0:  # and no more of it comes
             raise asyncio.CancelledError
-        asked = self._asked
-        if asked is not None and asked.expects and not self._body:
+        asked, body = self._asked, self._body
+        if asked is not None and asked.expects and body is not None and not body.held:
             self.write(CONTINUE)
-        self._waiter = asyncio.get_running_loop().create_future()
         self._watch()
-        seconds = self._front.request_timeout
-        try:
-            async with asyncio.timeout(seconds):
-                await self._waiter
-        except TimeoutError:
-            raise _late("body", seconds) from None
-        finally:
-            self._waiter = None
-
-    def _collect(self) -> None:
-        """Take what has come of the body."""
-        data = self._reader.body()
-        size = self._held + len(data)
-        if size > self._most:
-            raise too_large(size, self._most)
-        self._front.bodies.take(len(data))
-        self._held = size
-        self._body += data
-
-    def _take(self) -> None:
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            return
-        try:
-            self._collect()
-        except PushError as error:
-            waiter.set_exception(error)
-            return
-        if self._reader.complete:
-            waiter.set_result(b"")
-
-    def _forget_body(self) -> None:
-        self._front.bodies.give(self._held)
-        self._held = 0
-        self._body.clear()
 
     # --- an answer -------------------------------------------------------------------------------
 
@@ -479,17 +427,17 @@ class HttpConnection:
             self._answered()
 
     def _answered(self) -> None:
-        self._await_client()
-        now = self.since
         if self._closing:
             self._phase = LEAVING
             if self._tail is None:
                 self._part()
             else:
-                self._until(now + UNREAD)
+                self._await_client()
+                self._until(self.since + UNREAD)
         elif not self._reader.complete:
             self._phase = DROPPING
-            self._until(now + self._front.request_timeout)
+            self._await_client()
+            self._until(self.since + self._front.request_timeout)
             self._drop_body()
         else:
             self._wait()
@@ -549,15 +497,15 @@ class HttpConnection:
         self._await_client()
         self._until(self.since + LINGER)
 
-    def _refuse(self, error: PushError) -> None:
+    def _refuse(self, error: PushError, route: str = ROUTE) -> None:
         """Answer what cannot be handed to anybody."""
         front = self._front
         front.busy(self)
         if self._phase == WAITING:
             self._phase = ASKED
             self._asked = None  # where the next request begins is not known
-        answer = refusal(error, ROUTE)
-        finished(ROUTE, answer.status, 0.0)
+        answer = refusal(error, route)
+        finished(route, answer.status, 0.0)
         self.answer(answer, (*ALWAYS, *answer.headers))
 
     def answer_last(self, answer: Answer, headers: Pairs) -> None:
@@ -613,7 +561,3 @@ class HttpConnection:
         self._front.left(self)
         fd, self.fd = self.fd, -1
         return fd, self._reader.rest()
-
-
-def _late(what: str, seconds: float) -> errors.RequestTimeout:
-    return errors.RequestTimeout(f"the {what} did not arrive in {seconds:g} s")

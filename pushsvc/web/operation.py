@@ -6,6 +6,7 @@ with ``finished``. What is to be known of HTTP besides stays there: how a body a
 and what becomes of that of a request that was refused.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, Final
@@ -286,8 +287,14 @@ def finished(route: str, status: int, seconds: float) -> None:
         status: of the answer.
         seconds: since the request began.
     """
-    metrics.http_requests.labels(route, str(status)).inc()
-    metrics.http_seconds.labels(route).observe(seconds)
+    requests, times = _series(route, status)
+    requests.inc()
+    times.observe(seconds)
+
+
+@functools.cache
+def _series(route: str, status: int) -> tuple[metrics.Counter, metrics.Histogram]:
+    return metrics.http_requests.labels(route, str(status)), metrics.http_seconds.labels(route)
 
 
 def log_error(error: BaseException, route: str) -> None:
@@ -334,6 +341,11 @@ def too_large(length: int, most: int) -> errors.PayloadTooLarge:
     return errors.PayloadTooLarge(
         f"the body has {length} bytes, at most {most} are read: send less, or in parts"
     )
+
+
+def late(what: str, seconds: float) -> errors.RequestTimeout:
+    """The refusal of what did not come in time."""
+    return errors.RequestTimeout(f"the {what} did not arrive in {seconds:g} s")
 
 
 # --- what operations and handlers ask of a request --------------------------------------------

@@ -8,8 +8,9 @@ import hashlib
 import re
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Final
+
+import msgspec
 
 from pushsvc.auth.tokens import SCOPE_PUBLISH, Claims, TokenCheck
 from pushsvc.errors import Forbidden, InvalidRequest, PushError, checked
@@ -112,10 +113,10 @@ class PublishOperation(TokenOperation):
     async def answer(self, request: Request, admitted: Admitted, body: bytes) -> Answer:
         """Publish, and say what came of it."""
         headers, claims = request.headers, admitted.claims
-        if request.length == CHUNKED and SCOPE_PUBLISH not in claims.scopes:
+        call = _Call(claims, tracecontext.read(headers.get(tracecontext.FIELD)), self._spans)
+        if request.length == CHUNKED and call.client:
             self._client_bytes.spend(claims.caller, time.monotonic(), len(body))
         mode = cloudevents.kind(headers.get("content-type", ""), headers)
-        call = _Call(claims, tracecontext.read(headers.get(tracecontext.FIELD)), self._spans)
         try:
             if mode is None:
                 return await self._publish(call, headers, body)
@@ -133,9 +134,7 @@ class PublishOperation(TokenOperation):
         item = self._item(call, encoding.decode(body), None if once is None else once.of(None))
         if item.error is not None:
             raise item.error
-        await self._admit(call, item.appends)
-        await self._claim(call, once, body, item.appends)
-        (result,) = await self._append(call, [item], item.appends)
+        (result,) = await self._append(call, [item], once, body)
         return _accepted(checked(result))
 
     async def _publish_events(
@@ -161,9 +160,7 @@ class PublishOperation(TokenOperation):
                 if mode is cloudevents.Mode.BATCH:
                     item.error.detail = f"event {index} of the batch: {item.error.detail}"
                 raise item.error
-        appends = _all_appends(items)
-        await self._admit(call, appends)
-        results = [checked(result) for result in await self._append(call, items, appends)]
+        results = [checked(result) for result in await self._append(call, items)]
         return _accepted(_results(results) if mode is cloudevents.Mode.BATCH else results[0])
 
     def _item(
@@ -182,7 +179,7 @@ class PublishOperation(TokenOperation):
             if isinstance(value, bytes):
                 value = encoding.decode(value)
             item.publishing, traceparent = call.begin(traceparent)
-            item.appends = self._appends(call.claims, value, digest, traceparent)
+            item.appends = self._appends(call, value, digest, traceparent)
             item.many = value["to"].get("users") is not None
         except PushError as error:
             item.error = error.bare()
@@ -191,7 +188,7 @@ class PublishOperation(TokenOperation):
         return item
 
     def _appends(
-        self, claims: Claims, value: Any, digest: str | None, traceparent: str
+        self, call: "_Call", value: Any, digest: str | None, traceparent: str
     ) -> list[Append]:
         """What a notification asks for.
 
@@ -200,7 +197,7 @@ class PublishOperation(TokenOperation):
             Forbidden: it is for whom the token does not cover.
             PayloadTooLarge: the message for the clients would be over the limit.
         """
-        client = SCOPE_PUBLISH not in claims.scopes
+        claims, client = call.claims, call.client
         appends = notifications.appends_from(
             value,
             self._max_message,
@@ -222,26 +219,17 @@ class PublishOperation(TokenOperation):
     def _count(self, call: "_Call", notifications: int) -> None:
         """Account for what a batch of a client has: its rate is one of messages, good or bad."""
         more = notifications - 1  # the request itself was accounted for
-        if SCOPE_PUBLISH not in call.claims.scopes and more > 0:
+        if call.client and more > 0:
             self._client_rates.spend(call.claims.caller, time.monotonic(), more)
 
-    async def _admit(self, call: "_Call", appends: Sequence[Append]) -> None:
-        """Account for what a client is about to publish, before anything is kept of it.
-
-        Raises:
-            QuotaExceeded: these are more bytes than it may store.
-        """
-        if SCOPE_PUBLISH not in call.claims.scopes:
-            await self._publisher.admit(appends, call.claims.user)
-
     async def _claim(
-        self, call: "_Call", once: "Once | None", body: bytes, appends: Sequence[Append]
+        self, call: "_Call", once: "Once", body: bytes, appends: Sequence[Append]
     ) -> None:
         """Bind an idempotency key to a body that turned out to be a good request.
 
         What stores nothing can be repeated as it is.
         """
-        if once is None or all(append.ephemeral for append in appends):
+        if all(append.ephemeral for append in appends):
             return
         try:
             await self._publisher.claim(once.digest, hashlib.sha256(body).hexdigest(), appends)
@@ -250,9 +238,18 @@ class PublishOperation(TokenOperation):
             raise
 
     async def _append(
-        self, call: "_Call", items: Sequence["_Item"], appends: Sequence[Append]
+        self,
+        call: "_Call",
+        items: Sequence["_Item"],
+        once: "Once | None" = None,
+        body: bytes = b"",
     ) -> list[bytes | PushError]:
         """Publish the good ones of some notifications; an answer for each, in order."""
+        appends = _all_appends(items)
+        if call.client:
+            await self._publisher.admit(appends, call.claims.user)
+        if once is not None:
+            await self._claim(call, once, body, appends)
         outcomes = iter(await self._publisher.publish(appends, call.claims.user))
         return [item.answer([next(outcomes) for _ in item.appends]) for item in items]
 
@@ -274,10 +271,7 @@ class BatchOperation(PublishOperation):
             self._item(call, value, None if once is None else once.of(i))
             for i, value in enumerate(values)
         ]
-        appends = _all_appends(items)
-        await self._admit(call, appends)
-        await self._claim(call, once, body, appends)
-        return _accepted(_results(await self._append(call, items, appends)))
+        return _accepted(_results(await self._append(call, items, once, body)))
 
 
 class _Call:
@@ -289,10 +283,11 @@ class _Call:
         spans: makes them, if that is wanted.
     """
 
-    __slots__ = ("_publishing", "_spans", "claims", "traceparent")
+    __slots__ = ("_publishing", "_spans", "claims", "client", "traceparent")
 
     def __init__(self, claims: Claims, traceparent: str, spans: Spans | None) -> None:
         self.claims = claims
+        self.client = SCOPE_PUBLISH not in claims.scopes
         self.traceparent = traceparent
         self._spans = spans
         # One for each trace, however much is published into it.
@@ -376,11 +371,10 @@ class Once:
         return self.digest if index is None else f"{self.digest}.{index}"
 
 
-@dataclass(slots=True)
-class _Item:
+class _Item(msgspec.Struct, eq=False):
     """One notification of a request, until it is answered."""
 
-    appends: list[Append] = field(default_factory=list)
+    appends: list[Append] = []
     error: PushError | None = None
     publishing: Publishing | None = None
     many: bool = False

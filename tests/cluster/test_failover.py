@@ -288,7 +288,7 @@ def test_the_first_slot_of_a_new_primary_is_served_while_it_moves(
 ) -> None:
     """It has no scripts, and no map of slots names it yet; the slot is the one of the leases."""
     with nodes(1, cluster.url, tmp_path, prefix=prefix, lease_seconds=4) as (node,):
-        key, digest = Keys(prefix).nodes, Scripts().digests["lease"]
+        key, digest = Keys(prefix).nodes, Scripts().by_name["lease"].digest
         new = cluster.add_primary()
         assert ask(new, "SCRIPT", "EXISTS", digest) == [0]
         cluster.move_keys(key_slot(key.encode()), new)
@@ -344,7 +344,7 @@ async def test_a_registration_that_the_promoted_replica_never_got_is_made_again_
         user = user_on(cluster, prefix, lambda port: port not in busy)
         victim = cluster.owner(feed_key(prefix, user))
         replica = cluster.replica_of(victim)
-        digest = Scripts().digests["publish"]
+        digest = Scripts().by_name["publish"].digest
         assert ask(replica.port, "SCRIPT", "EXISTS", digest) == [0]
         os.kill(replica.pid, signal.SIGSTOP)
         async with Phone(node, user) as phone:

@@ -124,7 +124,7 @@ async def test_an_answer_lost_after_the_append_and_a_retry_make_one_notification
         assert (await phone.notification())["id"] == first
         assert (await laptop.notification())["id"] == first
 
-        pair.proxy.cut_after = Scripts().digests["publish"].encode()
+        pair.proxy.cut_after = Scripts().by_name["publish"].digest.encode()
         key = uuid.uuid4().hex
         answer = await post(pair.far, "u1", "once", key)
         assert pair.proxy.cuts == 1

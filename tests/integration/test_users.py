@@ -84,7 +84,7 @@ async def test_the_list_says_what_was_sent_when_and_who_acknowledged_it(
     assert newest["id"] == second
     assert newest["data"] == [None, "é", 1.5]
     assert newest["acked"] == []
-    assert set(newest) == {"id", "time", "data", "expires", "acked"}
+    assert set(newest) == {"id", "time", "data", "expires", "acked", "read", "archived"}
     for name in ("id", "time", "event", "data"):
         assert oldest[name] == notes[0][name]
     assert instant(oldest["expires"]) - instant(oldest["time"]) == timedelta(seconds=60)

@@ -1,6 +1,7 @@
 -- Move a device's cursor forward; never back, and never past what was published. That the cursors live
 -- on is the matter of what is published, of joining and of the sweep.
 -- WITH: marks, entry, read_state, withdrawals
+-- RUNS: 64
 -- KEYS: cursors, listeners, log, marks, acks
 -- ARGV: device, id, retention (ms), most acks kept, what the id is:
 --       '' one that the device was sent, 'stored' one that must be in the log, 'broadcast' one of

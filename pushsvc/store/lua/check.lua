@@ -1,4 +1,5 @@
 -- The sweep: is the connection still registered, and what is the newest id of its feed?
+-- RUNS: 64
 -- KEYS: listeners, cursors
 -- ARGV: connection id, retention (ms)
 -- Returns the head, or false where the registration was lost.

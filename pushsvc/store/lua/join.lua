@@ -1,6 +1,7 @@
 -- Register a connection and read what it has not acked, in one step: whatever is published is
 -- either in the answer or routed to the connection.
 -- WITH: marks, entry, read_state, unread, backlog
+-- RUNS: 8
 -- KEYS: log, listeners, cursors, marks
 -- ARGV: connection id, device, position held ('' at first), count, bytes, retention (ms),
 --       most connections, most devices, the broadcast's head, '1' where its node's lease lapsed,

@@ -18,9 +18,15 @@ local BEGAN = '~s:'
 -- Of an entry of the log, behind its body: the one device that it is for.
 local DEVICE = 'v'
 
+-- The time, the same for all runs of a call.
+local call_ms
+
 local function now_ms()
-  local time = redis.call('TIME')
-  return time[1] * 1000 + math.floor(time[2] / 1000)
+  if not call_ms then
+    local time = redis.call('TIME')
+    call_ms = time[1] * 1000 + math.floor(time[2] / 1000)
+  end
+  return call_ms
 end
 
 -- What the key of a node's inbox ends with, and a batch of entries there.

@@ -4,7 +4,7 @@
 local function say_read(log, answer)
   local of = string.sub(log, 1, -#LOG - 1)
   local read, archived = of .. READ, of .. ARCHIVED
-  if redis.call('EXISTS', read, archived) == 0 then
+  if #answer == 6 or redis.call('EXISTS', read, archived) == 0 then
     return
   end
   local ids = {}
@@ -97,7 +97,7 @@ local function backlog(log, meta, marks, cursor, held, count, bytes, extra, told
       answer[5 + 2 * i], answer[6 + 2 * i] = each[3], each[4]
     end
   end
-  if marks and looked > 0 then
+  if marks then
     say_read(log, answer)
   end
   return answer

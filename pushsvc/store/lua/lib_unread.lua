@@ -19,11 +19,12 @@ end
 local function catch_up(log, cursors, stored, seen)
   local length = redis.call('XLEN', log)
   local upto, count, acked, again = string.match(seen or '', '^(%S+) (%d+) (%S+)(.*)$')
-  if upto == (stored or '0-0') and count + 0 == length and again == '' then
-    return true
-  end
   if not upto then
     upto, count, acked, again = '0-0', 0, furthest(cursors), ''
+  end
+  count = tonumber(count)
+  if seen and upto == (stored or '0-0') and count == length and again == '' then
+    return true
   end
   local since, size, found, expires = upto, 0, {}, {}
   local whole

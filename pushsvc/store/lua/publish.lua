@@ -1,5 +1,6 @@
 -- Append one message to a feed and say who listens.
 -- WITH: marks, state, schedule
+-- RUNS: 32
 -- KEYS: log, listeners, cursors, latest, marks, and the idempotency key where the caller gave one;
 --       in place of the marks, which only mailboxes have, the order of the latest where nodes listen;
 --       of what was scheduled became in place of the idempotency key, times, scheduled
@@ -33,7 +34,7 @@ local function send(id, previous, listening)
   -- In MessagePack: four integers of 64 bits, and bytes with a length of 32.
   local batch = ARGV[14] .. struct.pack('>BI8BI8BI8BI8BI4',
     0xcf, ms, 0xcf, seq, 0xcf, previous_ms, 0xcf, previous_seq, 0xc6, #body) .. body .. ARGV[15]
-  local sent, whole = {}, 1
+  local sent, whole = {}, '1'
   for i = 1, #listening, device and 2 or 1 do
     local node = string.match(listening[i], '^[^.]+')
     if not sent[node] then
@@ -41,7 +42,7 @@ local function send(id, previous, listening)
       local added = redis.pcall('XADD', ARGV[12] .. node .. INBOX, 'NOMKSTREAM', 'MAXLEN', '~', ARGV[13],
         '*', PACKET, batch)
       if type(added) == 'table' then
-        whole = 2
+        whole = '2'
       end
     end
   end
@@ -51,7 +52,7 @@ end
 -- One string costs less than a table of them.
 local function answer(id, previous, receipts, freed)
   local listening = redis.call((by_node or device) and 'HGETALL' or 'HKEYS', listeners)
-  local sent = (ARGV[12] or '') ~= '' and previous ~= '0' and send(id, previous, listening) or 0
+  local sent = (ARGV[12] or '') ~= '' and previous ~= '0' and send(id, previous, listening) or '0'
   local told = id .. ' ' .. previous .. ' ' .. receipts .. ' ' .. freed .. ' ' .. sent
   return #listening > 0 and told .. ' ' .. table.concat(listening, ' ') or told
 end
@@ -67,7 +68,7 @@ if once and not scheduled then
   if seen then
     -- A write, so that what waits for a durability waits for the first request's append as well.
     redis.call('PEXPIRE', once, once_ttl)
-    return answer(seen, '0', 0, 0)
+    return answer(seen, '0', '0', '0')
   end
 end
 
@@ -156,7 +157,7 @@ if device and ttl > 0 and redis.call('HEXISTS', cursors, device) == 0 then
     return 'devices'
   end
 end
-local receipts, freed = 0, 0
+local receipts, freed = '0', 0
 local fields = redis.call('HMGET', cursors, HEAD, STORED, ORDERED)
 local previous, stored, ordered = fields[1] or '0-0', fields[2], fields[3]
 -- Ids never go back, even where a failover brings a clock that is behind.
@@ -189,7 +190,7 @@ else
       if marks then
         gone[1] = removed == 1 and older_id or nil
         redis.call('HDEL', marks, 'a:' .. older_id)
-        receipts = ended(cursors, marks, older_id, 'replaced')
+        receipts = ended(cursors, marks, older_id, 'replaced') == 1 and '1' or '0'
       else
         redis.call('XDEL', order, older_id)
       end
@@ -311,7 +312,7 @@ else
   if trimmed then
     redis.call('HSET', cursors, TRIMMED, trimmed)
     if marks and redis.call('EXISTS', marks) == 1 then
-      receipts = 1
+      receipts = '1'
       if over <= 0 then
         -- By age, which happens to many at once, and seldom.
         for _, each in ipairs(marked(redis.call('HKEYS', marks), 'a', nil, trimmed)) do
@@ -321,4 +322,4 @@ else
     end
   end
 end
-return answer(id, previous, receipts, string.format('%.0f', freed))
+return answer(id, previous, receipts, freed > 0 and string.format('%.0f', freed) or '0')

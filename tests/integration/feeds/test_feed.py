@@ -7,14 +7,23 @@ from dataclasses import replace
 import pytest
 import redis
 
-from pushsvc.errors import IdempotencyConflict, StoreUnavailable, TooManyDevices
-from pushsvc.feeds.feed import MAX_DEVICES, Appended, Bounds, Full
+from pushsvc.errors import IdempotencyConflict, PushError, StoreUnavailable, TooManyDevices
+from pushsvc.feeds.feed import (
+    MAX_DEVICES,
+    Acknowledged,
+    Acknowledgement,
+    Appended,
+    Bounds,
+    Full,
+    Join,
+)
 from pushsvc.feeds.nodes import Entry, unpack
 from pushsvc.protocol import ids
 from pushsvc.protocol.delivery import UNKNOWN, Backlog, LogEntry
 from pushsvc.protocol.feeds import BROADCAST, mailbox, topic
 from pushsvc.protocol.notifications import Append
 from pushsvc.server.embedded import EmbeddedServer
+from pushsvc.store.schema import HEAD
 from tests.support.store import FEED, Store
 
 TOPIC = topic("scores.nba")
@@ -818,6 +827,49 @@ async def test_the_same_for_a_topic(store: Store) -> None:
     assert await commands(store, lambda: store.publish(feed=TOPIC, ttl=0)) == {
         "evalsha": 1, "time": 1, "hmget": 1, "hset": 1, "pttl": 1, "hgetall": 1,
     }  # fmt: skip
+
+
+async def test_what_follows_each_other_shares_a_call(store: Store) -> None:
+    feeds = [mailbox(f"u{i}") for i in range(40)]
+    for feed in feeds:
+        await store.feeds.join([Join(feed, "n1.1", "phone", None, 0)])
+    appends = [Append(feed, b"1") for feed in feeds]
+    ran = await commands(store, lambda: store.feeds.append(appends))
+    assert (ran["evalsha"], ran["time"], ran["xadd"]) == (2, 2, 40)
+    results, _ = await store.feeds.append(appends)
+    acks = [
+        Acknowledgement(feed, "phone", each.id, connection="n1.1")
+        for feed, each in zip(feeds, results, strict=True)
+        if isinstance(each, Appended)
+    ]
+    before = store.redis.info("commandstats")["cmdstat_evalsha"]["calls"]
+    found = await store.feeds.ack(acks)
+    assert [isinstance(a, Acknowledged) and a.position for a in found] == [a.id for a in acks]
+    assert store.redis.info("commandstats")["cmdstat_evalsha"]["calls"] - before == 1
+
+
+async def test_one_that_fails_in_a_call_is_no_concern_of_the_others(store: Store) -> None:
+    """Be it refused by a command, or go wrong in the script itself."""
+    feeds = [mailbox(f"u{i}") for i in range(5)]
+    store.redis.set(store.keys.log(feeds[1]), "of another type")
+    store.redis.hset(store.keys.cursors(feeds[3]), HEAD, "no id")
+    results, confirmed = await store.feeds.append([Append(feed, b"1") for feed in feeds])
+    assert confirmed == [True] * 5
+    assert [isinstance(each, Appended) for each in results] == [True, False, True, False, True]
+    wrong_type, wrong_id = results[1], results[3]
+    assert isinstance(wrong_type, PushError)
+    assert "WRONGTYPE" in wrong_type.detail
+    assert isinstance(wrong_id, PushError)
+    for feed in feeds[::2]:
+        assert store.redis.xlen(store.keys.log(feed)) == 1
+
+
+async def test_what_a_server_refuses_for_want_of_memory_is_told_of_each() -> None:
+    with EmbeddedServer(extra=["--maxmemory", "1"]) as server:
+        store = Store(server.url, "t", BOUNDS)
+        results, _ = await store.feeds.append([Append(mailbox(f"u{i}"), b"1") for i in range(3)])
+        assert ["out of memory" in str(each) for each in results] == [True] * 3
+        await store.aclose()
 
 
 async def test_keys_live_on_while_they_are_used(store: Store) -> None:

@@ -88,9 +88,8 @@ async def test_a_worker_that_never_becomes_ready_is_replaced_after_growing_pause
     assert await asyncio.to_thread(slot._pipe.poll, 0)
     slot.receive()
     slot.close()
-    # What each of them counted is kept once.
-    assert len(kept) == 6
-    assert all(each.keys() == metrics.counted().keys() for each in kept)
+    # None of them served, so none says when a certificate expires, of which the earliest counts.
+    assert kept == [{}] * 6
 
 
 async def test_a_place_without_a_process_cannot_be_killed_again(

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from pushsvc.server.embedded import EmbeddedServer, find_server
+from pushsvc.store.calls import Run
 from pushsvc.store.scripts import Scripts
 from pushsvc.store.topology import connector
 from tests.support.failover import ask
@@ -136,7 +137,7 @@ def _answers(port: int) -> bool:
     ("said", "command"),
     [
         (("REPLICAOF", "127.0.0.1", 1), ("GET", "k")),
-        (("SCRIPT", "FLUSH"), ("EVALSHA", Scripts().digests["live"], 1, "k")),
+        (("SCRIPT", "FLUSH"), Run((Scripts().by_name["live"], ("k",), ()))),
     ],
 )
 async def test_a_server_that_is_not_what_it_was_is_looked_up_again_at_once(
@@ -155,7 +156,7 @@ async def test_a_server_that_is_not_what_it_was_is_looked_up_again_at_once(
 
 @pytest.mark.parametrize(
     "command",
-    [("SET", "k", "v"), ("EVALSHA", Scripts().digests["lease"], 1, "k", "1", "n", 1000)],
+    [("SET", "k", "v"), Run((Scripts().by_name["lease"], ("k",), ("n", 1000, "1")))],
 )
 async def test_a_primary_that_is_cut_off_is_looked_up_again_but_not_all_the_time(
     command: tuple[Any, ...], server: EmbeddedServer

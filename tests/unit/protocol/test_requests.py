@@ -33,7 +33,13 @@ from pushsvc.errors import (
     PushError,
     UnsupportedTransferEncoding,
 )
-from pushsvc.protocol.requests import Head, RequestReader
+from pushsvc.protocol.requests import (
+    MAX_ALIKE,
+    MOST_ALIKE,
+    Head,
+    RequestReader,
+    _parse_once,
+)
 from tests.unit.protocol.request_corpus import (
     CORPUS,
     MAX_FIELDS,
@@ -50,6 +56,7 @@ EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "300"))
 
 
 def reader() -> RequestReader:
+    _parse_once.cache_clear()  # each parses for itself
     return RequestReader(MAX_HEAD, MAX_FIELDS)
 
 
@@ -104,6 +111,26 @@ def refusal(data: bytes) -> PushError:
 
 
 # What is well formed
+
+
+def test_heads_of_posts_that_are_alike_are_one_and_few_and_small_ones_are_remembered() -> None:
+    def head(data: bytes) -> Head | None:
+        read = RequestReader(2 * MAX_ALIKE, MAX_FIELDS)
+        read.feed(data)
+        return read.head()
+
+    _parse_once.cache_clear()
+    alike = post("X-A: b", "Content-Length: 12")
+    assert head(alike) is head(alike)
+    assert head(alike) is not head(post("X-A: c", "Content-Length: 12"))
+    for other in (get(), post("X-A: " + "b" * MAX_ALIKE)):  # what connects comes once
+        assert head(other) is not head(other)
+    for _ in range(2):
+        with pytest.raises(InvalidRequest):
+            head(post("Content-Length: -1"))
+    for number in range(MOST_ALIKE + 10):
+        head(post(f"X-A: {number}"))
+    assert _parse_once.cache_info().currsize == MOST_ALIKE
 
 
 def test_a_head_says_what_was_sent() -> None:

@@ -19,6 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from pushsvc.store import cluster as module
 from pushsvc.store import shard
+from pushsvc.store.calls import Run, Script
 from pushsvc.store.cluster import KEEP_SECONDS, ClusterConnection, batches, slot_of
 from pushsvc.store.schema import Keys
 from pushsvc.store.scripts import Scripts
@@ -48,6 +49,7 @@ KEYS = Keys("push")
         (("GET", "k"), "k"),
         (("SET", b"k", 1), "k"),
         (("EVALSHA", "digest", 2, "k", "{k}2", "x"), "k"),
+        (Run((Script("digest"), ("k", "{k}2"), ("x",))), "k"),
         (("XREAD", "COUNT", 100, "BLOCK", 2000, "STREAMS", "k", b"0-0"), "k"),
         (("XINFO", "STREAM", "k"), "k"),
         (("HDEL", KEYS.listeners("u:1"), "n"), KEYS.log("u:1")),

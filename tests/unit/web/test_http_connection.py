@@ -1,8 +1,10 @@
 """One connection of the public port, on a real socket, beside what it is part of."""
 
 import asyncio
+import select
 import socket
 from collections.abc import AsyncIterator, Callable
+from contextlib import ExitStack
 from types import SimpleNamespace
 from typing import ClassVar, cast
 
@@ -10,6 +12,7 @@ import pytest
 import tornado.web
 
 from pushsvc import metrics
+from pushsvc.auth.tokens import SCOPE_PUBLISH, Claims
 from pushsvc.errors import InvalidRequest
 from pushsvc.node.readiness import ReadinessSet
 from pushsvc.web.admission import Admission
@@ -18,6 +21,8 @@ from pushsvc.web.front import Front
 from pushsvc.web.handshake import Handshakes
 from pushsvc.web.http_connection import IN_A_TURN, IN_ONE, MAX_AHEAD, READ_BYTES
 from pushsvc.web.operation import ANYONE, Admitted, Answer, Operation, Request, problem
+
+BACKEND = Claims("b", 0, scopes=frozenset({SCOPE_PUBLISH}))
 
 
 class Waiting(Operation):
@@ -33,6 +38,18 @@ class Waiting(Operation):
     async def answer(self, request: Request, admitted: Admitted, body: bytes) -> Answer:  # noqa: ARG002 - the interface
         await self.end.wait()
         return problem(InvalidRequest("at last"))
+
+
+class Sink(Operation):
+    """An operation that takes a body, and says how long it was."""
+
+    allow: ClassVar[str] = "POST"
+
+    async def admit(self, request: Request) -> Admitted:  # noqa: ARG002 - the interface
+        return Admitted(BACKEND, 1000)
+
+    async def answer(self, request: Request, admitted: Admitted, body: bytes) -> Answer:  # noqa: ARG002 - the interface
+        return Answer(200, b"%d" % len(body))
 
 
 class Page(tornado.web.RequestHandler):
@@ -55,7 +72,7 @@ class Slow(tornado.web.RequestHandler):
 async def front() -> AsyncIterator[Front]:
     readiness = ReadinessSet()
     open_to_all = cast("Admission", SimpleNamespace(draining=False))
-    operations = Operations({"/waiting": Waiting()}, {"/disconnect": Waiting()})
+    operations = Operations({"/waiting": Waiting(), "/sink": Sink()}, {"/disconnect": Waiting()})
     made = Front(
         readiness, open_to_all, cast("Handshakes", None), operations,
         tornado.web.Application([("/page", Page), ("/slow", Slow)]),
@@ -66,13 +83,19 @@ async def front() -> AsyncIterator[Front]:
     readiness.close()
 
 
-@pytest.fixture
-async def peer(front: Front) -> AsyncIterator[socket.socket]:
+def connected() -> tuple[socket.socket, socket.socket]:
+    """A client, and the socket that was accepted of it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         client = socket.create_connection(listener.getsockname())
         accepted, _ = listener.accept()
     accepted.setblocking(False)
     client.setblocking(False)
+    return client, accepted
+
+
+@pytest.fixture
+async def peer(front: Front) -> AsyncIterator[socket.socket]:
+    client, accepted = connected()
     front.take(accepted)
     with client:
         yield client
@@ -162,3 +185,41 @@ async def test_a_request_whose_body_will_not_come_ends_with_its_client(
     peer.close()
     await until(lambda: front.under_way == 0 and len(front.tasks) == 0)
     front.bodies.take(1000)
+
+
+async def test_a_connection_that_cannot_be_watched_is_closed_and_takes_no_place(
+    front: Front,
+) -> None:
+    """It stayed in the table, in no count, and took one place off when it was dropped."""
+    client, accepted = connected()
+    front.readiness.poller.add(accepted.fileno())  # which is refused a second time
+    with client:
+        front.take(accepted)
+        assert front._places == 0
+        assert list(front.readiness) == []
+        assert client.recv(1) == b""
+        assert front.troubles()
+
+
+async def test_of_bodies_that_overrun_the_budget_in_one_turn_those_are_read_that_fit(
+    front: Front,
+) -> None:
+    """Each was measured beside the others, which were refused as well: all got 503."""
+    head, half = b"POST /sink HTTP/1.1\r\nHost: x\r\nContent-Length: 800\r\n\r\n", b"x" * 400
+    pairs = [connected() for _ in range(2)]
+    clients = [client for client, _ in pairs]
+    with ExitStack() as stack:
+        for client, accepted in pairs:
+            stack.enter_context(client)
+            front.take(accepted)
+            client.send(head + half)
+        await until(lambda: front.bodies._left == 200)
+        for client in clients:
+            client.send(half)  # in one turn of the loop, which has not run since
+        answers = []
+        for client in clients:
+            while not select.select([client], [], [], 0)[0]:
+                await asyncio.sleep(0.001)
+            answers.append(client.recv(100)[:12])
+    assert sorted(answers) == [b"HTTP/1.1 200", b"HTTP/1.1 503"]
+    assert front.bodies._left == 1000
