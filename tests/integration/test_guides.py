@@ -236,12 +236,11 @@ def test_typing_is_told_once_and_ends_with_the_words_with_leaving_and_with_silen
 
 
 def test_what_is_read_on_one_device_is_read_on_all(node: Node, user: str, tmp_path: Path) -> None:
-    own = f"self.{user}"
-    variables = environ(node, user, topics={"subscribe": [own], "publish": [own]})
+    variables = environ(node, user)
     script = (
-        f'const options = {{ url, token, user: "{user}", device: process.env.DEVICE }};\n'
+        "const options = { url, token, device: process.env.DEVICE };\n"
         "const draw = (notes) => show(notes.map(({ data }) => data));\n"
-        "const { push, markRead } = guide.inbox({ ...options, draw });\n"
+        "const { push, markRead } = guide.unreadOf({ ...options, draw });\n"
         'push.on("state", ({ status }) => status === "connected" && show("here"));'
     )
 

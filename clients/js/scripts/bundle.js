@@ -46,6 +46,14 @@ const styles = {
   },
 };
 
+/** What a framework brings, and the client itself, of which there is to be one. */
+const framework = {
+  name: "framework",
+  setup({ onResolve }) {
+    onResolve({ filter: /^(react|\.\/index\.js)$/ }, ({ path }) => ({ path, external: true }));
+  },
+};
+
 async function built(part, plugins) {
   const { outputFiles } = await build({
     entryPoints: [`src/${part}.ts`],
@@ -62,6 +70,8 @@ async function built(part, plugins) {
 export async function library() {
   const modules = {};
   for (const part of Object.keys(PARTS)) modules[`${part}.js`] = await built(part, [alone]);
+  // Next.js asks for the directive, as there is no client on a server.
+  modules["react.js"] = `"use client";\n${await built("react", [framework])}`;
   return modules;
 }
 

@@ -250,6 +250,7 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
             this.#watchers.add(told);
             return () => this.#watchers.delete(told);
           },
+          take: () => this.on("notification", () => {}),
         },
         query,
         () => inboxes.delete(key),

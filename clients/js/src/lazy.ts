@@ -12,6 +12,7 @@ export function lazy(host: Host, query: InboxQuery, closed: () => void): Inbox {
   let snapshot: InboxSnapshot = { items: [], unread: 0, state: "loading", more: false };
   let store: Store | undefined;
   let coming: Promise<Store> | undefined;
+  let leave: (() => void) | undefined;
 
   const show = (next: InboxSnapshot) => {
     if (next === snapshot) return;
@@ -44,6 +45,11 @@ export function lazy(host: Host, query: InboxQuery, closed: () => void): Inbox {
     return coming;
   };
 
+  const rest = () => {
+    leave?.();
+    leave = undefined;
+  };
+
   const via = (name: keyof Store) => (what?: any) => {
     const call = (it: Store) => it[name](what as never) as Promise<void>;
     return store ? call(store) : load().then(call);
@@ -54,10 +60,13 @@ export function lazy(host: Host, query: InboxQuery, closed: () => void): Inbox {
     subscribe(changed) {
       const listener = () => changed();
       listeners.add(listener);
+      leave ??= host.take();
       if (store) store.watched(true);
       else load().catch(() => {});
       return () => {
-        if (listeners.delete(listener)) store?.watched(!!listeners.size);
+        if (!listeners.delete(listener) || listeners.size) return;
+        rest();
+        store?.watched(false);
       };
     },
     read: via("read"),
@@ -70,6 +79,7 @@ export function lazy(host: Host, query: InboxQuery, closed: () => void): Inbox {
     close() {
       closed();
       listeners.clear();
+      rest();
       coming?.then((it) => it.close()).catch(() => {});
     },
   };

@@ -36,6 +36,8 @@ export interface Host {
    * @returns a function that ends that
    */
   watch(told: (message?: ServerMessage) => void): () => void;
+  /** Takes notifications as handled, which are shown, until what it returns is called. */
+  take(): () => void;
 }
 
 /** What an inbox does; what it shows is kept by who loads this. */

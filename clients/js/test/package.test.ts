@@ -104,6 +104,7 @@ test("the package holds what was built, and nothing else", () => {
     "dist/bell.js",
     "dist/fallback.js",
     "dist/index.js",
+    "dist/react.js",
     "dist/store.js",
     "dist/tabs.js",
     "package.json",

@@ -19,10 +19,7 @@ async function token(address: string): Promise<string> {
 
 async function open(url: string | null, tokenUrl: string): Promise<Push> {
   const { connect } = await loadClient();
-  const push = connect({ ...(url && { url }), token: () => token(tokenUrl) });
-  // Nobody else handles what comes here: shown is handled.
-  push.on("notification", () => {});
-  return push;
+  return connect({ ...(url && { url }), token: () => token(tokenUrl) });
 }
 
 /** A bell's share in a connection. */
