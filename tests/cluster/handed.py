@@ -274,6 +274,39 @@ async def what_is_recalled_is_withdrawn(one: Node, other: Node) -> None:
         assert (await tablet.notification())["id"] == later
 
 
+async def what_was_read_is_counted_whatever_the_other_does(one: Node, other: Node) -> None:
+    """Of two versions one may know nothing of it, and publishes and recalls beside the other."""
+    user = _fresh("user")
+    newer = [node for node in (one, other) if await _counts(node)]
+    if not newer:
+        return
+
+    async def unread() -> list[int]:
+        auth = token(user)
+        body: dict[str, Any] = {"ids": []}
+        urls = [f"{node.url}/v1/users/{user}/read" for node in newer]
+        return [(await _asked("POST", url, auth, json=body))["unread"] for url in urls]
+
+    sent = [await publish((one, other)[n % 2], user, n) for n in range(4)]
+    assert set(await unread()) == {4}
+    url = f"{newer[0].url}/v1/users/{user}/read"
+    await _asked("POST", url, token(user), json={"ids": sent[:2]})
+    sent.append(await publish(other, user, 4))
+    assert set(await unread()) == {3}
+    for each, left in ((sent[1], 3), (sent[2], 2)):
+        at = f"{other.url}/v1/users/{user}/notifications/{each}"
+        await _asked("DELETE", at, publisher_token())
+        assert set(await unread()) == {left}
+    await publish(one, user, 5)
+    assert set(await unread()) == {3}
+
+
+async def _counts(node: Node) -> bool:
+    """Whether a node knows of what users have read."""
+    async with Device(node, _fresh("user")) as phone:
+        return "unread" in phone.welcome
+
+
 async def the_history_says_who_acknowledged(one: Node, other: Node) -> None:
     user = _fresh("user")
     async with Device(one, user, "phone") as phone, Device(other, user, "laptop") as laptop:
@@ -581,6 +614,7 @@ CASES: Final[tuple[Case, ...]] = (
     one_of_any_device_settles_it,
     what_is_for_one_device_is_never_lost,
     what_is_recalled_is_withdrawn,
+    what_was_read_is_counted_whatever_the_other_does,
     the_history_says_who_acknowledged,
     connections_are_counted_over_all_nodes,
     a_poll_goes_on_behind_its_position,

@@ -498,6 +498,9 @@ REQUESTS: dict[str, Callable[[Node, int], httpx.Response]] = {
     "notifications on a page of the list": lambda node, n: asked(
         node, f"/v1/user/notifications?user=u&limit={n}", token("u")
     ),
+    "notifications that one change of what was read names": lambda node, n: node.post(
+        "/v1/user/read?user=u", {"ids": ["1764000000123-0"] * n}
+    ),
 }
 """A request that has so many of what is limited."""
 REFUSED = {

@@ -18,6 +18,7 @@ from pushsvc.protocol.grants import MAX_PATTERNS
 from pushsvc.protocol.messages import MAX_SUBSCRIPTIONS
 from pushsvc.protocol.names import MAX_LABEL, MAX_NAME
 from pushsvc.protocol.notifications import MAX_BATCH, MAX_USERS
+from pushsvc.protocol.read_state import MAX_IDS
 from pushsvc.protocol.scheduled import TOLERANCE
 from pushsvc.settings import rows
 from pushsvc.web.base import MAX_HEADERS
@@ -77,6 +78,7 @@ FIXED: dict[str, int] = {
     "requests of one client, one without `push.publish`, whose bodies are still to come": AT_ONCE,
     "devices of a user with a place": MAX_DEVICES,
     "notifications on a page of the list": MAX_PAGE,
+    "notifications that one change of what was read names": MAX_IDS,
     "seconds that a ticket is good": TICKET_SECONDS,
     "revocations that are kept": MAX_REVOCATIONS,
 }

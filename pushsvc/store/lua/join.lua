@@ -6,8 +6,8 @@
 -- ARGV: connection id, device, position held ('' at first), count, bytes, retention (ms),
 --       most connections, most devices, the broadcast's head, '1' where its node's lease lapsed,
 --       '1' to tell what was withdrawn before the position held
--- Returns the backlog, with the device's position in the broadcast and how many are unread (see `read_state`), or {'', listener, ...} where
--- the user holds as many connections as it may.
+-- Returns the backlog, with the device's position in the broadcast and how many are unread, -1 where that takes
+-- another call; or {'', listener, ...} where the user holds as many connections as it may.
 local log, listeners, cursors, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local connection, device, held = ARGV[1], ARGV[2], ARGV[3]
 local keep_ms = tonumber(ARGV[6]) * 2
