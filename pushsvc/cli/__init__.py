@@ -12,7 +12,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from pushsvc import __version__
-from pushsvc.cli.asking import disconnect, history, presence, recall, revoke, trace
+from pushsvc.cli.asking import disconnect, erase, export, history, presence, recall, revoke, trace
 from pushsvc.cli.client import listen, publish
 
 
@@ -102,7 +102,7 @@ class _Commands(click.Group):
 @click.group(
     cls=_Commands,
     commands=[
-        *(disconnect, history, listen, presence, publish, recall, revoke, trace),
+        *(disconnect, erase, export, history, listen, presence, publish, recall, revoke, trace),
         *map(_not_installed, SERVER_COMMANDS),
     ],
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},

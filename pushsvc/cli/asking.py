@@ -128,6 +128,28 @@ def disconnect(node: Node, ttl: float | None, user: str) -> None:
 
 @click.command()
 @to_node("admin")
+@click.argument("user")
+def erase(node: Node, user: str) -> None:
+    """Erase all that is kept of a user.
+
+    Connections begin anew, and tokens stay good: `disconnect` refuses those.
+    """
+    with publisher_of(node) as publisher:
+        _say(asdict(publisher.erase(user)))
+
+
+@click.command()
+@to_node("admin")
+@click.argument("user")
+def export(node: Node, user: str) -> None:
+    """Print all that is kept of a user, in parts of a line each."""
+    with publisher_of(node) as publisher:
+        for part in publisher.export(user):
+            _say(part)
+
+
+@click.command()
+@to_node("admin")
 @click.option("--user", help="The tokens of this user.")
 @click.option("--jti", help="The one token with this id.")
 @click.option("--everyone", is_flag=True, help="All tokens, yours too; with --issued-before.")

@@ -6,6 +6,7 @@ It needs nothing of the server, and speaks to any node of the same protocol vers
 from pushsvc.client.asking import (
     Acked,
     Device,
+    Erased,
     Kept,
     Outcome,
     Outcomes,
@@ -47,6 +48,7 @@ __all__ = [
     "Closed",
     "Content",
     "Device",
+    "Erased",
     "Gap",
     "Kept",
     "Message",

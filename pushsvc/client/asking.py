@@ -137,6 +137,17 @@ class Revocation:
 
 
 @dataclass(frozen=True, slots=True)
+class Erased:
+    """A user was erased."""
+
+    user: str
+    keys: int
+    """How many keys Redis had of the user; 0 where there was nothing."""
+    left: bool
+    """Whether names stay, until they expire, that the nodes' Redis user may not look for."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ticket:
     """Stands for a token, once, in ``?ticket=`` of a socket, a stream or a poll."""
 
@@ -283,6 +294,23 @@ def disconnect(user: str, ttl: float | None) -> Question[Revocation]:
     """Close a user's connections, and refuse the tokens that it has."""
     value = None if ttl is None else {"ttl": ttl}
     return Question(_post("/v1/user/disconnect", value, user=user), _revocation)
+
+
+def erase(user: str) -> Question[Erased]:
+    """Erase all that is kept of a user."""
+    request = Request(
+        f"/v1/user?{urlencode({'user': user}, quote_via=quote)}", method="DELETE", status=200
+    )
+    return Question(request, lambda told: Erased(told["user"], told["erased"], told["left"]))
+
+
+def export(user: str, place: str | None) -> Question[Json]:
+    """A part of what is kept of a user."""
+    return Question(_get("/v1/user/export", user=user, next=place), _part)
+
+
+def _part(told: Json) -> Json:
+    return {**told, "next": told["next"], "notifications": told["notifications"]}
 
 
 def revoke(

@@ -3,7 +3,15 @@
 import asyncio
 import ssl as tls
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing, contextmanager
 from datetime import datetime
@@ -12,6 +20,7 @@ from typing import Any, Self, TypeVar, Unpack
 from pushsvc.client import asking, publishing
 from pushsvc.client.asking import (
     Device,
+    Erased,
     Kept,
     Outcomes,
     Page,
@@ -202,6 +211,20 @@ class AsyncPublisher:
     async def disconnect(self, user: str, *, ttl: float | None = None) -> Revocation:
         """See ``Publisher.disconnect``."""
         return await self._ask(asking.disconnect(user, ttl))
+
+    async def erase(self, user: str) -> Erased:
+        """See ``Publisher.erase``."""
+        return await self._ask(asking.erase(user))
+
+    async def export(self, user: str) -> AsyncIterator[Mapping[str, Any]]:
+        """See ``Publisher.export``."""
+        place = None
+        while True:
+            part = await self._ask(asking.export(user, place))
+            yield part
+            place = part["next"]
+            if place is None:
+                return
 
     async def revoke(
         self,

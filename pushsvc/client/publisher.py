@@ -11,6 +11,7 @@ from collections.abc import (
     Coroutine,
     Iterable,
     Iterator,
+    Mapping,
     Sequence,
 )
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from typing import Any, Self, TypeVar, Unpack
 from pushsvc.client import asking, publishing
 from pushsvc.client.asking import (
     Device,
+    Erased,
     Kept,
     Outcomes,
     Page,
@@ -274,6 +276,21 @@ class Publisher:
     def disconnect(self, user: str, *, ttl: float | None = None) -> Revocation:
         """Close a user's connections, and refuse the tokens that it has. See ``revoke``."""
         return self._ask(asking.disconnect(user, ttl))
+
+    def erase(self, user: str) -> Erased:
+        """Erase all that is kept of a user; tokens stay good, see ``disconnect``."""
+        return self._ask(asking.erase(user))
+
+    def export(self, user: str) -> Iterator[Mapping[str, Any]]:
+        """All that is kept of a user, in parts as the service tells them (PROTOCOL.md)."""
+        self._check()
+        place = None
+        while True:
+            part = self._ask(asking.export(user, place))
+            yield part
+            place = part["next"]
+            if place is None:
+                return
 
     def revoke(
         self,

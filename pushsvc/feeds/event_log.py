@@ -112,6 +112,20 @@ class EventLog:
             self._mask >>= 1
         self._added = 0
 
+    def forget(self, mailbox: str, user: str) -> None:
+        """Forget what happened in a mailbox, and what its user published."""
+        namespace = namespace_of(mailbox)
+        kept = [
+            event
+            for event in self._events
+            if event[2] != mailbox
+            and not (
+                event[1] == "accepted" and event[4] == user and namespace_of(event[2]) == namespace
+            )
+        ]
+        self._events.clear()
+        self._events.extend(kept)
+
     def __len__(self) -> int:
         return len(self._events)
 

@@ -64,6 +64,7 @@ SIGNALS: Final = "s"
 """What has no read state."""
 UNARCHIVED: Final = "ur"
 UNFILTERED: Final = Wanted(UNARCHIVED + SIGNALS)
+EVERYTHING: Final = Wanted(UNARCHIVED + SIGNALS + "a")
 _STATES: Final = {b"u": UNREAD, b"r": READ, b"a": ARCHIVED, b"s": ""}
 
 

@@ -82,8 +82,8 @@ class ControlMessage(NamedTuple):
     """What listeners of a feed have to know, and what is no entry of it."""
 
     kind: str
-    """``acked``, ``withdrawn``, ``recalled``, ``shared``, ``presence`` or ``read_state``; ``trace``
-    asks the node itself."""
+    """``acked``, ``withdrawn``, ``recalled``, ``shared``, ``presence`` or ``read_state``;
+    ``erased`` and ``trace`` are for the node itself."""
     feed: str
     values: list[str]
 
@@ -390,6 +390,12 @@ class Inbox:
                 came.append(Arrival(known, value) if known else Arrival(Kind.UNKNOWN, kind))
                 self._last = entry_id
         return came
+
+    async def forget(self) -> None:
+        """Drop all that was read, to the last byte; what is dropped otherwise stays for a while."""
+        ms, _, sequence = self._last.partition(b"-")
+        upto = b"%b-%d" % (ms, int(sequence) + 1)
+        await self._redis.one("XTRIM", self._key, "MINID", upto)
 
     async def aclose(self) -> None:
         """Close the connection of the reads: an answer that was not waited for is on its way."""

@@ -5,6 +5,7 @@ recalled: whatever dies and however many nodes try, it ends as one of both, once
 a work queue before anything is scheduled there, so a node that dies in between forgets nothing.
 """
 
+import contextlib
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, NamedTuple
@@ -63,6 +64,15 @@ class Due(NamedTuple):
     """Seconds until the next look at the feed, None if nothing else waits."""
     publishes: Sequence[tuple[int, Append]]
     """Each with the time at which it was due, in milliseconds since the epoch."""
+
+
+class Waiting(NamedTuple):
+    """A publish that waits, as it is kept."""
+
+    id: str
+    at: int
+    """Milliseconds since the epoch."""
+    append: Append
 
 
 class Schedule:
@@ -208,6 +218,22 @@ class Schedule:
         keys = self._publishing.keys
         names = (keys.times(feed), keys.scheduled(feed), keys.became(feed, scheduled_id))
         return self._publishing.script("cancel", names, scheduled_id, self._retention)
+
+    async def waiting(self, feed: str, start: int, most: int) -> list[Waiting]:
+        """What waits in a feed, the earliest first, from a place on; without what is unreadable."""
+        keys = self._redis.keys
+        found = await self._redis.one(
+            "ZRANGE", keys.times(feed), start, start + most - 1, "WITHSCORES"
+        )
+        if not found:
+            return []
+        items = await self._redis.one("HMGET", keys.scheduled(feed), *found[::2])
+        waiting = []
+        for name, at, item in zip(found[::2], found[1::2], items, strict=True):
+            with contextlib.suppress(msgspec.DecodeError):
+                if item is not None:
+                    waiting.append(Waiting(name.decode(), int(float(at)), _decode(item)))
+        return waiting
 
     async def due(self, feeds: Sequence[str]) -> list[Due | PushError]:
         """What of some feeds is due.

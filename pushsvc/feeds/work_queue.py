@@ -58,6 +58,15 @@ class WorkQueue:
         pairs = [each for feed, wait in looks.items() for each in (feed, round(wait * 1000))]
         await self._redis.run("owe", (self._due, self._owed), self._keep, *pairs)
 
+    async def hasten(self, feeds: Iterable[str]) -> None:
+        """Have those of some feeds that are there looked at now: there may be nothing left.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses.
+        """
+        for feed in feeds:
+            await self._redis.one("ZADD", self._due, "XX", 1, feed)
+
     def at(self, times: Mapping[str, int]) -> Command:
         """The command that puts feeds there, for any queue.
 

@@ -7,10 +7,11 @@ reads its feed, one read at a time. Nothing is awaited per connection.
 
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Final
 
+from pushsvc.errors import PushError
 from pushsvc.feeds.feed import AckKind
 from pushsvc.feeds.nodes import ControlMessage, Entry, Leases
 from pushsvc.feeds.read_state import CHANGED
@@ -35,6 +36,12 @@ NOWHERE: Final[Mapping[str, int]] = MappingProxyType({})
 """The positions of a client that holds none."""
 
 Handler = Callable[[ControlMessage], None]
+IsErased = Callable[[str, int], Awaitable[bool]]
+
+
+async def never_erased(_feed: str, _position: int) -> bool:
+    """Where nothing is erased."""
+    return False
 
 
 class Dispatcher:
@@ -52,6 +59,7 @@ class Dispatcher:
         policy: the rules of every session.
         observer: told what happens to notifications.
         clock: seconds on a monotonic clock.
+        is_erased: whether a mailbox was erased since it had a position.
     """
 
     def __init__(
@@ -67,7 +75,9 @@ class Dispatcher:
         policy: Policy,
         observer: Observer,
         clock: Callable[[], float],
+        is_erased: IsErased = never_erased,
     ) -> None:
+        self._is_erased = is_erased
         self._identity = identity
         self._leases = leases
         self._mailboxes = mailboxes
@@ -126,6 +136,9 @@ class Dispatcher:
         self._mailboxes.listeners.add(listener)
         try:
             backlog = await self._mailboxes.join(listener, position, withdrawn=withdrawn)
+            if backlog.gap == "reset" and await self._was_erased(cursor.feed, position):
+                # What it holds is gone by intent, and what comes is new to it: no gap.
+                position, backlog = None, backlog._replace(gap="")
         except BaseException:
             # The join may have happened all the same.
             self.left(listener)
@@ -133,6 +146,14 @@ class Dispatcher:
         cursor.begin(backlog.cursor, position)
         broadcast.begin(backlog.broadcast, held.get(broadcast.feed))
         return backlog
+
+    async def _was_erased(self, feed: str, position: int | None) -> bool:
+        if position is None:
+            return False
+        try:
+            return await self._is_erased(feed, position)
+        except PushError:
+            return False  # a gap too many does no harm
 
     def start(self, listener: Listener, backlog: Backlog, first: bytes) -> None:
         """Send ``first`` and then the backlog, in one segment where it is small."""

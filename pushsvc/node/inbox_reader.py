@@ -1,6 +1,7 @@
 """Reads a node's inbox and hands over what comes."""
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -8,9 +9,10 @@ from typing import Final
 import msgspec
 import structlog
 
-from pushsvc.errors import StoreUnavailable
+from pushsvc.errors import PushError, StoreUnavailable
 from pushsvc.feeds import nodes
 from pushsvc.feeds.nodes import ControlMessage, Entry, Inbox, Kind
+from pushsvc.feeds.user_data import ERASED
 from pushsvc.node.observer import Observer
 from pushsvc.node.turns import parts
 
@@ -79,7 +81,7 @@ class InboxReader:
                 elif kind is Kind.ENTRIES:
                     await self._hand_on(value)
                 else:
-                    self._open(kind, value)
+                    await self._open(kind, value)
 
     async def _hand_on(self, packet: bytes) -> None:
         try:
@@ -95,11 +97,16 @@ class InboxReader:
                     return
             self._deliver(part)
 
-    def _open(self, kind: Kind, packet: bytes) -> None:
-        if kind is Kind.CONTROL:
-            try:
-                self._control(nodes.unpack_control(packet))
-            except Exception as error:  # noqa: BLE001 - another version may mean anything by it
-                self._observer.unreadable("a control message", error)
-        else:
+    async def _open(self, kind: Kind, packet: bytes) -> None:
+        if kind is not Kind.CONTROL:
             self._observer.unreadable("something of an unknown kind", packet)
+            return
+        try:
+            message = nodes.unpack_control(packet)
+            self._control(message)
+        except Exception as error:  # noqa: BLE001 - another version may mean anything by it
+            self._observer.unreadable("a control message", error)
+            return
+        if message.kind == ERASED:
+            with contextlib.suppress(PushError):  # what is left goes with what comes
+                await self._inbox.forget()

@@ -16,7 +16,7 @@ from pushsvc.node.broadcasts import Broadcasts
 from pushsvc.node.catch_up import CatchUp, Reader
 from pushsvc.node.channel import FanOut
 from pushsvc.node.connections import Connections
-from pushsvc.node.dispatcher import Dispatcher
+from pushsvc.node.dispatcher import Dispatcher, IsErased, never_erased
 from pushsvc.node.identity import NodeIdentity
 from pushsvc.node.listener import Everyone
 from pushsvc.node.mailboxes import Mailboxes
@@ -46,6 +46,8 @@ class Domain:
     receipts_due: Callable[[str], None]
     """Told of mailboxes that may owe a receipt."""
     verifier: TokenCheck
+    is_erased: IsErased = never_erased
+    """Whether a mailbox was erased since it had a position."""
 
 
 class Node:
@@ -134,6 +136,7 @@ class Node:
             policy,
             observer,
             clock,
+            domain.is_erased,
         )
         self._renewals = Renewals(domain.verifier, policy, clock)
         self._requests = Requests(

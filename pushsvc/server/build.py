@@ -21,6 +21,7 @@ from pushsvc.feeds.schedule import Schedule
 from pushsvc.feeds.summaries import Summaries
 from pushsvc.feeds.tickets import Tickets
 from pushsvc.feeds.trace_answers import TraceAnswers
+from pushsvc.feeds.user_data import UserData
 from pushsvc.feeds.work_queue import WorkQueue
 from pushsvc.node.webhooks import HOLD as WEBHOOK_HOLD
 from pushsvc.server.checks import redis_access, redis_confirms, redis_permits
@@ -56,6 +57,7 @@ class Store:
     schedule: Schedule
     departures: Departures
     history: History
+    user_data: UserData
     event_log: EventLog
     summaries: Summaries
     revocations: RevocationStore
@@ -159,6 +161,16 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
         schedule=schedule,
         departures=Departures(schedule, publisher, scheduled),
         history=history,
+        user_data=UserData(
+            maintenance,
+            lambda: connect(ANSWER_SECONDS),
+            leases=leases,
+            outbox=outbox,
+            queues=[work, scheduled, *([] if webhooks is None else [webhooks])],
+            history=history,
+            schedule=schedule,
+            retention=settings.retention_seconds,
+        ),
         event_log=event_log,
         summaries=Summaries(maintenance, settings.lease_seconds),
         revocations=RevocationStore(maintenance),

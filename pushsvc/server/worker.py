@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,6 +17,8 @@ from pushsvc.admin.trace_responder import TraceResponder
 from pushsvc.auth.authenticator import Authenticator
 from pushsvc.auth.tokens import Verifier
 from pushsvc.codes import Close
+from pushsvc.feeds.nodes import ControlMessage
+from pushsvc.feeds.user_data import ERASED
 from pushsvc.node.connections import Connection, Connections
 from pushsvc.node.drain import Drained, depart_until, drain, pause
 from pushsvc.node.membership import Membership
@@ -182,6 +184,7 @@ def _node(
             event_log=store.event_log,
             receipts_due=store.receipts.schedule,
             verifier=authenticator,
+            is_erased=store.user_data.is_erased,
         ),
         policy_of(settings),
         time.monotonic,
@@ -271,6 +274,7 @@ async def worker(
         _close_gone(node.connections, verify)
         following = tasks.create_task(verify.follow(), name="issuers")
         stack.callback(following.cancel)
+        node.dispatcher.on(ERASED, _forget(store, node, front.polls))
         front.http.listen(sockets)
         running = Worker(settings, node, membership, verify, front, sockets[0].getsockname()[1])
         reporter = Reporter(
@@ -303,6 +307,24 @@ def _close_revoked(connections: Connections, authenticator: Authenticator) -> No
         connections.each(f"revoked {namespace}", check)
 
     authenticator.on_change = close
+
+
+def _forget(store: Store, node: Node, polls: set[Poll]) -> Callable[[ControlMessage], None]:
+    """What forgets a user who was erased, and has its connections begin anew."""
+
+    def forget(message: ControlMessage) -> None:
+        feed, (user, *_) = message.feed, message.values
+        store.event_log.forget(feed, user)
+        for poll in [each for each in polls if each.session.cursor.feed == feed]:
+            poll.depart(0.0)
+
+        def check(connection: Connection) -> None:
+            if connection.session.cursor.feed == feed:
+                connection.depart(0.0)
+
+        node.connections.each(f"erased {feed}", check)
+
+    return forget
 
 
 def _close_gone(connections: Connections, issuers: Verifier | AuthFile) -> None:
@@ -461,6 +483,7 @@ def _routes(
         topics={**asking, "presence": node.presence},
         cancel={"schedule": store.schedule, "verifier": authenticator},
         receipts={"receipt_log": store.receipt_log, "verifier": authenticator},
+        user_data={"data": store.user_data, "verifier": authenticator},
     )
 
 

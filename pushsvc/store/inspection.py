@@ -1,7 +1,7 @@
 """What the servers of Redis say of themselves, and which names are kept there, for people."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -163,6 +163,36 @@ class Wide:
     whole: bool
 
 
+class NotPermitted(Exception):
+    """This user may not look through the names of keys."""
+
+
+async def key_names(connection: StoreConnection, pattern: str) -> AsyncIterator[Sequence[bytes]]:
+    """The names of all keys that match a pattern, page by page; a page may be empty.
+
+    Raises:
+        NotPermitted: this user may not look.
+        StoreUnavailable: a server cannot be asked now.
+    """
+    try:
+        for server in await connection.everywhere([("PING",)]):
+            cursor = b"0"
+            while True:
+                (answer,) = await connection.at(
+                    server, [("SCAN", cursor, "MATCH", pattern, "COUNT", PAGE)]
+                )
+                if isinstance(answer, Exception):
+                    raise answer
+                cursor, found = answer
+                yield found
+                if cursor == b"0":
+                    break
+    except NoPermissionError:
+        raise NotPermitted from None
+    except (RedisError, OSError) as error:
+        raise StoreUnavailable(f"the store cannot be asked for keys: {error}") from error
+
+
 async def wide_feeds(connection: StoreConnection, keys: Keys, most: int) -> Wide | None:
     """Look for such feeds; None if this user may not.
 
@@ -177,23 +207,11 @@ async def wide_feeds(connection: StoreConnection, keys: Keys, most: int) -> Wide
     feeds: set[str] = set()
     pages = most // PAGE
     try:
-        for server in await connection.everywhere([("PING",)]):
-            cursor = b"0"
-            while pages > 0:
-                pages -= 1
-                (answer,) = await connection.at(
-                    server, [("SCAN", cursor, "MATCH", keys.wide, "COUNT", PAGE)]
-                )
-                if isinstance(answer, NoPermissionError):
-                    return None
-                if isinstance(answer, Exception):
-                    raise answer
-                cursor, found = answer
-                feeds.update(map(feed_of, found))
-                if cursor == b"0":
-                    break
-            else:
+        async for found in key_names(connection, keys.wide):
+            if pages == 0:
                 return Wide(frozenset(feeds), whole=False)
-    except (RedisError, OSError) as error:
-        raise StoreUnavailable(f"the store cannot be asked for keys: {error}") from error
+            pages -= 1
+            feeds.update(map(feed_of, found))
+    except NotPermitted:
+        return None
     return Wide(frozenset(feeds), whole=True)

@@ -151,6 +151,23 @@ class Keys:
         """String: the id of the notification that something scheduled became, or ``recalled``."""
         return self._feed + feed + "}:became:" + scheduled_id
 
+    def all_of(self, feed: str) -> tuple[str, ...]:
+        """All keys of a mailbox, or of receipts, whose name is known ahead; the cursors first."""
+        of = self._feed + feed
+        parts = (
+            "cursors", "log", "listeners", "latest", "marks", "acks", "times", "scheduled",
+            "unread", "read", "archived",
+        )  # fmt: skip
+        return tuple(f"{of}}}:{part}" for part in parts)
+
+    def below(self, feed: str) -> str:
+        """The pattern of all keys of a feed; no stored form holds what has a meaning there."""
+        return f"{self._feed}{feed}}}:*"
+
+    def erased(self, digest: str) -> str:
+        """String: of a mailbox, by its digest, up to which id it was erased."""
+        return f"{self.prefix}:erased:{digest}"
+
     # What the scripts use that run for each message and connection, in the order of their KEYS.
 
     def publish(self, feed: str, once: str | None) -> tuple[str, ...]:
@@ -265,6 +282,18 @@ class Keys:
 def feed_of(key: bytes) -> str:
     """The feed that a key belongs to; empty if it belongs to none."""
     return key.decode(errors="replace").partition("{")[2].partition("}")[0]
+
+
+def left_by(key: bytes) -> str | None:
+    """What a key of a feed was left by that no other key names.
+
+    Returns:
+        The id of something scheduled, empty for an idempotency key, None for any other key.
+    """
+    kind, _, rest = key.decode(errors="replace").partition("}:")[2].partition(":")
+    if kind == "became":
+        return rest
+    return "" if kind == "once" else None
 
 
 # --- what the hashes hold ------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from urllib.parse import unquote_to_bytes
 import tornado.web
 
 from pushsvc.protocol.read_state import Verb
-from pushsvc.web import event_stream, pages, scheduled, topics, users, websocket
+from pushsvc.web import event_stream, pages, scheduled, topics, user_data, users, websocket
 from pushsvc.web.base import NotFoundHandler
 from pushsvc.web.cors import Origins
 from pushsvc.web.documents import AsyncAPIHandler, DocsHandler, HomeHandler, OpenAPIHandler
@@ -82,6 +82,7 @@ class Routes:
     topics: dict[str, Any]
     cancel: dict[str, Any]
     receipts: dict[str, Any]
+    user_data: dict[str, Any]
 
     def operations(self) -> Operations:
         """What answers a request, by its path."""
@@ -134,6 +135,8 @@ class Routes:
             (named + users.NOTIFICATIONS, users.NotificationsHandler, self.users),
             (named + users.NOTIFICATION, users.RecallHandler, self.recall),
             (named + users.PRESENCE, users.PresenceHandler, self.users),
+            (named, user_data.EraseHandler, self.user_data),
+            (named + user_data.EXPORT, user_data.ExportHandler, self.user_data),
         ]
 
 

@@ -49,10 +49,18 @@ def restrict(server: EmbeddedServer) -> None:
     _users[server.url] = as_user(server.url)
 
 
-def as_user(url: str) -> str:
-    """The URL with the documented user in it."""
+def another(server: EmbeddedServer, name: str, row: str) -> str:
+    """The URL of a user that may what the documented one may, and what is in a row of the table."""
+    with redis.Redis(port=server.port) as client:
+        for rule in (documented(), addition(row)):
+            give(client, [name if word == USER else word for word in rule], "~*")
+    return as_user(server.url, name)
+
+
+def as_user(url: str, name: str = USER) -> str:
+    """The URL with the documented user in it, or another one with its password."""
     parts = urlsplit(url)
-    return parts._replace(netloc=f"{USER}:{PASSWORD}@{parts.netloc}").geturl()
+    return parts._replace(netloc=f"{name}:{PASSWORD}@{parts.netloc}").geturl()
 
 
 def url_of_node(url: str) -> str:

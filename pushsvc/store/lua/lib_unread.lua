@@ -23,6 +23,9 @@ local function catch_up(log, cursors, stored, seen)
     upto, count, acked, again = '0-0', 0, furthest(cursors), ''
   end
   count = tonumber(count)
+  if not seen and length == 0 and redis.call('EXISTS', cursors) == 0 then
+    return true -- nobody was ever here: asking leaves nothing behind
+  end
   if seen and upto == (stored or '0-0') and count == length and again == '' then
     return true
   end

@@ -4,8 +4,17 @@ from typing import Final
 
 from pushsvc import errors
 from pushsvc.auth.tokens import SCOPE_ADMIN
-from pushsvc.web.spec.operation import JSON, USER, WITH_BODY, WITH_TOKEN, Answer, Body, Operation
-from pushsvc.web.spec.schemas import ref
+from pushsvc.web.spec.operation import (
+    JSON,
+    USER,
+    WITH_BODY,
+    WITH_TOKEN,
+    Answer,
+    Body,
+    Operation,
+    query,
+)
+from pushsvc.web.spec.schemas import ref, text
 
 _REVOCATION: Final = {"user": "u1", "issued_before": 1764000000, "expires_at": 1766592000}
 
@@ -32,6 +41,63 @@ ADMINISTERING: Final = (
             ),
         ),
         errors=(*WITH_TOKEN, *WITH_BODY, errors.InvalidName),
+    ),
+    Operation(
+        method="DELETE",
+        path="/v1/users/{user}",
+        id="erase",
+        tag="administer",
+        summary="Erase all that is kept of a user",
+        description=(
+            f"Needs the scope `{SCOPE_ADMIN}`. The mailbox goes in one step: what is published "
+            "meanwhile is erased or kept whole. Connections are closed with 4001, and begin anew. "
+            "Revocations stay, and tokens stay good. Repeating it does no harm."
+        ),
+        parameters=(USER,),
+        answers=(
+            Answer(
+                status=200,
+                meaning="It is erased.",
+                schema=ref("Erased"),
+                example={"user": "u1", "erased": 5, "left": False},
+            ),
+        ),
+        errors=(*WITH_TOKEN, errors.InvalidName),
+    ),
+    Operation(
+        method="GET",
+        path="/v1/users/{user}/export",
+        id="export",
+        tag="administer",
+        summary="All that is kept of a user, in parts",
+        description=(
+            f"Needs the scope `{SCOPE_ADMIN}`. The first part has the devices and connections, "
+            "the following ones go on with the notifications and with what is scheduled."
+        ),
+        parameters=(USER, query("next", text("the `next` of the part before"))),
+        answers=(
+            Answer(
+                status=200,
+                meaning="A part; `next` is null in the last one.",
+                schema=ref("Export"),
+                example={
+                    "user": "u1",
+                    "devices": [
+                        {
+                            "device": "phone",
+                            "acked": "1764000000123-0",
+                            "began": None,
+                            "broadcast": None,
+                        }
+                    ],
+                    "connections": [],
+                    "notifications": [],
+                    "scheduled": [],
+                    "next": None,
+                },
+            ),
+        ),
+        errors=(*WITH_TOKEN, errors.InvalidRequest, errors.InvalidName),
     ),
     Operation(
         method="POST",

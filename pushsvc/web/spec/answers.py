@@ -119,6 +119,69 @@ SCHEMAS: Final[dict[str, Schema]] = {
     ),
     "BatchResults": _results(ref("BatchResult"), "an answer for each notification"),
     "CloudEvent": _CLOUD_EVENT,
+    "Erased": schemas.record(
+        "a user is erased",
+        {
+            "user": NAME,
+            "erased": integer("how many keys Redis had of the user", minimum=0),
+            "left": schemas.flag("names stay until they expire, which may not be looked for"),
+        },
+    ),
+    "Export": schemas.record(
+        "a part of what is kept of a user",
+        {
+            "user": NAME,
+            "notifications": array(ref("Kept"), "newest first"),
+            "scheduled": array(ref("Scheduled"), "the earliest first"),
+            "next": {
+                "anyOf": [{"type": "string"}, {"type": "null"}],
+                "description": "names the next part",
+            },
+        },
+        {
+            "devices": array(ref("Place"), "of the first part: those with a place"),
+            "connections": array(ref("Registration"), "of the first part: those registered"),
+        },
+    ),
+    "Place": schemas.record(
+        "a device's positions",
+        {
+            "device": NAME,
+            **{
+                name: {"anyOf": [ID, {"type": "null"}], "description": what}
+                for name, what in (
+                    ("acked", "up to where it has acknowledged"),
+                    ("began", "where it began"),
+                    ("broadcast", "its position in the broadcast"),
+                )
+            },
+        },
+    ),
+    "Registration": schemas.record(
+        "a connection that is registered",
+        {
+            "connection": schemas.text("its id"),
+            "device": NAME,
+            "since": {**_INSTANT, "description": "when it was opened"},
+        },
+    ),
+    "Scheduled": schemas.record(
+        "a publish that waits",
+        {
+            "id": schemas.SCHEDULED_ID,
+            "at": {**_INSTANT, "description": "when it goes out"},
+            "data": schemas.anything("what was published"),
+        },
+        {
+            "device": described(NAME, "the one device that it is for"),
+            "collapse_key": schemas.FIELDS["collapse_key"],
+            "by": described(NAME, "who published it"),
+            "event": schemas.FIELDS["event"],
+            "from": described(NAME, "the user that published it"),
+            "encoding": schemas.FIELDS["encoding"],
+            "traceparent": schemas.TRACEPARENT,
+        },
+    ),
     "NotificationPage": schemas.record(
         "what a mailbox keeps, newest first",
         {
