@@ -107,6 +107,7 @@ def client() -> list[Any]:
 
     It is a module, and three parts that it loads from beside it when it needs them. Pages of any
     origin may load it: it holds no secret. Asked for each time, it fits the node after an update.
+    The bell is a module of its own, which loads the client likewise.
     """
     headers = {
         "Access-Control-Allow-Origin": "*",

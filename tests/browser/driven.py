@@ -12,26 +12,49 @@ from urllib.parse import urlsplit
 from tests.browser.engine import PATIENCE
 from tests.support.nodes import wait_until
 
-_KEYS: Final = {"Enter": "\ue007"}
+_KEYS: Final = {
+    "Enter": "\ue007",
+    "Tab": "\ue004",
+    "Escape": "\ue00c",
+    "End": "\ue010",
+    "Home": "\ue011",
+    "ArrowUp": "\ue013",
+    "ArrowDown": "\ue015",
+}
 
 _EVALUATE: Final = """(async () => {
   const found = (%s);
   return JSON.stringify(typeof found === "function" ? await found(%s) : await found) ?? "null";
 })()"""
 
+# The elements of a selector, those in shadow trees too.
+_FIND: Final = """function find(selector, root = document) {
+  return [...root.querySelectorAll("*")].flatMap((each) => [
+    ...(each.matches(selector) ? [each] : []),
+    ...(each.shadowRoot ? find(selector, each.shadowRoot) : []),
+  ]);
+}"""
+
 # Where to click, or why a user could not.
-_SPOT: Final = """(selector) => {
-  const found = document.querySelectorAll(selector);
-  if (found.length !== 1) return `${found.length} elements`;
+_SPOT: Final = f"""(selector) => {{
+  {_FIND}
+  const found = find(selector);
+  if (found.length !== 1) return `${{found.length}} elements`;
   const [element] = found;
   if (element.matches(":disabled")) return "it is disabled";
-  if (!element.checkVisibility({ visibilityProperty: true })) return "it is not visible";
-  element.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
-  const { x, y, width, height } = element.getBoundingClientRect();
+  if (!element.checkVisibility({{ visibilityProperty: true }})) return "it is not visible";
+  element.scrollIntoView({{ block: "center", inline: "center", behavior: "instant" }});
+  const {{ x, y, width, height }} = element.getBoundingClientRect();
   const spot = [Math.floor(x + width / 2), Math.floor(y + height / 2)];
-  const there = document.elementFromPoint(...spot);
-  return element.contains(there) ? spot : `${there?.outerHTML} is there`;
-}"""
+  const there = element.getRootNode().elementFromPoint(...spot);
+  return element.contains(there) ? spot : `${{there?.outerHTML}} is there`;
+}}"""
+
+# Does something with the one element of a selector.
+_WITH: Final = f"""([selector, what]) => {{
+  {_FIND}
+  find(selector)[0][what]();
+}}"""
 
 
 class DrivenPage(ABC):
@@ -68,11 +91,11 @@ class DrivenPage(ABC):
 
     def fill(self, selector: str, value: str) -> None:
         self.click(selector)
-        self.evaluate("selector => document.querySelector(selector).select()", selector)
+        self.evaluate(_WITH, [selector, "select"])
         self._type(value)
 
     def press(self, selector: str, key: str) -> None:
-        self.evaluate("selector => document.querySelector(selector).focus()", selector)
+        self.evaluate(_WITH, [selector, "focus"])
         self._type(_KEYS.get(key, key))
 
     def _type(self, letters: str) -> None:

@@ -41,13 +41,16 @@ class Page(Protocol):
         """The value of an expression, or what a function makes of ``arg``, awaited."""
 
     def click(self, selector: str, /) -> None:
-        """Click on the one element of that CSS selector, as soon as a user could."""
+        """Click on the one element of that CSS selector, as soon as a user could.
+
+        As the next two it finds what is in a shadow tree, by a selector within that.
+        """
 
     def fill(self, selector: str, value: str, /) -> None:
         """Write into a field, in place of what it holds."""
 
     def press(self, selector: str, key: str, /) -> None:
-        """Press a key, ``Enter`` or a letter, in a field."""
+        """Press a key, such as ``Enter``, ``Escape``, ``ArrowDown`` or a letter, in an element."""
 
     def close(self) -> None:
         """As a user does who closes the tab."""

@@ -1,14 +1,22 @@
-"""The pictures of the README, taken of the real thing: ``python -m tests.browser.screenshots``."""
+"""The pictures of README and guides, taken of the real thing.
+
+``python -m tests.browser.screenshots`` takes all, or those that are named, such as ``bell``.
+"""
 
 import contextlib
+import sys
 import tempfile
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import Browser, Page, expect
 
 from pushsvc.server.embedded import EmbeddedServer
 from tests.browser import chromium
+from tests.browser.bell import BELL_PAGE, given, items
+from tests.browser.pages import PageServer
 from tests.browser.traffic import Device, Traffic
 from tests.support.dev import dev
 from tests.support.nodes import nodes, token
@@ -20,11 +28,12 @@ SECONDS = 56
 DEVICES = 40
 
 
-def main() -> None:
-    """Take both."""
+def main(*names: str) -> None:
+    """Take them."""
     with tempfile.TemporaryDirectory() as directory, chromium.launch() as browser:
-        console(browser, Path(directory))
-        demo(browser, Path(directory))
+        for take in (console, demo, bell):
+            if not names or take.__name__ in names:
+                take(browser, Path(directory))
 
 
 def console(browser: Browser, directory: Path) -> None:
@@ -69,11 +78,73 @@ def demo(browser: Browser, directory: Path) -> None:
         page.context.close()
 
 
-def open_page(browser: Browser, height: int) -> Page:
-    """A page as wide as the pictures."""
-    viewport = {"width": WIDTH, "height": height}
-    return browser.new_context(viewport=viewport, color_scheme="light").new_page()  # type: ignore[arg-type]  # a ViewportSize
+def bell(browser: Browser, directory: Path) -> None:
+    """The bell of a shop: light, dark, narrow, and from right to left."""
+    with dev(directory) as development, PageServer() as pages:
+        url = f"{pages.put('/', BELL_PAGE)}?client={development.url}"
+        for name, width, texts, options in (
+            ("bell", 720, ENGLISH, {}),
+            ("bell-dark", 720, ENGLISH, {"color_scheme": "dark"}),
+            ("bell-rtl", 720, ARABIC, {}),
+            ("bell-narrow", 390, ENGLISH, {"is_mobile": True, "has_touch": True}),
+        ):
+            page = open_page(browser, 440, width, **options)
+            page.goto(url)
+            page.wait_for_function("window.ready")
+            page.evaluate("shop => window.say(shop)", texts)
+            there = items(*(title for title, _ in texts["notifications"]), read=2)
+            ages = (20, 260, 3 * 3600, 26 * 3600)
+            for item, age, (title, body) in zip(there, ages, texts["notifications"], strict=True):
+                item["time"] = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
+                item["data"] = {"title": title, "body": body, "url": "/orders"}
+            given(page, *there)
+            page.locator("pushsvc-inbox").click()
+            page.mouse.move(10, 430)
+            page.wait_for_timeout(500)
+            page.screenshot(path=IMAGES / f"{name}.png")
+            page.context.close()
+
+
+def open_page(browser: Browser, height: int, width: int = WIDTH, **options: Any) -> Page:
+    """A page as wide as the pictures; the options are Playwright's."""
+    viewport: Any = {"width": width, "height": height}
+    return browser.new_context(
+        **{"viewport": viewport, "color_scheme": "light", **options}
+    ).new_page()
+
+
+ENGLISH: dict[str, Any] = {
+    "lang": "en",
+    "dir": "ltr",
+    "shop": "Fernweh",
+    "link": "Orders",
+    "title": "Your orders",
+    "text": "What you bought, and where it is.",
+    "labels": {},
+    "notifications": [
+        ("Your order has shipped", "Order 17 comes tomorrow between nine and noon."),
+        ("Maya replied to your question", "“Yes, the 42 runs half a size small.”"),
+        ("Payment received", "149 € for order 17."),
+        ("A price that you watch fell", "Trail shoes, now 79 €, until Sunday."),
+    ],
+}
+ARABIC: dict[str, Any] = {
+    "lang": "ar",
+    "dir": "rtl",
+    "shop": "متجر الأحذية",
+    "link": "الطلبات",
+    "title": "طلباتك",
+    "text": "ما اشتريته، وأين هو.",
+    "labels": {"title": "الإشعارات", "markAllRead": "تعليم الكل كمقروء"},
+    "notifications": [
+        ("تم شحن طلبك", "سيصل الطلب 17 غدًا بين التاسعة والظهر."),
+        ("أجابت مايا على سؤالك", "نعم، المقاس 42 صغير بعض الشيء."),
+        ("تم استلام الدفعة", "149 يورو للطلب 17."),
+        ("انخفض سعر منتج تتابعه", "أحذية الجري الآن بسعر 79 يورو."),
+    ],
+}
+"""What stands on the pages of the bell."""
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -1,17 +1,21 @@
-"""The bar: axe-core has no serious finding on the console and the demo, light and dark."""
+"""The bar: axe-core has no serious finding on console and demo, and none on the bell.
+
+All of them light and dark.
+"""
 
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.browser.axe import findings
-from tests.browser.pages import OPERATOR
+from tests.browser.axe import ANY, findings
+from tests.browser.bell import BELL_PAGE, given, items
+from tests.browser.pages import OPERATOR, PageServer
 from tests.browser.tabs import ChromiumTabs as Tabs
 from tests.browser.traffic import Device
 from tests.support.dev import Dev
 from tests.support.nodes import Node, token
 
 SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
-DEMO_PAGES = ("", "/chat", "/document", "/game", "/ticker", "/scores")
+DEMO_PAGES = ("", "/chat", "/document", "/game", "/ticker", "/scores", "/inbox")
 
 
 @SCHEMES
@@ -64,4 +68,31 @@ def test_every_page_of_the_demo_is_accessible(tabs: Tabs, development: Dev, sche
         filled(page)
         found[path] = findings(page)
         page.close()
+    assert not any(found.values()), found
+
+
+@SCHEMES
+@pytest.mark.parametrize("direction", ["ltr", "rtl"])
+def test_every_state_of_the_bell_is_accessible(
+    tabs: Tabs, node: Node, pages: PageServer, scheme: str, direction: str
+) -> None:
+    found = {}
+    page = tabs.open(
+        f"{pages.put('/bell', BELL_PAGE)}?client={node.url}", tabs.context(color_scheme=scheme)
+    )
+    page.wait_for_function("window.ready")
+    page.evaluate("dir => { document.dir = dir }", direction)
+    there = items("One", "Two", "Three", read=1)
+    given(page, *there)
+    found["closed"] = findings(page, ANY)
+    page.get_by_role("button", name="Notifications, 2 unread").click()
+    expect(page.get_by_role("dialog", name="Notifications")).to_be_visible()
+    for state in ("loading", "ready", "offline", "error"):
+        for shown in ([], there):
+            given(page, *shown, state=state, more=bool(shown), unread=1000)
+            found[f"{state}, {len(shown)}"] = findings(page, ANY)
+    page.get_by_role("listitem").first.hover()
+    found["hover"] = findings(page, ANY)
+    page.emulate_media(forced_colors="active")
+    found["forced colors"] = findings(page, ANY)
     assert not any(found.values()), found

@@ -3,6 +3,7 @@
 import re
 import subprocess
 
+import httpx
 import pytest
 
 from tests.browser.engine import EVERY_ENGINE, Page
@@ -167,11 +168,14 @@ def in_python(page: Page, development: Dev, example: str) -> None:
     shows(page, "#python", f"^{re.escape(line)}$")
 
 
-@pytest.mark.parametrize("example", ["chat.py --user carla", "game.py", "ticker.py", "scores.py"])
+@pytest.mark.parametrize(
+    "example", ["chat.py --user carla", "game.py", "ticker.py", "scores.py", "inbox/server.py"]
+)
 def test_the_line_that_runs_an_example_in_python_names_this_node(
     tabs: Tabs, development: Dev, example: str
 ) -> None:
-    in_python(demo(tabs, development, f"/{example.partition('.')[0]}"), development, example)
+    page = demo(tabs, development, f"/{re.split('[./]', example)[0]}")
+    in_python(page, development, example)
 
 
 def test_copies_of_a_document_end_up_the_same(tabs: Tabs, development: Dev) -> None:
@@ -235,3 +239,34 @@ def test_every_screen_hears_of_every_goal(tabs: Tabs, development: Dev) -> None:
     final = text(page, "#score")
     for screen in texts(page, "#screens li"):
         assert screen.startswith(final), screen
+
+
+def test_what_is_read_on_the_phone_is_read_on_the_laptop_though_the_node_dies(
+    tabs: Tabs, development: Dev
+) -> None:
+    tabs.expected += [*LOST, r"https://127\.0\.0\.1:\d+/client\.js"]
+    page = demo(tabs, development, "/inbox")
+    names = ("Phone", "Laptop")
+    connected(page, *names)
+    phone, laptop = (f"{card(page, name)} pushsvc-inbox" for name in names)
+    before = badge(page, phone)
+    for number in (1, 2, 3):
+        page.click(named(page, "button", "Send"))
+        for bell in (phone, laptop):
+            badges(page, bell, before + number)
+    httpx.post(f"{development.admin_url}/dev/kill", json={}).raise_for_status()
+    page.evaluate("bell => document.querySelector(bell).show()", phone)
+    page.click("li:nth-child(1) [part~=open]")
+    for bell in (phone, laptop):
+        badges(page, bell, before + 2)
+    shows(page, f"{card(page, names[0])} .opened", "Opened here: Your order has shipped")
+
+
+def badge(page: Page, bell: str) -> int:
+    """The number that a bell shows."""
+    path = "bell => document.querySelector(bell).shadowRoot.querySelector('[part=badge]')"
+    return int(page.evaluate(f"{path}.textContent", bell) or 0)
+
+
+def badges(page: Page, bell: str, number: int) -> None:
+    wait_until(lambda: badge(page, bell) == number, f"{number} on {bell}")

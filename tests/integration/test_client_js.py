@@ -10,7 +10,7 @@ from tests.support import js
 from tests.support.nodes import Node
 
 ASSETS = Path(__file__).parents[2] / "pushsvc" / "web" / "assets"
-MODULES = ["client.js", "client-fallback.js", "client-inbox.js", "client-tabs.js"]
+MODULES = ["client.js", "client-fallback.js", "client-inbox.js", "client-tabs.js", "inbox.js"]
 
 
 def get(

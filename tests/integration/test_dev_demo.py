@@ -12,8 +12,10 @@ from tests.support.backend import problem
 from tests.support.dev import Dev, dev
 from tests.support.nodes import Node
 
-PAGES = ["", "/chat", "/document", "/game", "/ticker", "/scores"]
+PAGES = ["", "/chat", "/document", "/game", "/ticker", "/scores", "/inbox"]
 EXAMPLES = [page.strip("/") for page in PAGES if page]
+TWINS = {"inbox": "inbox/server.py"}
+"""What is more than a file."""
 FOLDER = Path(__file__).parents[2] / "pushsvc" / "admin" / "demo"
 MOST_LINES = 120
 
@@ -52,8 +54,9 @@ def test_a_page_runs_nothing_inline_and_gets_nothing_from_elsewhere(local: Dev, 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_the_program_of_an_example_is_short_and_has_a_python_twin(name: str) -> None:
     assert len((FOLDER / f"{name}.js").read_text().splitlines()) <= MOST_LINES
-    assert f"python examples/{name}.py" in (FOLDER / f"{name}.html").read_text()
-    assert (FOLDER.parents[2] / "examples" / f"{name}.py").exists()
+    twin = TWINS.get(name, f"{name}.py")
+    assert f"python examples/{twin}" in (FOLDER / f"{name}.html").read_text()
+    assert (FOLDER.parents[2] / "examples" / twin).exists()
 
 
 @pytest.mark.parametrize("name", ["nowhere", "..%2fdev.py", "demo.py", "chat.js/x", "shared.map"])

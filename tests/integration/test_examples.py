@@ -2,6 +2,7 @@
 
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -220,6 +221,40 @@ def test_examples_that_run_at_once_leave_each_other_alone(local: Dev) -> None:
         assert seen_by("anna", chat.result())[-1] == "-- ben left"
 
 
+# --- inbox ---------------------------------------------------------------------------------------
+
+
+def test_the_shop_gives_its_page_tokens_and_tells_of_each_order(local: Dev) -> None:
+    shop = subprocess.Popen(
+        [sys.executable, "-W", "error", str(EXAMPLES / "inbox" / "server.py")],
+        env=local.environ | {"PORT": "0"}, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert shop.stdout is not None
+        url = re.fullmatch(r"open (http://localhost:\d+)\n", shop.stdout.readline())[1]  # type: ignore[index]
+        page = httpx.get(url).text
+        assert f'src="{local.url}/inbox.js"' in page
+        assert 'token-url="/push-token"' in page
+        token = httpx.get(f"{url}/push-token").text
+        for number in (17, 18):
+            answer = httpx.post(f"{url}/orders")
+            assert (answer.status_code, answer.headers["Location"]) == (303, "/")
+            told = httpx.get(
+                f"{local.url}/v1/users/demo/notifications",
+                headers={"Authorization": f"Bearer {token}"},
+            ).json()
+            assert told["unread"] == number - 16
+            newest = told["notifications"][0]["data"]
+            assert newest["url"] == f"/orders/{number}"
+            assert httpx.get(url + newest["url"]).status_code == 200
+        assert httpx.get(f"{url}/elsewhere").status_code == 404
+    finally:
+        shop.send_signal(signal.SIGINT)
+        _, errors = shop.communicate(timeout=20)
+    assert (shop.returncode, errors) == (0, "")
+
+
 # --- when something is wrong ---------------------------------------------------------------------
 
 
@@ -269,6 +304,6 @@ def test_no_sockets_are_too_few(local: Dev) -> None:
 
 def test_each_example_is_listed_with_its_command() -> None:
     readme = (EXAMPLES / "README.md").read_text()
-    for path in EXAMPLES.glob("*.py"):
+    for path in (*EXAMPLES.glob("*.py"), *EXAMPLES.glob("*/*.py")):
         if path.name != "common.py":
-            assert f"examples/{path.name}" in readme
+            assert f"examples/{path.relative_to(EXAMPLES)}" in readme

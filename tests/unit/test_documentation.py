@@ -55,6 +55,7 @@ QUESTIONS = {
     "upgrade": "upgrading.md",
     "202": "accepted.md",
     "send something later": "scheduling.md",
+    "bell": "bell.md",
 }
 """What newcomers ask, in words of theirs, and the guide that answers."""
 
@@ -115,6 +116,21 @@ def test_a_guide_is_short() -> None:
     for page in (DOCS / "guides").glob("*.md"):
         if page.name != "tokens.md":  # six languages
             assert len(page.read_text().splitlines()) <= 120, page.name
+
+
+def test_the_guide_of_the_bell_has_its_words_properties_and_parts() -> None:
+    guide = (DOCS / "guides" / "bell.md").read_text()
+    source = {each.name: each.read_text() for each in (ROOT / "clients/js/src/bell").glob("*.*s")}
+    labels = re.search(r"LABELS: Labels = \{\n(.+?)\n\};", source["labels.ts"], re.DOTALL)
+    assert labels is not None
+    words = re.findall(r'^  (\w+): "(.+)",$', labels[1], re.MULTILINE)
+    assert table(guide, "## Its words") == [[f"`{name}`", text] for name, text in words]
+    assert set(re.findall(r"`(--pushsvc-[\w-]+)`", guide)) == set(
+        re.findall(r"var\((--pushsvc-[\w-]+)", source["bell.css"])
+    )
+    (told,) = re.findall(r"::part\(panel\)`: (.+)$", guide, re.MULTILINE)
+    for part in re.findall(r"`([\w-]+)`", told):
+        assert re.search(rf'part~?="{part}"\]|"{part}"| {part}"', "".join(source.values())), part
 
 
 def test_the_readme_is_short_and_leads_to_the_index() -> None:

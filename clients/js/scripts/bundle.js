@@ -1,5 +1,6 @@
+import { readFile } from "node:fs/promises";
 import { gzipSync } from "node:zlib";
-import { build } from "esbuild";
+import { build, transform } from "esbuild";
 import { minify } from "terser";
 
 /** The modules: what every page loads, and the parts that it loads when it needs them. */
@@ -8,6 +9,7 @@ const PARTS = {
   fallback: "client-fallback",
   tabs: "client-tabs",
   store: "client-inbox",
+  bell: "inbox",
 };
 
 /** Each part is built alone: one that shared code with the others would be one more to load. */
@@ -30,6 +32,20 @@ const served = {
   },
 };
 
+/** A style sheet is the text of it. */
+const styles = {
+  name: "styles",
+  setup({ onLoad }) {
+    onLoad({ filter: /\.css$/ }, async ({ path }) => {
+      const { code } = await transform(await readFile(path, "utf8"), {
+        loader: "css",
+        minify: true,
+      });
+      return { contents: code.trim(), loader: "text" };
+    });
+  },
+};
+
 /** What a framework brings, and the client itself, of which there is to be one. */
 const framework = {
   name: "framework",
@@ -45,7 +61,7 @@ async function built(part, plugins) {
     format: "esm",
     target: "es2022",
     write: false,
-    plugins,
+    plugins: [styles, ...plugins],
   });
   return outputFiles[0].text;
 }

@@ -8,6 +8,7 @@ import { test } from "node:test";
 // The test runs in the folder of the package, after a build.
 const CONSUMER = `
 import { connect, PushError, type Notification, type Push, type State } from "pushsvc";
+import { InboxElement } from "pushsvc/inbox";
 import type { Inbox, InboxSnapshot } from "pushsvc";
 
 const push: Push = connect({
@@ -19,6 +20,14 @@ const push: Push = connect({
 push.on("state", (state: State) => console.log(state.status));
 const stop: () => void = push.on("notification", async (n: Notification) => n.ack());
 stop();
+const bell: InboxElement = document.createElement("pushsvc-inbox");
+bell.push = push;
+bell.labels = { title: "Inbox", unread: { one: "{n} new", other: "{n} new" } };
+bell.render = ({ data }) => ({ title: String(data) });
+bell.addEventListener("pushsvc-open", (event) => {
+  console.log(event.detail.item.id, event.detail.url?.length);
+  event.preventDefault();
+});
 export async function listen(): Promise<void> {
   for await (const { data, topic } of push) console.log(data, topic);
 }
@@ -62,6 +71,8 @@ export async function see(): Promise<number> {
 
 const PROGRAM = `
 import { connect } from "pushsvc";
+// Where pages are made on a server there is no element, and no error.
+await import("pushsvc/inbox");
 try {
   connect({ token: "t" });
 } catch (error) {
@@ -90,6 +101,7 @@ test("the package holds what was built, and nothing else", () => {
   assert.deepEqual(others, [
     "LICENSE",
     "README.md",
+    "dist/bell.js",
     "dist/fallback.js",
     "dist/index.js",
     "dist/react.js",

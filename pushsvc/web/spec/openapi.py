@@ -72,6 +72,7 @@ OPERATIONS: Final = (
     _document(
         "/client.js", "client", "The JavaScript client, one module", "text/javascript", "string"
     ),
+    _document("/inbox.js", "bell", "The element `<pushsvc-inbox>`", "text/javascript", "string"),
 )
 """All operations of the public port."""
 
