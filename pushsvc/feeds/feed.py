@@ -27,6 +27,7 @@ from pushsvc.protocol.delivery import UNKNOWN, Backlog, LogEntry
 from pushsvc.protocol.feeds import MAILBOX, RECEIPTS, by_node
 from pushsvc.protocol.names import stored
 from pushsvc.protocol.notifications import Append
+from pushsvc.protocol.read_state import ARCHIVED, READ
 from pushsvc.store import schema
 from pushsvc.store.redis import Redis
 from pushsvc.store.server_connection import Command, reached
@@ -251,8 +252,9 @@ class Feeds:
             if sends and feed.startswith(MAILBOX):
                 sending = pack_head(feed), pack_tail(append.device)
                 options = *_PLAIN, self._keys.node, INBOX_PACKETS, *sending
-        if device:
-            options = *options, *("",) * (_OPTIONS - len(options)), device, MAX_DEVICES
+        if device or append.signal:
+            more = device, MAX_DEVICES, "1" if append.signal else ""
+            options = *options, *("",) * (_OPTIONS - len(options)), *more
         return self._publishing.script(
             "publish", keys,
             append.body, ttl, self._most(feed), retention, "1" if by_node(feed) else "", *options,
@@ -524,12 +526,16 @@ class Full(TooManyConnections):
 
 
 _WITHDRAWN: Final = {1: "recalled", 2: "acked"}
+_LATER: Final = b"-1"
+"""In place of a count: it takes another call."""
+_STATES: Final = {b"": "", b"r": READ, b"a": ARCHIVED}
 
 
 def _entry(entry_id: bytes, body: bytes | int | None) -> LogEntry:
+    place, _, state = entry_id.partition(b" ")
     if isinstance(body, int):
-        return LogEntry(ids.parse(entry_id), None, _WITHDRAWN[body])
-    return LogEntry(ids.parse(entry_id), body)
+        return LogEntry(ids.parse(place), None, _WITHDRAWN[body])
+    return LogEntry(ids.parse(place), body, state=_STATES[state])
 
 
 def _joined(result: Any) -> Backlog | Full:
@@ -586,7 +592,8 @@ def _names(result: Sequence[bytes]) -> list[str]:
 
 
 def _backlog(result: Any) -> Backlog:
-    cursor, head, start, upto, gap, broadcast, *entries = result
+    cursor, head, start, upto, gap, more, *entries = result
+    broadcast, _, unread = more.partition(b" ")
     return Backlog(
         ids.parse(cursor),
         ids.parse(head),
@@ -595,4 +602,5 @@ def _backlog(result: Any) -> Backlog:
         gap.decode(),
         [_entry(entries[i], entries[i + 1]) for i in range(0, len(entries), 2)],
         ids.parse(broadcast) if broadcast else ids.START,
+        int(unread) if unread and unread != _LATER else None,
     )

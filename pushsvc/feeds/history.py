@@ -8,6 +8,7 @@ from pushsvc.errors import PushError
 from pushsvc.feeds.nodes import ControlMessage, Leases, Outbox, node_of
 from pushsvc.protocol import ids
 from pushsvc.protocol.names import named
+from pushsvc.protocol.read_state import ARCHIVED, READ, UNREAD
 from pushsvc.store import schema
 from pushsvc.store.redis import Redis
 
@@ -36,6 +37,8 @@ class Retained(NamedTuple):
     acked: Sequence[Acked]
     device: str = ""
     """The one device that it is for, empty for all."""
+    state: str | None = None
+    """Its read state, empty for a signal, which has none; None where it was not asked for."""
 
 
 class Page(NamedTuple):
@@ -44,6 +47,25 @@ class Page(NamedTuple):
     entries: Sequence[Retained]
     following: int | None
     """The id before which the next page begins, None at the end."""
+    unread: int = 0
+    """How many of the mailbox are unread."""
+
+
+class Wanted(NamedTuple):
+    """Which notifications are asked for."""
+
+    states: str
+    """Their read states, each by its letter."""
+    event: str = ""
+    """Their event, empty for any."""
+
+
+SIGNALS: Final = "s"
+"""What has no read state."""
+UNARCHIVED: Final = "ur"
+UNFILTERED: Final = Wanted(UNARCHIVED + SIGNALS)
+EVERYTHING: Final = Wanted(UNARCHIVED + SIGNALS + "a")
+_STATES: Final = {b"u": UNREAD, b"r": READ, b"a": ARCHIVED, b"s": ""}
 
 
 class Present(NamedTuple):
@@ -128,7 +150,13 @@ class History:
         self._retention = round(retention * 1000)
         self._receipts_due = receipts_due
 
-    async def page(self, feed: str, before: int | None, most: int) -> Page:
+    async def page(
+        self,
+        feed: str,
+        before: int | None,
+        most: int,
+        wanted: Wanted = UNFILTERED,
+    ) -> Page:
         """What a mailbox keeps, newest first, without what has outlived its time to live.
 
         A page may hold fewer than there are, or none at all; ``following`` tells whether it is the
@@ -138,15 +166,16 @@ class History:
             feed: the mailbox.
             before: the ``following`` of the page before, None for the first one.
             most: most notifications.
+            wanted: which of them.
         """
-        if before == ids.START:
-            return Page([], None)
         keys = self._redis.keys
-        answer = await self._redis.run(
+        command = self._redis.script(
             "list", (keys.log(feed), keys.cursors(feed), keys.acks(feed)),
-            "" if before is None else ids.render(before), most, PAGE_BYTES, PAGE_LOOKS,
+            "" if before is None else ids.render(before), most, PAGE_BYTES, PAGE_LOOKS, *wanted,
         )  # fmt: skip
-        return _page(answer)
+        while (page := _page(await self._redis.execute(command))).unread < 0:
+            pass  # much is new, and each call looks at a part of it
+        return page
 
     async def recall(self, feed: str, entry_id: int) -> list[str] | None:
         """Recall a notification: a device that lacks it never gets it, one with it is told.
@@ -196,12 +225,13 @@ class History:
 
 
 def _page(answer: Any) -> Page:
-    following, since, entries, cursors, acks = answer
+    following, since, entries, cursors, acks, unread = answer
     positions = schema.cursors(cursors)
     who = Acks(positions.devices, positions.began, schema.ack_records(acks), int(since))
     retained = []
-    for i in range(0, len(entries), 4):
+    for i in range(0, len(entries), 5):
         entry_id, device = ids.parse(entries[i]), schema.device(entries[i + 3])
-        acked = who.of(entry_id, device)
-        retained.append(Retained(entry_id, int(entries[i + 1]), entries[i + 2], acked, device))
-    return Page(retained, ids.parse(following) if following else None)
+        acked, state = who.of(entry_id, device), _STATES[entries[i + 4]]
+        expires, body = int(entries[i + 1]), entries[i + 2]
+        retained.append(Retained(entry_id, expires, body, acked, device, state))
+    return Page(retained, ids.parse(following) if following else None, unread)

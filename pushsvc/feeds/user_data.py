@@ -8,7 +8,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from pushsvc.feeds.history import History, Retained
+from pushsvc.feeds.history import EVERYTHING, History, Retained
 from pushsvc.feeds.nodes import ControlMessage, Leases, Outbox
 from pushsvc.feeds.schedule import Schedule, Waiting
 from pushsvc.feeds.work_queue import WorkQueue
@@ -199,7 +199,7 @@ class UserData:
             return Part(None, (), (), waiting, f"s:{int(at) + SCHEDULED_PAGE}" if more else "")
         places, connections = (None, ()) if place else await self._devices(mailbox)
         before = ids.parse_untrusted(at) if place else None
-        page = await self._history.page(mailbox, before, PAGE)
+        page = await self._history.page(mailbox, before, PAGE, EVERYTHING)
         following = "s:0" if page.following is None else f"n:{ids.render(page.following)}"
         return Part(places, connections, page.entries, (), following)
 

@@ -80,10 +80,13 @@ def own(cursor: Cursor, backlog: Backlog) -> Backlog:
 def message_of(feed: str, step: Step) -> tuple[int, bytes]:
     """What a step of a cursor says to the client, and the id that the client then holds."""
     if isinstance(step, Deliver):
-        entry_id, body, _ = step.entry
-        return entry_id, messages.notification(entry_id, body or b"", step.attempt)
+        entry_id, body, _, state = step.entry
+        return entry_id, messages.notification(entry_id, body or b"", step.attempt, state)
     if isinstance(step, Gap):
-        return step.after, messages.gap(step.after, step.reason, **fields_of(feed))
+        fields = fields_of(feed)
+        if step.unread is not None:
+            fields["unread"] = step.unread
+        return step.after, messages.gap(step.after, step.reason, **fields)
     return step.id, messages.withdrawn(step.id, step.reason)
 
 

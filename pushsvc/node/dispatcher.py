@@ -14,6 +14,7 @@ from typing import Any, Final
 from pushsvc.errors import PushError
 from pushsvc.feeds.feed import AckKind
 from pushsvc.feeds.nodes import ControlMessage, Entry, Leases
+from pushsvc.feeds.read_state import CHANGED
 from pushsvc.node.acks import Acks
 from pushsvc.node.broadcasts import Broadcasts
 from pushsvc.node.catch_up import CatchUp
@@ -22,6 +23,7 @@ from pushsvc.node.identity import NodeIdentity
 from pushsvc.node.listener import Listener
 from pushsvc.node.mailboxes import Mailboxes
 from pushsvc.node.observer import Observer
+from pushsvc.node.read_state import ReadStateNews
 from pushsvc.node.registrations import Registrations
 from pushsvc.node.topics import Topics
 from pushsvc.protocol import ids, messages
@@ -53,6 +55,7 @@ class Dispatcher:
         topics: what some listen to.
         acks: writes positions down.
         catch_up: for those that are not in step.
+        read_state: tells what users have read elsewhere.
         policy: the rules of every session.
         observer: told what happens to notifications.
         clock: seconds on a monotonic clock.
@@ -68,6 +71,7 @@ class Dispatcher:
         topics: Topics,
         acks: Acks,
         catch_up: CatchUp,
+        read_state: ReadStateNews,
         policy: Policy,
         observer: Observer,
         clock: Callable[[], float],
@@ -81,6 +85,7 @@ class Dispatcher:
         self._topics = topics
         self._acks = acks
         self._catch_up = catch_up
+        self._read_state = read_state
         self._policy = policy
         self._observer = observer
         self._clock = clock
@@ -89,6 +94,7 @@ class Dispatcher:
             "withdrawn": self._withdrawn,
             "recalled": self._recalled,
             "shared": self._shared,
+            CHANGED: read_state.changed,
             "presence": lambda message: topics.presence.changed(message.feed),
         }
 
@@ -126,6 +132,7 @@ class Dispatcher:
         cursor.begin_read()
         broadcast.begin_read()
         position = held.get(cursor.feed)
+        self._read_state.joining(listener)
         self._mailboxes.listeners.add(listener)
         try:
             backlog = await self._mailboxes.join(listener, position, withdrawn=withdrawn)
@@ -152,10 +159,12 @@ class Dispatcher:
         """Send ``first`` and then the backlog, in one segment where it is small."""
         self._catch_up.carry_out(listener, listener.session.cursor, backlog, "backlog", first)
         self._broadcasts.start(listener)
+        self._read_state.joined(listener)
 
     def left(self, listener: Listener) -> None:
         """Forget a listener."""
         self._observer.left(listener)
+        self._read_state.left(listener)
         self._topics.left(listener)
         self._mailboxes.leave(listener)
         # Where it comes back to, what it acknowledged last is not to come again.

@@ -10,6 +10,7 @@ from pushsvc.feeds.event_log import EventLog
 from pushsvc.feeds.feed import Feeds
 from pushsvc.feeds.nodes import Leases, Outbox
 from pushsvc.feeds.publisher import Publisher
+from pushsvc.feeds.read_state import ReadStates
 from pushsvc.node.acks import Acks
 from pushsvc.node.broadcasts import Broadcasts
 from pushsvc.node.catch_up import CatchUp, Reader
@@ -21,6 +22,7 @@ from pushsvc.node.listener import Everyone
 from pushsvc.node.mailboxes import Mailboxes
 from pushsvc.node.observer import Observer
 from pushsvc.node.presence import Presence
+from pushsvc.node.read_state import ReadStateNews
 from pushsvc.node.readiness import ReadinessSet
 from pushsvc.node.renewals import Renewals
 from pushsvc.node.requests import Requests
@@ -39,6 +41,7 @@ class Domain:
     leases: Leases
     outbox: Outbox
     publisher: Publisher
+    read_states: ReadStates
     event_log: EventLog
     receipts_due: Callable[[str], None]
     """Told of mailboxes that may owe a receipt."""
@@ -120,6 +123,7 @@ class Node:
             now=clock(),
         )
         self.acks = Acks(feeds, outbox, domain.receipts_due, acks_gather)
+        self._read_state = read_state = ReadStateNews(identity, domain.read_states, listeners)
         self.dispatcher = Dispatcher(
             identity,
             leases,
@@ -128,13 +132,23 @@ class Node:
             self.topics,
             self.acks,
             catch_up,
+            read_state,
             policy,
             observer,
             clock,
             domain.is_erased,
         )
         self._renewals = Renewals(domain.verifier, policy, clock)
-        self._requests = Requests(self.topics, domain.publisher, max_message, owe)
+        self._requests = Requests(
+            self.topics,
+            domain.publisher,
+            domain.read_states,
+            identity,
+            policy,
+            clock,
+            max_message,
+            owe,
+        )
         self.readiness = ReadinessSet(clock, transport, turns)
         self.connections = Connections(
             policy,
@@ -161,6 +175,7 @@ class Node:
             stack.push_async_callback(self.acks.aclose)
             stack.push_async_callback(self._renewals.aclose)
             stack.push_async_callback(self._requests.aclose)
+            stack.push_async_callback(self._read_state.aclose)
             stack.push_async_callback(self.broadcasts.aclose)
             stack.callback(self.dispatcher.close)
             stack.callback(self.readiness.close)

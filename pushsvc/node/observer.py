@@ -140,7 +140,7 @@ class Observer:
             self._resent += 1
         if not cursor.feed.startswith(MAILBOX):
             return
-        entry_id, body, _ = step.entry
+        entry_id, body, *_ = step.entry
         number, attempt = listener.number, step.attempt
         if self._event_log.takes(entry_id):
             now = self._redis_time()

@@ -39,7 +39,7 @@ _NOT_ATTRIBUTES: Final = ("data", "data_base64")
 _TARGETS: Final = ("pushuser", "pushtopic", "pushbroadcast")
 _DEVICE: Final = "pushdevice"
 _STRINGS: Final = {"pushcollapsekey": "collapse_key", "pushdeliver": "deliver", "pushat": "at"}
-_FLAGS: Final = {"pushephemeral": "ephemeral", "pushreceipt": "receipt"}
+_FLAGS: Final = {"pushephemeral": "ephemeral", "pushreceipt": "receipt", "pushinbox": "inbox"}
 EXTENSIONS: Final = (*_TARGETS, _DEVICE, "pushttl", *_STRINGS, *_FLAGS)
 """The extension attributes that say what to do with an event."""
 

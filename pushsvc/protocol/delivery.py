@@ -25,6 +25,8 @@ class LogEntry(NamedTuple):
     body: bytes | None
     withdrawn: str = ""
     """Why it was withdrawn, if it was: ``recalled``, or ``acked`` by another device."""
+    state: str = ""
+    """Of a mailbox what its user has made of it: ``read``, ``archived``, or nothing yet."""
 
 
 class Backlog(NamedTuple):
@@ -43,6 +45,10 @@ class Backlog(NamedTuple):
     entries: Sequence[LogEntry]
     broadcast: int = ids.START
     """The device's position in the broadcast, in the answer to a join."""
+    unread: int | None = None
+    """How many of a mailbox are unread, in the answer to a join and after a reset.
+
+    None elsewhere, and where much is to be looked at first."""
 
     @property
     def size(self) -> int:
@@ -64,6 +70,8 @@ class Gap(NamedTuple):
     reason: str
     claimed: bool = False
     """That ``after`` was ever a position in the feed is what the client says, and nobody else."""
+    unread: int | None = None
+    """How many of a mailbox are unread after a reset."""
 
 
 class Withdrawn(NamedTuple):
@@ -289,7 +297,7 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
                     missing = missing or "trimmed"
                 continue
             if missing:
-                yield self._gap(missing, held, claimed)
+                yield self._gap(missing, held, claimed, backlog.unread)
                 missing = ""
             if entry.withdrawn:
                 yield from self._withdrawn(entry)
@@ -297,11 +305,13 @@ class Cursor(msgspec.Struct, gc=False, eq=False):
                 # An acknowledgement since the rewind has set the count back, not the history.
                 yield Deliver(entry, max(2, self.attempt) if again else 1)
         if missing:
-            yield self._gap(missing, held, claimed)
+            yield self._gap(missing, held, claimed, backlog.unread)
         self.sent = max(self.sent, backlog.upto)
 
-    def _gap(self, reason: str, held: int, claimed: bool) -> Gap:  # noqa: FBT001 - as `plan` had it
-        return Gap(held, reason, claimed) if reason == "reset" else Gap(self.sent, reason)
+    def _gap(self, reason: str, held: int, claimed: bool, unread: int | None) -> Gap:  # noqa: FBT001 - as `plan` had it
+        if reason == "reset":
+            return Gap(held, reason, claimed, unread)
+        return Gap(self.sent, reason)
 
     def _withdrawn(self, entry: LogEntry) -> Iterator[Withdrawn]:
         if entry.id > self.acked:

@@ -10,6 +10,7 @@ from pushsvc.errors import InvalidRequest, PushError
 from pushsvc.protocol import ids
 from pushsvc.protocol.encoding import encode, shape
 from pushsvc.protocol.names import require_topic
+from pushsvc.protocol.read_state import ARCHIVED, READ, Change, Verb, change_from
 from pushsvc.protocol.timestamps import rfc3339
 
 SUBPROTOCOL: Final = "pushsvc.v1.json"
@@ -101,7 +102,51 @@ class Ping(msgspec.Struct, tag="ping", forbid_unknown_fields=True):
     ref: Ref = None
 
 
-ClientMessage = Ack | Subscribe | Unsubscribe | Publish | Presence | Refresh | Ping
+class ReadState(msgspec.Struct, forbid_unknown_fields=True):
+    """Base of what changes the read state of notifications in the mailbox."""
+
+    ids: list[str] | None = None
+    until: str | None = None
+    ref: Ref = None
+
+    def change(self) -> Change:
+        """What is asked for.
+
+        Raises:
+            InvalidRequest: it names both ids and a last one, none of them, or too many.
+        """
+        return change_from(Verb(str(self.__struct_config__.tag)), self.ids, self.until)
+
+
+class Read(ReadState, tag="read"):
+    """The user has seen these notifications, or all up to one."""
+
+
+class Unread(ReadState, tag="unread"):
+    """These notifications are to be seen anew."""
+
+
+class Archive(ReadState, tag="archive"):
+    """The user is done with these notifications: they are neither listed nor counted."""
+
+
+class Unarchive(ReadState, tag="unarchive"):
+    """These notifications are listed again, as read."""
+
+
+ClientMessage = (
+    Ack
+    | Subscribe
+    | Unsubscribe
+    | Publish
+    | Presence
+    | Refresh
+    | Ping
+    | Read
+    | Unread
+    | Archive
+    | Unarchive
+)
 
 
 # Half of all that clients send, as encoders write it. Parsing it would cost more than the rest of
@@ -138,7 +183,14 @@ def ref_of(value: Any) -> Ref:
 
 
 def welcome(
-    *, connection: str, user: str, device: str, heartbeat: float, window: int, expires_at: int
+    *,
+    connection: str,
+    user: str,
+    device: str,
+    heartbeat: float,
+    window: int,
+    expires_at: int,
+    unread: int,
 ) -> bytes:
     """The first message of a connection; times are in seconds."""
     return encode(
@@ -151,14 +203,26 @@ def welcome(
             "heartbeat": int(heartbeat) if heartbeat == int(heartbeat) else heartbeat,
             "window": window,
             "expires_at": expires_at,
+            "unread": unread,
         }
     )
 
 
-def notification(entry_id: int, body: bytes, attempt: int) -> bytes:
-    """One notification; ``body`` is what ``body_of`` made of it when it was published."""
+_STATES: Final = {"": "", READ: '"read":true,', ARCHIVED: '"read":true,"archived":true,'}
+
+
+def notification(entry_id: int, body: bytes, attempt: int, state: str = "") -> bytes:
+    """One notification.
+
+    Args:
+        entry_id: its id.
+        body: what ``body_of`` made of it when it was published.
+        attempt: from 1 on.
+        state: its read state, where it may be another than unread.
+    """
     published = ids.milliseconds(entry_id)
     again = f'"attempt":{attempt},' if attempt > 1 else ""
+    again += _STATES[state]
     return (
         f'{{"type":"notification","id":"{ids.render(entry_id)}",'
         f'"time":"{rfc3339(published)}",{again}'
@@ -179,6 +243,11 @@ def gap(after: int, reason: str, **feed: Any) -> bytes:
 def withdrawn(entry_id: int, reason: str) -> bytes:
     """A notification that the device may hold is withdrawn: ``recalled`` or ``acked`` elsewhere."""
     return encode({"type": "withdrawn", "id": ids.render(entry_id), "reason": reason})
+
+
+def read_state(change: Change, unread: int) -> bytes:
+    """The user changed the read state of notifications, elsewhere; how many are unread now."""
+    return encode({**change.to_json(), "unread": unread})
 
 
 def presence(topic: str, joined: Sequence[str], left: Sequence[str]) -> bytes:

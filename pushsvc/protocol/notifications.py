@@ -45,6 +45,7 @@ class Notification(msgspec.Struct, forbid_unknown_fields=True):
     receipt: bool = False
     encoding: Literal["base64"] | None = None
     at: str | None = None
+    inbox: bool = True
 
 
 class Append(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -66,6 +67,7 @@ class Append(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         scheduled: the id under which it waited until now; empty for what did not.
         by: who had that published.
         device: the one device of the user that it is for; empty for all.
+        signal: it has no read state: it is for the program, and not for the person.
     """
 
     feed: str
@@ -81,6 +83,7 @@ class Append(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     scheduled: str = ""
     by: str = ""
     device: str = ""
+    signal: bool = False
 
 
 def appends_from(
@@ -117,6 +120,8 @@ def appends_from(
     addressed = note.to.topic is None and not note.to.broadcast
     if not addressed and (note.deliver != "all" or note.receipt):
         raise InvalidRequest('"deliver" and "receipt" are for "user" and "users" only')
+    if not addressed and not note.inbox:
+        raise InvalidRequest('"inbox" is for "user" and "users" only: nothing else is in an inbox')
     if (note.ephemeral or note.ttl == 0) and (note.deliver != "all" or note.receipt):
         raise InvalidRequest('what is not stored can have neither "deliver" nor "receipt"')
     at = 0 if note.at is None else _time_of(note, note.at, client=client)
@@ -127,6 +132,7 @@ def appends_from(
         sender=by if client else "",
         broadcast=bool(note.to.broadcast),
         traceparent=traceparent,
+        signal=not note.inbox,
     )
     collapse_key, any_device = note.collapse_key or "", note.deliver == "any-device"
     receipt = feeds.receipts(by, namespace).removeprefix(feeds.RECEIPTS) if note.receipt else ""
@@ -143,6 +149,7 @@ def appends_from(
             client,
             at,
             device=device,
+            signal=not note.inbox,
         )
         for feed in targets
     ]
@@ -264,6 +271,7 @@ def body_of(
     sender: str = "",
     broadcast: bool = False,
     traceparent: str = "",
+    signal: bool = False,
 ) -> bytes:
     """What of a notification is stored: the end of the JSON object that clients are sent.
 
@@ -284,6 +292,8 @@ def body_of(
         fields["from"] = sender
     if note.encoding is not None:
         fields["encoding"] = note.encoding
+    if signal:
+        fields["inbox"] = False
     fields["data"] = note.data
     body = encode(fields)[1:]
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH:  # else it cannot be that deep

@@ -18,6 +18,7 @@ from pushsvc.protocol.grants import NOTHING, Grants
 from pushsvc.protocol.limits import Rate, owe, spend
 from pushsvc.protocol.messages import Ref
 from pushsvc.protocol.names import caller, require_topic
+from pushsvc.protocol.read_state import LOOKED_AT_ONCE, Change
 
 EXPIRY_NOTICE: Final = 60.0
 """Seconds before a token's expiry at which its connection is told."""
@@ -131,7 +132,15 @@ class End:
     code: Close
 
 
-Request = Subscribe | Unsubscribe | Publish | Present
+@dataclass(frozen=True, slots=True)
+class ChangeReadState:
+    """Change what the user has read, then answer ``ref``."""
+
+    change: Change
+    ref: Ref
+
+
+Request = Subscribe | Unsubscribe | Publish | Present | ChangeReadState
 """What a client asks for."""
 Effect = Send | Acked | Renew | Beat | Redeliver | Request | End
 
@@ -199,6 +208,11 @@ class Session(msgspec.Struct, gc=False, eq=False):
         if (more := size // ANSWER_BYTES) > 0:
             self._messages = owe(self._messages, now, more, policy.messages)
 
+    def looked_at(self, count: int, policy: Policy, now: float) -> None:
+        """Account for the notifications that a change of the read state looked at."""
+        if (more := count // LOOKED_AT_ONCE) > 0:
+            self._messages = owe(self._messages, now, more, policy.messages)
+
     def controlled(self, policy: Policy, now: float) -> Effect | None:
         """Account for a protocol ping or pong."""
         self._control, wait = spend(self._control, now, 1, policy.control)
@@ -233,6 +247,8 @@ class Session(msgspec.Struct, gc=False, eq=False):
             return [Renew(message.token, message.ref)]
         if isinstance(message, messages.Subscribe):
             return [self._subscribe(message, policy, now)]
+        if isinstance(message, messages.ReadState):
+            return [ChangeReadState(message.change(), message.ref)]
         topic = require_topic(message.topic)
         if isinstance(message, messages.Unsubscribe):
             return [Unsubscribe(topic, message.ref)]

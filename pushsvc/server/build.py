@@ -13,6 +13,7 @@ from pushsvc.feeds.history import History
 from pushsvc.feeds.nodes import BLOCK_SECONDS, Inbox, Leases, Outbox
 from pushsvc.feeds.publisher import Publisher, confirmation
 from pushsvc.feeds.quota import ClientQuota
+from pushsvc.feeds.read_state import ReadStates
 from pushsvc.feeds.receipt_log import ReceiptLog
 from pushsvc.feeds.receipts import HOLD, Receipts
 from pushsvc.feeds.revocations import RevocationStore
@@ -52,6 +53,7 @@ class Store:
     receipt_log: ReceiptLog
     webhooks: WorkQueue | None
     publisher: Publisher
+    read_states: ReadStates
     schedule: Schedule
     departures: Departures
     history: History
@@ -155,6 +157,7 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
         receipt_log=ReceiptLog(maintenance, keep=keep),
         webhooks=webhooks,
         publisher=publisher,
+        read_states=ReadStates(sessions, outbox),
         schedule=schedule,
         departures=Departures(schedule, publisher, scheduled),
         history=history,

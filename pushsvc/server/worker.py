@@ -28,6 +28,7 @@ from pushsvc.node.transport import PLAIN, Secure, Transport
 from pushsvc.node.webhooks import Webhooks
 from pushsvc.protocol.feeds import broadcast
 from pushsvc.protocol.limits import Rate
+from pushsvc.protocol.read_state import Verb
 from pushsvc.protocol.session import Policy
 from pushsvc.server import checks
 from pushsvc.server.auth_file import AuthFile
@@ -46,7 +47,7 @@ from pushsvc.web.publish import BatchOperation, PublishOperation
 from pushsvc.web.rates import RequestRates
 from pushsvc.web.revocations import DisconnectOperation, RevocationsOperation
 from pushsvc.web.tickets import TicketsOperation
-from pushsvc.web.users import AckOperation
+from pushsvc.web.users import MAX_NAMED, AckOperation, ReadStateOperation
 
 STOP_SECONDS: Final = 20.0
 """Most seconds that a worker takes to stop, beyond its delay, its drain and the time-out of
@@ -179,6 +180,7 @@ def _node(
             leases=store.leases,
             outbox=store.outbox,
             publisher=store.publisher,
+            read_states=store.read_states,
             event_log=store.event_log,
             receipts_due=store.receipts.schedule,
             verifier=authenticator,
@@ -364,7 +366,9 @@ def _front(
         max_handshakes=settings.max_handshakes,
     )
     origins = Origins(settings.allowed_origins)
-    handshakes = Handshakes(admission, origins, node.connections, node.dispatcher, node.topics)
+    handshakes = Handshakes(
+        admission, origins, node.connections, node.dispatcher, node.topics, store.read_states
+    )
     polls: set[Poll] = set()
     routes = _routes(settings, store, node, authenticator, admission, polls, origins)
     http = Front(
@@ -439,6 +443,13 @@ def _routes(
         "max_body": settings.max_body_bytes,
         "origins": origins,
     }
+    reading: dict[str, Any] = {
+        "read_states": store.read_states,
+        "rates": client_rates,
+        "verifier": authenticator,
+        "max_body": min(MAX_NAMED, settings.max_body_bytes),
+        "origins": origins,
+    }
     return api.Routes(
         publish=PublishOperation(**publishing),
         batch=BatchOperation(**publishing),
@@ -455,8 +466,13 @@ def _routes(
             dispatcher=node.dispatcher,
             topics=node.topics,
             polls=polls,
+            read_states=store.read_states,
             origins=origins,
         ),
+        read=ReadStateOperation(Verb.READ, **reading),
+        unread=ReadStateOperation(Verb.UNREAD, **reading),
+        archive=ReadStateOperation(Verb.ARCHIVE, **reading),
+        unarchive=ReadStateOperation(Verb.UNARCHIVE, **reading),
         tickets=TicketsOperation(
             authenticator=authenticator, rates=client_rates, max_body=small, origins=origins
         ),

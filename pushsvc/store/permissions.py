@@ -64,6 +64,8 @@ def probe(key: str, confirm: Command | None = None, *, cluster: bool = False) ->
         ("XREVRANGE", key, "+", "-", "COUNT", 1),
         ("XTRIM", key, "MAXLEN", 1),
         ("ZADD", key, "XX", 1, "member"),
+        ("ZCOUNT", key, 0, 0),
+        ("ZMSCORE", key, "member"),
         ("ZRANGE", key, 0, 0),
         ("ZRANGEBYSCORE", key, 0, 0),
         ("ZREM", key, "member"),

@@ -37,6 +37,8 @@ BYTES: Final = "~bytes"
 Of what is scheduled: about how many bytes wait."""
 ORDERED: Final = "~ordered"
 """Of topics: the newest id in the log up to which the order of the latest is known to be right."""
+SEEN: Final = "~seen"
+"""Of mailboxes: the newest id in the log and how many are there, as the read state has them."""
 SENT: Final = "~sent"
 """Of a publisher's receipts: how far they were sent on."""
 FAILURES: Final = "~failures"
@@ -70,6 +72,15 @@ CANARY: Final = "c"
 INBOX: Final = ":inbox"
 """What the key of an inbox ends with."""
 
+LOG: Final = ":log"
+"""What the key of a feed's log ends with."""
+UNREAD: Final = ":unread"
+"""And in its place those of a mailbox's read state, which scripts make of it."""
+READ: Final = ":read"
+ARCHIVED: Final = ":archived"
+SIGNAL: Final = "n"
+"""Of an entry in a log: it has no read state."""
+
 
 class Keys:
     """The key names below one prefix.
@@ -92,6 +103,13 @@ class Keys:
     def log(self, feed: str) -> str:
         """Stream: the entries of a feed."""
         return self._feed + feed + "}:log"
+
+    def read_state(self, feed: str, which: str) -> str:
+        """Sorted set: the ids of a mailbox that are ``UNREAD``, ``READ`` or ``ARCHIVED``.
+
+        Each by its expiry (ms). Scripts make the name of that of the log.
+        """
+        return self._feed + feed + "}" + which
 
     def listeners(self, feed: str) -> str:
         """Hash: connection id to device and the time it joined (ms), or node id to how many."""

@@ -7,6 +7,7 @@ from urllib.parse import unquote_to_bytes
 
 import tornado.web
 
+from pushsvc.protocol.read_state import Verb
 from pushsvc.web import event_stream, pages, scheduled, topics, user_data, users, websocket
 from pushsvc.web.base import NotFoundHandler
 from pushsvc.web.cors import Origins
@@ -68,6 +69,10 @@ class Routes:
     publish: PublishOperation
     batch: BatchOperation
     ack: users.AckOperation
+    read: users.ReadStateOperation
+    unread: users.ReadStateOperation
+    archive: users.ReadStateOperation
+    unarchive: users.ReadStateOperation
     poll: PollOperation
     tickets: TicketsOperation
     revocations: RevocationsOperation
@@ -81,6 +86,13 @@ class Routes:
 
     def operations(self) -> Operations:
         """What answers a request, by its path."""
+        of_users: dict[str, Operation] = {
+            users.DISCONNECT: self.disconnect,
+            f"/{Verb.READ}": self.read,
+            f"/{Verb.UNREAD}": self.unread,
+            f"/{Verb.ARCHIVE}": self.archive,
+            f"/{Verb.UNARCHIVE}": self.unarchive,
+        }
         return Operations(
             {
                 "/v1/notifications": self.publish,
@@ -89,9 +101,9 @@ class Routes:
                 "/v1/poll": self.poll,
                 "/v1/tickets": self.tickets,
                 "/v1/revocations": self.revocations,
-                "/v1/user" + users.DISCONNECT: self.disconnect,
+                **{f"/v1/user{end}": operation for end, operation in of_users.items()},
             },
-            {users.DISCONNECT: self.disconnect},
+            of_users,
         )
 
     def rules(self) -> list[Any]:

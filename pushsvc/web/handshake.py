@@ -13,6 +13,7 @@ import structlog
 from pushsvc import errors, metrics
 from pushsvc.codes import Close
 from pushsvc.errors import PushError
+from pushsvc.feeds.read_state import ReadStates
 from pushsvc.logs import SampledLog
 from pushsvc.node.connections import Connection, Connections
 from pushsvc.node.dispatcher import Dispatcher
@@ -61,6 +62,7 @@ class Handshakes:
         connections: what an accepted socket becomes part of.
         dispatcher: what an accepted connection listens to.
         topics: what it may listen to besides.
+        read_states: for how many are unread.
     """
 
     def __init__(
@@ -70,7 +72,9 @@ class Handshakes:
         connections: Connections,
         dispatcher: Dispatcher,
         topics: Topics,
+        read_states: ReadStates,
     ) -> None:
+        self._read_states = read_states
         self._admission = admission
         self._origins = origins
         self._connections = connections
@@ -97,8 +101,11 @@ class Handshakes:
                 session = request.session(claims, answers=wire.answers)
                 connection = self._connections.new(session, wire)
                 backlog = await self._admission.join(connection, request, claims)
-            joined = connection
-            first = begin + self._welcome(connection, claims.expires)
+                joined = connection
+                unread = backlog.unread
+                if unread is None:
+                    unread = await self._read_states.count(session.cursor.feed)
+            first = begin + self._welcome(connection, claims.expires, unread)
             if client.fd < 0:
                 self._dispatcher.left(connection)
                 return
@@ -170,7 +177,7 @@ class Handshakes:
         request = ConnectionRequest(device_of(query), token or bearer(headers), query.one("ticket"))
         return request, wire, websocket.switching(key, subprotocol)
 
-    def _welcome(self, connection: Connection, expires_at: int) -> bytes:
+    def _welcome(self, connection: Connection, expires_at: int, unread: int) -> bytes:
         policy = self._connections.policy
         session = connection.session
         return connection.wire.message(
@@ -181,6 +188,7 @@ class Handshakes:
                 heartbeat=policy.heartbeat,
                 window=policy.window,
                 expires_at=expires_at,
+                unread=unread,
             )
         )
 

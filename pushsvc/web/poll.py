@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 
 from pushsvc import metrics
 from pushsvc.errors import InvalidRequest, PushError
+from pushsvc.feeds.read_state import ReadStates
 from pushsvc.node.connections import Connections
 from pushsvc.node.dispatcher import Dispatcher
 from pushsvc.node.topics import Topics
@@ -85,6 +86,7 @@ class PollOperation(Operation):
         dispatcher: what is listened to.
         topics: what may be listened to besides.
         polls: those that wait.
+        read_states: for how many are unread.
         origins: which pages may poll.
     """
 
@@ -100,6 +102,7 @@ class PollOperation(Operation):
         dispatcher: Dispatcher,
         topics: Topics,
         polls: set[Poll],
+        read_states: ReadStates,
         origins: Origins,
     ) -> None:
         super().__init__(origins)
@@ -108,6 +111,7 @@ class PollOperation(Operation):
         self._dispatcher = dispatcher
         self._topics = topics
         self._polls = polls
+        self._read_states = read_states
 
     async def admit(self, request: Request) -> Admitted:
         """Refuse what is no poll; who polls is found out when it is answered.
@@ -144,13 +148,15 @@ class PollOperation(Operation):
             self._dispatcher.start(poll, backlog, b"")
             await self._listen(poll, asked, min(wait, session.expires - time.monotonic()))
             self._admission.check(claims)
+            unread = await self._read_states.count(session.cursor.feed)
         finally:
             poll.open = False
             self._polls.discard(poll)
             self._dispatcher.left(poll)
             metrics.connections.dec()
         at = encoding.encode(position(poll.wire.positions))
-        return Answer(200, b'{"messages":[%b],"position":%b}\n' % (poll.messages(), at))
+        told = poll.messages(), at, unread
+        return Answer(200, b'{"messages":[%b],"position":%b,"unread":%d}\n' % told)
 
     async def _listen(self, poll: Poll, asked: ConnectionRequest, wait: float) -> None:
         until = time.monotonic() + wait

@@ -1,7 +1,7 @@
 """The query of a request: its arguments, with their types and bounds."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from tornado.escape import parse_qs_bytes
@@ -70,6 +70,27 @@ class Query:
         if not _digits(text) or not least <= int(text) <= most:
             raise InvalidRequest(f'"{name}" is a number from {least} to {most}')
         return int(text)
+
+    def flag(self, name: str) -> bool:
+        """Whether an argument says ``true``, and not ``false``, as it does where it is not there.
+
+        Raises:
+            InvalidRequest: it is neither, or there are several.
+        """
+        return self.choice(name, ("true", "false"), "false") == "true"
+
+    def choice(self, name: str, values: Sequence[str], default: str) -> str:
+        """One of some words.
+
+        Raises:
+            InvalidRequest: it is none of them, or there are several.
+        """
+        value = self.one(name)
+        if value is None:
+            return default
+        if value not in values:
+            raise InvalidRequest(f'"{name}" is {" or ".join(values)}')
+        return value
 
     def seconds(self, name: str, most: float, default: float) -> float:
         """A time of at most 999 seconds, in milliseconds at the finest.

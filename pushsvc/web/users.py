@@ -8,11 +8,13 @@ import msgspec
 
 from pushsvc.auth.tokens import SCOPE_ADMIN, SCOPE_PUBLISH, Claims, TokenCheck
 from pushsvc.errors import NotFound
-from pushsvc.feeds.history import History, Retained
+from pushsvc.feeds.history import SIGNALS, UNARCHIVED, History, Retained, Wanted
+from pushsvc.feeds.read_state import ReadStates
 from pushsvc.feeds.schedule import Schedule
 from pushsvc.protocol import encoding, ids
 from pushsvc.protocol.feeds import mailbox, name_of
-from pushsvc.protocol.names import require_name
+from pushsvc.protocol.names import require_label, require_name
+from pushsvc.protocol.read_state import ARCHIVED, LOOKED_AT_ONCE, READ, Verb, change_from
 from pushsvc.protocol.scheduled import is_scheduled_id
 from pushsvc.protocol.timestamps import rfc3339
 from pushsvc.web.base import CrossOriginHandler
@@ -26,6 +28,7 @@ from pushsvc.web.operation import (
     json_answer,
     lacking,
     media_type,
+    subject,
 )
 from pushsvc.web.query import Query
 from pushsvc.web.rates import RequestRates
@@ -41,6 +44,9 @@ ACK: Final = r"/v1/ack"
 PAGE: Final = 20
 """Notifications on a page, where the request does not say."""
 MAX_PAGE: Final = 100
+
+MAX_NAMED: Final = 64 * 1024
+"""Most bytes of a body that names notifications: as many as a change may name, at their longest."""
 
 BACKEND: Final = frozenset({SCOPE_PUBLISH, SCOPE_ADMIN})
 """With any of these scopes a token may ask about every user."""
@@ -122,11 +128,33 @@ class NotificationsHandler(UserHandler):
         feed = await self.reader(user)
         query = Query(self.request.query)
         before = query.position("before", "an earlier page")
-        page = await self._history.page(feed, before, query.number("limit", 1, MAX_PAGE, PAGE))
+        limit = query.number("limit", 1, MAX_PAGE, PAGE)
+        page = await self._history.page(feed, before, limit, wanted(query))
         following = b"null" if page.following is None else b'"%b"' % _id(page.following)
         entries = b",".join(map(listed, page.entries))
         self.set_header("Content-Type", JSON)
-        self.finish(b'{"notifications":[%b],"next":%b}\n' % (entries, following))
+        told = entries, following, page.unread
+        self.finish(b'{"notifications":[%b],"next":%b,"unread":%d}\n' % told)
+
+
+def wanted(query: Query) -> Wanted:
+    """Which notifications the arguments of a list ask for.
+
+    Raises:
+        InvalidRequest: a value is none that they take.
+        InvalidName: the event is no name.
+    """
+    event = query.one("event")
+    if event is not None:
+        require_label(event, "event")
+    unread, inbox = query.flag("unread"), query.flag("inbox")
+    archived = query.choice("archived", ("true", "false", "any"), "false")
+    states = {"true": "a", "false": UNARCHIVED, "any": UNARCHIVED + "a"}[archived]
+    if unread:
+        states = "u" if "u" in states else ""
+    elif not inbox and archived != "true":
+        states += SIGNALS
+    return Wanted(states, event or "")
 
 
 class RecallHandler(UserHandler):
@@ -235,6 +263,80 @@ class AckOperation(TokenOperation):
         return json_answer(200, {"acked": ids.render(position)})
 
 
+class ReadStateBody(msgspec.Struct, forbid_unknown_fields=True):
+    """Some notifications of the mailbox, or all up to one."""
+
+    ids: list[str] | None = None
+    until: str | None = None
+
+
+class ReadStateOperation(TokenOperation):
+    """Changes the read state of notifications in one way.
+
+    Args:
+        verb: the way.
+        read_states: of the mailboxes.
+        rates: how fast each user may ask.
+        verifier: of tokens.
+        max_body: most bytes of a body.
+        origins: which pages may call.
+    """
+
+    route: ClassVar[str] = "read_state"
+    allow: ClassVar[str] = "POST, OPTIONS"
+
+    def __init__(
+        self,
+        verb: Verb,
+        *,
+        read_states: ReadStates,
+        rates: RequestRates,
+        verifier: TokenCheck,
+        max_body: int,
+        origins: Origins,
+    ) -> None:
+        super().__init__(verifier, max_body=max_body, origins=origins)
+        self._verb = verb
+        self._read_states = read_states
+        self._rates = rates
+
+    def permit(self, request: Request, claims: Claims) -> None:
+        """Check whose mailbox it is, and account for a user's request.
+
+        Raises:
+            Forbidden: the token is another user's.
+            RateLimited: the user asks too often.
+        """
+        if claims.scopes & BACKEND:
+            return
+        self._rates.spend(claims.caller, time.monotonic())
+        if self._user(request, claims) != claims.user:
+            scopes = " or ".join(sorted(BACKEND))
+            needed = f"use the user's own token, or one with the scope {scopes}"
+            raise self.lacking(needed, request)
+
+    @staticmethod
+    def _user(request: Request, claims: Claims) -> str:
+        """Whose mailbox it is: the user's own where it names none and may ask about no other."""
+        if request.part is None and not claims.scopes & BACKEND:
+            named = Query(request.query).one("user")
+            return claims.user if named is None else named
+        return subject(request.part, request.query, "user")
+
+    async def answer(self, request: Request, admitted: Admitted, body: bytes) -> Answer:
+        """Change it, and answer with how many are unread."""
+        media_type(request.headers, JSON)
+        claims = admitted.claims
+        user = require_name(self._user(request, claims), "user id")
+        named = encoding.shape(encoding.decode(body), ReadStateBody)
+        change = change_from(self._verb, named.ids, named.until)
+        changed = await self._read_states.change(mailbox(user, claims.namespace), change)
+        if not claims.scopes & BACKEND:
+            cost = changed.looked // LOOKED_AT_ONCE
+            self._rates.owe(claims.caller, time.monotonic(), cost)
+        return json_answer(200, {"unread": changed.unread})
+
+
 def _id(entry_id: int) -> bytes:
     return ids.render(entry_id).encode()
 
@@ -245,12 +347,18 @@ def listed(entry: Retained) -> bytes:
         {"device": each.device, "time": None if each.time is None else rfc3339(each.time)}
         for each in entry.acked
     ]
+    state = (
+        {}
+        if entry.state is None
+        else {"read": entry.state in (READ, ARCHIVED), "archived": entry.state == ARCHIVED}
+    )
     head = encoding.encode(
         {
             "id": ids.render(entry.id),
             "time": rfc3339(ids.milliseconds(entry.id)),
             "expires": rfc3339(entry.expires),
             "acked": acked,
+            **state,
             **({"device": entry.device} if entry.device else {}),
         }
     )

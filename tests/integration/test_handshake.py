@@ -246,6 +246,7 @@ async def test_welcome_says_what_the_contract_says_and_nothing_else(node: Node, 
         welcome = phone.welcome
         assert list(welcome) == [
             "type", "connection", "user", "device", "heartbeat", "window", "expires_at",
+            "unread",
         ]  # fmt: skip
         assert welcome["type"] == "welcome"
         assert isinstance(welcome["connection"], str)

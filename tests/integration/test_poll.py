@@ -65,7 +65,7 @@ class Poller:
         assert answer.headers["Content-Type"] == "application/json"
         assert answer.headers["Cache-Control"] == "no-store"
         body = answer.json()
-        assert set(body) == {"messages", "position"}
+        assert set(body) == {"messages", "position", "unread"}
         self.position = body["position"]
         messages: list[dict[str, Any]] = body["messages"]
         return messages

@@ -67,7 +67,7 @@ async def test_a_stream_begins_as_browsers_expect_it(node: Node, user: str) -> N
         assert stream.retry is not None
         assert 1000 <= stream.retry <= 5000
         assert set(stream.welcome) == {
-            "type", "connection", "user", "device", "heartbeat", "window", "expires_at",
+            "type", "connection", "user", "device", "heartbeat", "window", "expires_at", "unread",
         }  # fmt: skip
         assert (stream.welcome["user"], stream.welcome["device"]) == (user, "web")
         assert set(stream.last_id.split(",")) == {"u=0-0", stream.last_id.split(",")[1]}

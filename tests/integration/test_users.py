@@ -46,7 +46,7 @@ async def listed(node: Node, user: str, auth: str | None = None, **query: Any) -
     assert answer.status_code == 200, answer.text
     assert answer.headers["Content-Type"] == "application/json"
     page: dict[str, Any] = answer.json()
-    assert set(page) == {"notifications", "next"}
+    assert set(page) == {"notifications", "next", "unread"}
     return page
 
 
@@ -84,7 +84,7 @@ async def test_the_list_says_what_was_sent_when_and_who_acknowledged_it(
     assert newest["id"] == second
     assert newest["data"] == [None, "é", 1.5]
     assert newest["acked"] == []
-    assert set(newest) == {"id", "time", "data", "expires", "acked"}
+    assert set(newest) == {"id", "time", "data", "expires", "acked", "read", "archived"}
     for name in ("id", "time", "event", "data"):
         assert oldest[name] == notes[0][name]
     assert instant(oldest["expires"]) - instant(oldest["time"]) == timedelta(seconds=60)
@@ -110,7 +110,7 @@ async def test_pages_follow_one_another_and_do_not_move(node: Node, user: str) -
 
 
 async def test_a_user_without_a_mailbox_has_an_empty_one(node: Node, user: str) -> None:
-    assert await listed(node, user) == {"notifications": [], "next": None}
+    assert await listed(node, user) == {"notifications": [], "next": None, "unread": 0}
     assert await present(node, user) == {"user": user, "online": False, "devices": []}
 
 

@@ -8,6 +8,7 @@ from pushsvc.feeds.event_log import EventLog
 from pushsvc.feeds.feed import Feeds
 from pushsvc.feeds.nodes import Leases, Outbox
 from pushsvc.feeds.publisher import Publisher
+from pushsvc.feeds.read_state import ReadStates
 from pushsvc.node.identity import NodeIdentity
 from pushsvc.node.node import Domain, Node
 from pushsvc.protocol.delivery import Cursor
@@ -39,6 +40,7 @@ def new_node(
         leases=leases,
         outbox=outbox,
         publisher=cast(Publisher, None),
+        read_states=cast(ReadStates, None),
         event_log=EventLog(1000),
         receipts_due=lambda _feed: None,
         verifier=cast(TokenCheck, None),

@@ -1,6 +1,6 @@
 -- Move a device's cursor forward; never back, and never past what was published. That the cursors live
 -- on is the matter of what is published, of joining and of the sweep.
--- WITH: marks, entry, withdrawals
+-- WITH: marks, entry, read_state, withdrawals
 -- RUNS: 64
 -- KEYS: cursors, listeners, log, marks, acks
 -- ARGV: device, id, retention (ms), most acks kept, what the id is:
@@ -50,7 +50,7 @@ if #marks_there > 0 then
   for _, each in ipairs(marked(marks_there, 'a', nil, id)) do
     local any = each[3]
     if less(cursor, any) and #redis.call('XRANGE', log, any, any) == 1 then
-      withdraw(log, marks, any, 'acked')
+      withdraw(log, cursors, marks, any, 'acked')
       settled[#settled + 1] = any
     else
       redis.call('HDEL', marks, 'a:' .. any)

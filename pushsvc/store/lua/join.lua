@@ -1,12 +1,12 @@
 -- Register a connection and read what it has not acked, in one step: whatever is published is
 -- either in the answer or routed to the connection.
--- WITH: marks, entry, backlog
+-- WITH: marks, entry, read_state, unread, backlog
 -- RUNS: 8
 -- KEYS: log, listeners, cursors, marks
 -- ARGV: connection id, device, position held ('' at first), count, bytes, retention (ms),
 --       most connections, most devices, the broadcast's head, '1' where its node's lease lapsed,
 --       '1' to tell what was withdrawn before the position held
--- Returns the backlog, with the device's position in the broadcast, or {'', listener, ...} where
+-- Returns the backlog, with the device's position in the broadcast and how many are unread (see `read_state`), or {'', listener, ...} where
 -- the user holds as many connections as it may.
 local log, listeners, cursors, marks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local connection, device, held = ARGV[1], ARGV[2], ARGV[3]
@@ -23,7 +23,7 @@ end
 
 local meta =
   redis.call('HMGET', cursors, HEAD, STORED, TRIMMED, FIRST, device, BROADCAST .. device, EVICTED,
-    BEGAN .. device)
+    BEGAN .. device, SEEN)
 local cursor, broadcast, evicted = meta[5], meta[6], meta[7]
 local new = not cursor
 if cursor and held ~= '' and cursor == meta[8] and less(held, cursor) then
@@ -68,15 +68,17 @@ if not broadcast then
   broadcast = ARGV[9]
   redis.call('HSET', cursors, BROADCAST .. device, broadcast)
 end
-redis.call('HSET', listeners, connection, device .. ' ' .. string.format('%.0f', now_ms()))
+local now = now_ms()
+redis.call('HSET', listeners, connection, device .. ' ' .. string.format('%.0f', now))
 if others == 0 then
   redis.call('PEXPIRE', listeners, keep_ms)
 else
   keep_alive(listeners, keep_ms)
 end
 keep_alive(cursors, keep_ms)
+local unread = count_unread(log, cursors, meta[2], meta[9], now)
 local answer = backlog(
-  log, meta, marks, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]), broadcast,
+  log, meta, marks, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]), broadcast .. ' ' .. unread,
   ARGV[11] == '1' and cursor or nil, device
 )
 if new and held == '' and answer[5] == '' and evicted then

@@ -9,6 +9,8 @@ local FIRST = '~first'
 local BYTES = '~bytes'
 -- Of a topic: the newest id in the log up to which the order of its latest is known to be right.
 local ORDERED = '~ordered'
+-- Of a mailbox: how far its read state is up to date.
+local SEEN = '~seen'
 -- Before a device: its position in the broadcast.
 local BROADCAST = '~b:'
 -- Before a device: where it began, which it has not acknowledged itself.
@@ -29,6 +31,11 @@ end
 
 -- What the key of a node's inbox ends with, and a batch of entries there.
 local INBOX, PACKET = ':inbox', 'p'
+
+-- What the keys of a mailbox's log and of its read state end with, and how its log says of an entry that it
+-- has none.
+local LOG, UNREAD, READ, ARCHIVED = ':log', ':unread', ':read', ':archived'
+local SIGNAL = 'n'
 
 -- How long a key is given (ms) that must be there for so long after each use: it is renewed once a
 -- sixteenth of its life has passed, since a renewal is a write, which replicas and the disk get too.

@@ -1,12 +1,33 @@
 -- Reading a feed; goes after the marks and the entry.
 
+-- Say in a backlog which of its entries are read or archived.
+local function say_read(log, answer)
+  local of = string.sub(log, 1, -#LOG - 1)
+  local read, archived = of .. READ, of .. ARCHIVED
+  if #answer == 6 or redis.call('EXISTS', read, archived) == 0 then
+    return
+  end
+  local ids = {}
+  for i = 7, #answer, 2 do
+    ids[#ids + 1] = answer[i]
+  end
+  for which, set in pairs({r = read, a = archived}) do
+    for i, expires in ipairs(redis.call('ZMSCORE', set, unpack(ids))) do
+      if expires then
+        answer[5 + 2 * i] = ids[i] .. ' ' .. which
+      end
+    end
+  end
+end
+
 -- What follows a position in a feed, at most `count` entries and about `bytes` bytes.
 -- `meta` is what the cursors have of HEAD, STORED, TRIMMED and FIRST, and maybe more. `marks` is nil for feeds from which
 -- nothing is withdrawn; what was withdrawn is told from `told` on, nil for the start. What is for another
 -- device than `device` is passed over.
 -- Returns {cursor, head, start, upto, gap, extra, id, body, id, body, ...}: everything after `start`
 -- up to `upto` is accounted for; a false body stands for an entry whose time to live has passed, a
--- number for one that was withdrawn.
+-- number for one that was withdrawn. Of a mailbox an id has ' r' behind it where the entry is read, ' a'
+-- where it is archived.
 local function backlog(log, meta, marks, cursor, held, count, bytes, extra, told, device)
   local head, stored, trimmed, first = meta[1] or '0-0', meta[2], meta[3], meta[4]
   local start, gap = cursor, ''
@@ -75,6 +96,9 @@ local function backlog(log, meta, marks, cursor, held, count, bytes, extra, told
     for i, each in ipairs(all) do
       answer[5 + 2 * i], answer[6 + 2 * i] = each[3], each[4]
     end
+  end
+  if marks then
+    say_read(log, answer)
   end
   return answer
 end

@@ -1,11 +1,13 @@
--- Taking entries out of a mailbox; goes after the marks.
+-- Taking entries out of a mailbox; goes after the marks and the read state.
 
--- Take an entry out of a mailbox; the mark tells those that may hold it. The reason is followed by the
--- device where the entry is for one.
-local function withdraw(log, marks, id, reason)
-  redis.call('XDEL', log, id)
+-- Take an entry out of a mailbox, and of its read state; the mark tells those that may hold it. The reason is
+-- followed by the device where the entry is for one.
+local function withdraw(log, cursors, marks, id, reason)
   redis.call('HDEL', marks, 'a:' .. id)
   redis.call('HSET', marks, 'w:' .. id, reason)
+  if redis.call('XDEL', log, id) == 1 then
+    forget(log, cursors, {id})
+  end
 end
 
 -- Most withdrawals that a mailbox remembers, for those that come back.

@@ -10,7 +10,7 @@
 --       many bytes may be there for that, 0 for any; of what was scheduled its id; and of a mailbox,
 --       where the nodes that listen are sent it here: what the keys of their inboxes begin with, what
 --       such an inbox keeps, the beginning of a batch, and its end; the device that it is for, most
---       devices
+--       devices; '1' for a signal, which has no read state
 -- Returns 'id previous receipt freed sent listener ...', or '... node count ...', or where it is for one
 -- device '... listener device time ...': 1 if a receipt may be due, how many bytes of a topic's state went
 -- for a client's, 1 if all nodes that listen were sent it and 2 if the server refused that; the previous
@@ -23,7 +23,7 @@ local by_node, key, any, publisher = ARGV[5] == '1', ARGV[6] or '', ARGV[7] == '
 local once_ttl, client_bytes = ARGV[9], tonumber(ARGV[10] or '')
 local scheduled = ARGV[11] ~= '' and ARGV[11]
 local marks, order = not by_node and KEYS[5], by_node and KEYS[5]
-local device = ARGV[16]
+local device, signal = ARGV[16] ~= '' and ARGV[16], ARGV[18] == '1'
 
 -- Put it into the inboxes of the nodes that listen, as a batch of one; 1 if it is in all of them, else 2. Their
 -- keys are no KEYS, as nobody knows before who listens. A server that refuses that is no harm: the
@@ -75,12 +75,11 @@ end
 -- What an entry takes beside its body, about.
 local ENTRY = 256
 
--- Take out of the log what passed its retention; the newest id of that, if there was any.
+-- Take out of the log what passed its retention; the newest id of that, if there was any, and how many.
 local function trim_by_age(now)
   local old = redis.call('XREVRANGE', log, string.format('%.0f', now - retention), '-', 'COUNT', 1)
   if #old > 0 then
-    redis.call('XTRIM', log, 'MINID', string.format('%.0f', now - retention + 1))
-    return old[1][1]
+    return old[1][1], redis.call('XTRIM', log, 'MINID', string.format('%.0f', now - retention + 1))
   end
 end
 
@@ -177,16 +176,19 @@ if ttl == 0 then
   keep_alive(cursors, retention * 2)
 else
   local expires = string.format('%.0f', now + ttl)
+  local gone, old, aged = {}, nil, nil -- what leaves a mailbox: its ids, or how many up to an old one
   if key ~= '' then
     -- The newer takes the older's place: who was not sent that one never needs it.
     local older = redis.call('HGET', latest, key)
     if older then
       local older_id = string.match(older, '^%S+')
-      local copies = 1 + redis.call('XDEL', log, older_id)
+      local removed = redis.call('XDEL', log, older_id)
+      local copies = 1 + removed
       if client_bytes and order then
         freed = (ENTRY + #string.match(older, '^%S+ %S+ (.*)$')) * copies
       end
       if marks then
+        gone[1] = removed == 1 and older_id or nil
         redis.call('HDEL', marks, 'a:' .. older_id)
         receipts = ended(cursors, marks, older_id, 'replaced') == 1 and '1' or '0'
       else
@@ -239,8 +241,12 @@ else
   local left = redis.call('PTTL', log)
   -- A log from which the last entry was taken stays there, empty.
   local trimmed = left == -2 and stored or nil -- all of it passed its retention
-  if device then
+  if device and signal then
+    redis.call('XADD', log, id, 'x', expires, 'd', body, DEVICE, device, SIGNAL, '1')
+  elseif device then
     redis.call('XADD', log, id, 'x', expires, 'd', body, DEVICE, device)
+  elseif signal then
+    redis.call('XADD', log, id, 'x', expires, 'd', body, SIGNAL, '1')
   else
     redis.call('XADD', log, id, 'x', expires, 'd', body)
   end
@@ -255,17 +261,51 @@ else
   if left < retention or left > lifetime(retention) or not fields[1] then
     redis.call('PEXPIRE', log, lifetime(retention))
     redis.call('PEXPIRE', cursors, retention * 2)
-    trimmed = trim_by_age(now) or trimmed
+    old, aged = trim_by_age(now)
+    trimmed = old or trimmed
+    for _, which in ipairs(marks and {UNREAD, READ, ARCHIVED} or {}) do
+      redis.call('PEXPIRE', string.sub(log, 1, -#LOG - 1) .. which, lifetime(retention))
+    end
   end
   local over = redis.call('XLEN', log) - keep
   if over > 0 then
     local first = redis.call('XRANGE', log, '-', '+', 'COUNT', over)
     trimmed = first[#first][1]
     redis.call('XTRIM', log, 'MAXLEN', keep)
+    for _, entry in ipairs(first) do
+      gone[#gone + 1] = entry[1]
+    end
     if marks and redis.call('EXISTS', marks) == 1 then
       for _, entry in ipairs(first) do
         ended(cursors, marks, entry[1], 'trimmed')
         redis.call('HDEL', marks, 'a:' .. entry[1])
+      end
+    end
+  end
+  if marks and (#gone > 0 or old) then
+    -- They leave the read state, as far as that is up to date. The same as `lib_read_state.lua` has, whose
+    -- functions would cost each publish.
+    local upto, count, rest = string.match(redis.call('HGET', cursors, SEEN) or '', '^(%S+) (%d+)(.*)$')
+    if upto then
+      if old and less(upto, old) then
+        count = 0
+      else
+        count = count - (aged or 0)
+        for _, id in ipairs(gone) do
+          count = count - (less(upto, id) and 0 or 1)
+        end
+      end
+      redis.call('HSET', cursors, SEEN, upto .. ' ' .. count .. rest)
+      for _, which in ipairs({UNREAD, READ, ARCHIVED}) do
+        local set = string.sub(log, 1, -#LOG - 1) .. which
+        for first = 1, #gone, 1000 do
+          redis.call('ZREM', set, unpack(gone, first, math.min(first + 999, #gone)))
+        end
+        for _, id in ipairs(old and redis.call('ZRANGE', set, 0, -1) or {}) do
+          if not less(old, id) then
+            redis.call('ZREM', set, id)
+          end
+        end
       end
     end
   end

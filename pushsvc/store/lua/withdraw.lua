@@ -1,5 +1,5 @@
 -- Recall an entry of a mailbox: who has not acknowledged it never sees it, or is told.
--- WITH: marks, entry, withdrawals
+-- WITH: marks, entry, read_state, withdrawals
 -- KEYS: log, listeners, cursors, marks
 -- ARGV: id, retention (ms)
 -- Returns false where it is not kept, else {{listener, device and time, ...},
@@ -13,7 +13,7 @@ local whose = entry and device_of(entry[2])
 if not whose then
   return false
 end
-withdraw(log, marks, id, whose == '' and 'recalled' or 'recalled ' .. whose)
+withdraw(log, cursors, marks, id, whose == '' and 'recalled' or 'recalled ' .. whose)
 bound_withdrawn(marks)
 local receipts = ended(cursors, marks, id, 'recalled')
 redis.call('PEXPIRE', marks, tonumber(ARGV[2]) * 2)

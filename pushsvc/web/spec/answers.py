@@ -66,6 +66,7 @@ _CLOUD_EVENT: Final = {
         "pushdeliver": schemas.choice(("all", "any-device"), "`deliver`"),
         "pushephemeral": schemas.flag("`ephemeral`"),
         "pushreceipt": schemas.flag("`receipt`"),
+        "pushinbox": schemas.flag("`inbox`"),
         "pushat": {**_INSTANT, "description": "`at`"},
         "traceparent": described(_STRING, "the trace of the event (Distributed Tracing extension)"),
     },
@@ -186,6 +187,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {
             "notifications": array(ref("Kept"), "newest first"),
             "next": {"anyOf": [ID, {"type": "null"}], "description": "where the next page begins"},
+            "unread": schemas.UNREAD,
         },
     ),
     "Kept": schemas.record(
@@ -196,8 +198,11 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "expires": {**_INSTANT, "description": "until when it is kept"},
             "data": schemas.anything("what was published"),
             "acked": array(ref("AckedBy"), "who acknowledged it"),
+            "read": schemas.flag("whether the user has seen it"),
+            "archived": schemas.flag("whether the user is done with it"),
         },
         {
+            "inbox": schemas.SIGNAL,
             "device": described(NAME, "the one device that it is for"),
             "event": schemas.FIELDS["event"],
             "from": described(NAME, "the user that published it"),
@@ -287,11 +292,13 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "namespace": text("in a webhook: the publisher's, unless it is the default one"),
         },
     ),
+    "Unread": schemas.record("what is unread", {"unread": schemas.UNREAD}),
     "Poll": schemas.record(
         "messages",
         {
             "messages": array(ref("Message"), "in order"),
             "position": described(POSITION, "the `after` of the next request"),
+            "unread": schemas.UNREAD,
         },
     ),
     "Message": schemas.either(

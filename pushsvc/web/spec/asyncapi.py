@@ -30,6 +30,7 @@ SERVER_EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
             "heartbeat": 25,
             "window": 64,
             "expires_at": 1764003600,
+            "unread": 3,
         }
     ],
     "notification": [
@@ -62,6 +63,10 @@ SERVER_EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     ],
     "gap": [{"type": "gap", "topic": "scores.nba", "after": _ID, "reason": "trimmed"}],
     "withdrawn": [{"type": "withdrawn", "id": _ID, "reason": "recalled"}],
+    "read": [{"type": "read", "ids": [_ID], "unread": 2}],
+    "unread": [{"type": "unread", "ids": [_ID], "unread": 3}],
+    "archive": [{"type": "archive", "until": _ID, "unread": 0}],
+    "unarchive": [{"type": "unarchive", "ids": [_ID], "unread": 0}],
     "presence": [
         {"type": "presence", "topic": "chat.room1", "joined": ["u2"], "left": []},
         {"type": "presence", "topic": "chat.lobby", "joined": [], "left": [], "count": 48213},
@@ -69,6 +74,7 @@ SERVER_EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "reply": [
         {"type": "reply", "ref": 1, "acked": _ID},
         {"type": "reply", "ref": 2, "topic": "scores.nba", "last": _ID},
+        {"type": "reply", "ref": 3, "unread": 2},
     ],
     "error": [
         {
@@ -104,6 +110,10 @@ CLIENT_EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "presence": [{"type": "presence", "topic": "chat.room1", "ref": 4}],
     "refresh": [{"type": "refresh", "token": "eyJ...", "ref": 5}],
     "ping": [{"type": "ping", "ref": 6}],
+    "read": [{"type": "read", "ids": [_ID], "ref": 7}, {"type": "read", "until": _ID}],
+    "unread": [{"type": "unread", "ids": [_ID]}],
+    "archive": [{"type": "archive", "ids": [_ID]}],
+    "unarchive": [{"type": "unarchive", "ids": [_ID]}],
 }
 
 _SERVER: Final = "server."

@@ -4,16 +4,21 @@ from typing import Final
 
 from pushsvc import errors
 from pushsvc.auth.tokens import SCOPE_ADMIN, SCOPE_PUBLISH
+from pushsvc.protocol.read_state import Verb
 from pushsvc.web import receipts, users
+from pushsvc.web.spec import schemas
 from pushsvc.web.spec.operation import (
     ASKING,
     DELIVERED,
     IN_PATH_ID,
+    JSON,
     SCHEDULED,
     TOPIC,
     USER,
+    WITH_BODY,
     WITH_TOKEN,
     Answer,
+    Body,
     Operation,
     query,
 )
@@ -26,6 +31,18 @@ def _limit(page: int, most: int) -> Schema:
 
 
 _MAY_READ: Final = f"With the scope `{SCOPE_PUBLISH}` or `{SCOPE_ADMIN}`, or a user about itself."
+
+_SUMMARIES: Final = {
+    Verb.READ: "Say that notifications were read",
+    Verb.UNREAD: "Have notifications unread again",
+    Verb.ARCHIVE: "Archive notifications, and thereby read them",
+    Verb.UNARCHIVE: "List archived notifications again",
+}
+
+
+def _flag(description: str) -> Schema:
+    return schemas.choice(("true", "false"), description)
+
 
 _MAY_CANCEL: Final = (
     f"With the scope `{SCOPE_PUBLISH}` or `{SCOPE_ADMIN}`, and the id of the answer to a publish "
@@ -64,11 +81,24 @@ LOOKING: Final = (
         id="listNotifications",
         tag="look",
         summary="What is kept for a user, newest first",
-        description=(f"{_MAY_READ} Each with the devices that acknowledged it, and when."),
+        description=(
+            f"{_MAY_READ} Each with the devices that acknowledged it, and when, and with what the "
+            "user has made of it. Without any argument: all that is not archived."
+        ),
         parameters=(
             USER,
             _limit(users.PAGE, users.MAX_PAGE),
             query("before", described(ID, "the `next` of the page before")),
+            query("event", described(schemas.LABEL, "those of this event only")),
+            query("unread", _flag("`true`: what is unread only")),
+            query("inbox", _flag("`true`: without signals, which have no read state")),
+            query(
+                "archived",
+                schemas.choice(
+                    ("true", "false", "any"),
+                    "`true`: what is archived only; `any`: that too; `false` without it",
+                ),
+            ),
         ),
         answers=(
             Answer(
@@ -81,13 +111,49 @@ LOOKING: Final = (
                             **{name: DELIVERED[name] for name in ("id", "time", "event", "data")},
                             "expires": "2025-11-25T16:00:00.123Z",
                             "acked": [{"device": "phone", "time": "2025-11-24T16:00:01.020Z"}],
+                            "read": False,
+                            "archived": False,
                         }
                     ],
                     "next": None,
+                    "unread": 1,
                 },
             ),
         ),
         errors=ASKING,
+    ),
+    *(
+        Operation(
+            method="POST",
+            path=f"/v1/users/{{user}}/{verb}",
+            id=f"{verb}Notifications",
+            tag="look",
+            summary=_SUMMARIES[verb],
+            description=(
+                f"{_MAY_READ} Of some, or of all up to one. The user's connections are told. "
+                "What the mailbox does not keep, and signals, are passed over."
+            ),
+            parameters=(USER,),
+            bodies={
+                JSON: Body(
+                    schema=ref("ReadStateBody"),
+                    examples={
+                        "some": {"ids": ["1764000000123-0"]},
+                        "until": {"until": "1764000000123-0"},
+                    },
+                )
+            },
+            answers=(
+                Answer(
+                    status=200,
+                    meaning="It is done; how many are unread now.",
+                    schema=ref("Unread"),
+                    example={"unread": 2},
+                ),
+            ),
+            errors=(*ASKING, *WITH_BODY),
+        )
+        for verb in Verb
     ),
     Operation(
         method="DELETE",

@@ -12,7 +12,7 @@ from pushsvc.web.spec.looking import LOOKING, WEBHOOK
 from pushsvc.web.spec.operation import ALWAYS, JSON, TAGS, Answer, Operation, in_both_forms
 from pushsvc.web.spec.publishing import PUBLISHING
 from pushsvc.web.spec.receiving import RECEIVING
-from pushsvc.web.users import AckBody
+from pushsvc.web.users import AckBody, ReadStateBody
 
 PROBLEM_JSON: Final = "application/problem+json"
 
@@ -95,7 +95,7 @@ def document() -> dict[str, Any]:
         "webhooks": {"receipt": {"post": _webhook()}},
         "components": {
             "schemas": {
-                **schemas.of_shapes([notifications.Notification, AckBody]),
+                **schemas.of_shapes([notifications.Notification, AckBody, ReadStateBody]),
                 **SCHEMAS,
                 "Problem": schemas.PROBLEM,
             },

@@ -92,7 +92,11 @@ RECEIVING: Final = (
                 status=200,
                 meaning="Messages as on the socket, or none.",
                 schema=ref("Poll"),
-                example={"messages": [DELIVERED], "position": "u=1764000000123-0,b=0-0"},
+                example={
+                    "messages": [DELIVERED],
+                    "position": "u=1764000000123-0,b=0-0",
+                    "unread": 1,
+                },
             ),
         ),
         errors=LISTEN,

@@ -13,7 +13,7 @@ import msgspec
 
 from pushsvc import errors
 from pushsvc.errors import PROBLEM_PREFIX, PushError
-from pushsvc.protocol import encoding, messages, notifications
+from pushsvc.protocol import encoding, messages, notifications, read_state
 from pushsvc.protocol.names import (
     LABEL_RULE,
     MAX_LABEL,
@@ -80,9 +80,9 @@ def flag(description: str) -> Schema:
 # Generators of code make nothing, or something that does not parse, of a value without a type.
 
 
-def constant(value: str | Literal[True], description: str | None = None) -> Schema:
+def constant(value: str | Literal[True, False], description: str | None = None) -> Schema:
     """A value that is always the same."""
-    schema = {"type": "boolean" if value is True else "string", "const": value}
+    schema = {"type": "boolean" if isinstance(value, bool) else "string", "const": value}
     return schema if description is None else described(schema, description)
 
 
@@ -164,6 +164,7 @@ REFERENCE: Final = {
     "description": "of the client's choice; the answer carries it",
 }
 CONNECTIONS: Final = integer("live connections that it was routed to", minimum=0)
+UNREAD: Final = integer("how many notifications of the mailbox are unread", minimum=0)
 DURABILITIES: Final = ("memory", "replica", "fsync", "none")
 
 
@@ -207,6 +208,15 @@ FIELDS: Final[dict[str, Schema]] = {
         **INSTANT,
         "description": "publish it then, at most the retention ahead; for backends",
     },
+    "inbox": flag(
+        "`false` for a signal: it is for the program, neither read nor unread; for users only"
+    ),
+    "ids": array(
+        ID,
+        "some notifications of the mailbox; none to change nothing and ask how many are unread",
+        maxItems=read_state.MAX_IDS,
+    ),
+    "until": described(ID, "all up to this one; what came after it stays as it is"),
     "ref": REFERENCE,
     "id": ID,
     "broadcast": flag("whether the id is one of the broadcast"),
@@ -236,6 +246,8 @@ def _finished(shape: str, schema: Schema) -> Schema:
     finished = {**schema, "properties": fields}
     finished["description"] = " ".join(schema.get("description", "").replace("``", "`").split())
     del finished["title"]
+    if shape == "ReadStateBody":
+        finished |= {"minProperties": 1, "maxProperties": 1}
     if shape == "To":
         # By "not", as generators take "oneOf" for shapes to choose from, and these have no fields.
         two = itertools.combinations(("user", "users", "topic", "broadcast"), 2)
@@ -323,6 +335,7 @@ ACCEPTED: Final = record(
     },
 )
 
+SIGNAL: Final = constant(False, "it is a signal, which is neither read nor unread")
 TRACEPARENT: Final = text("the trace that it belongs to (W3C Trace Context), to go on with")
 _NOTIFICATION_FIELDS: Final = {
     "topic": described(TOPIC, "the topic that it was published to"),
@@ -331,6 +344,7 @@ _NOTIFICATION_FIELDS: Final = {
     "from": described(NAME, "the user that published it on a socket"),
     "encoding": FIELDS["encoding"],
     "traceparent": TRACEPARENT,
+    "inbox": SIGNAL,
 }
 
 
@@ -353,6 +367,7 @@ SERVER_MESSAGES: Final[dict[str, Schema]] = {
             "heartbeat": number("seconds without traffic after which the server asks for life"),
             "window": integer("most notifications that are sent and not acknowledged", minimum=1),
             "expires_at": integer("when the token expires, in seconds since the epoch"),
+            "unread": UNREAD,
         },
     ),
     "notification": _message(
@@ -360,6 +375,8 @@ SERVER_MESSAGES: Final[dict[str, Schema]] = {
         "One notification, in the order of the ids of its feed.",
         {"id": ID, "time": TIME, "data": _DATA},
         attempt=integer("how often it was sent, from 2 on", minimum=2),
+        read=constant(True, "the user has seen it before it was sent"),
+        archived=constant(True, "the user is done with it"),
         **_NOTIFICATION_FIELDS,
     ),
     "ephemeral": _message(
@@ -381,6 +398,7 @@ SERVER_MESSAGES: Final[dict[str, Schema]] = {
         },
         topic=described(TOPIC, "in which topic; none in the mailbox"),
         broadcast=constant(True, "in the broadcast"),
+        unread=described(UNREAD, "of a reset in the mailbox: how many are unread now"),
     ),
     "withdrawn": _message(
         "withdrawn",
@@ -392,6 +410,16 @@ SERVER_MESSAGES: Final[dict[str, Schema]] = {
             ),
         },
     ),
+    **{
+        verb.value: _message(
+            verb.value,
+            f"Another connection of the user, or a backend, asked for `{verb}`.",
+            {"unread": UNREAD},
+            ids=FIELDS["ids"],
+            until=FIELDS["until"],
+        )
+        for verb in read_state.Verb
+    },
     "presence": _message(
         "presence",
         "Who came to a topic and who left it, for who asked for its presence.",
@@ -416,6 +444,7 @@ SERVER_MESSAGES: Final[dict[str, Schema]] = {
         users=array(NAME, "to presence: who is here, the first 500, or some of a large topic"),
         count=integer("to presence: how many are here", minimum=0),
         sample=constant(True, "to presence: the topic is large"),
+        unread=described(UNREAD, "to read, unread, archive and unarchive: how many are unread"),
         expires_at=integer("to refresh: when the new token expires, in seconds since 1970"),
     ),
     "error": _message(

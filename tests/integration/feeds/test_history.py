@@ -160,7 +160,7 @@ async def test_a_page_says_that_it_is_the_last_where_only_what_expired_follows(
     gone = await store.publish(ttl=0.001)
     kept = await store.publish()
     await passed(store, gone)
-    assert await store.page(most=1) == Page((await store.page()).entries, None)
+    assert await store.page(most=1) == Page((await store.page()).entries, None, 1)
     assert listed(await store.page()) == [kept]
 
 
@@ -188,9 +188,9 @@ async def test_a_page_ends_where_it_would_get_too_large(
 
 async def test_before_the_first_id_there_is_nothing(store: Store) -> None:
     sent = await store.publish()
-    assert await store.page(ids.START) == Page([], None)
-    assert await store.page(1) == Page([], None)
-    assert await store.page(sent) == Page([], None)
+    assert await store.page(ids.START) == Page([], None, 1)
+    assert await store.page(1) == Page([], None, 1)
+    assert await store.page(sent) == Page([], None, 1)
     assert listed(await store.page(sent + 1)) == [sent]
 
 

@@ -16,6 +16,7 @@ from pushsvc.auth.authenticator import Authenticator
 from pushsvc.auth.tokens import Claims
 from pushsvc.feeds.feed import Bounds
 from pushsvc.feeds.nodes import Leases, Outbox
+from pushsvc.feeds.read_state import ReadStates
 from pushsvc.feeds.revocations import RevocationStore
 from pushsvc.feeds.tickets import Tickets
 from pushsvc.node.node import Node
@@ -98,7 +99,11 @@ class World:
             max_connections=10, max_handshakes=10,
         )  # fmt: skip
         self.parts = admission, node
-        return Handshakes(admission, Origins(()), core, dispatcher, node.topics), admission, node
+        read_states = ReadStates(self.store.commands, self.outbox)
+        handshakes = Handshakes(
+            admission, Origins(()), core, dispatcher, node.topics, read_states
+        )  # fmt: skip
+        return handshakes, admission, node
 
     async def answer(
         self, handshakes: Handshakes, path: str = "/v1/ws", headers: Mapping[str, str] = HEADERS

@@ -171,18 +171,24 @@ def test_an_error_says_what_to_change_and_when_to_try_again() -> None:
 @pytest.mark.parametrize(("heartbeat", "shown"), [(25.0, b"25,"), (2.5, b"2.5,")])
 def test_a_whole_number_of_seconds_is_shown_as_one(heartbeat: float, shown: bytes) -> None:
     welcome = messages.welcome(
-        connection="n.1", user="u", device="d", heartbeat=heartbeat, window=64, expires_at=1
+        connection="n.1",
+        user="u",
+        device="d",
+        heartbeat=heartbeat,
+        window=64,
+        expires_at=1,
+        unread=0,
     )
     assert b'"heartbeat":' + shown in welcome
 
 
 def test_the_other_messages_have_the_documented_shapes() -> None:
     welcome = messages.welcome(
-        connection="n.1", user="u", device="d", heartbeat=25, window=64, expires_at=99
+        connection="n.1", user="u", device="d", heartbeat=25, window=64, expires_at=99, unread=3
     )
     assert json.loads(welcome) == {
         "type": "welcome", "connection": "n.1", "user": "u", "device": "d",
-        "heartbeat": 25, "window": 64, "expires_at": 99,
+        "heartbeat": 25, "window": 64, "expires_at": 99, "unread": 3,
     }  # fmt: skip
     assert json.loads(messages.gap(ids.parse("5-6"), "reset")) == {
         "type": "gap", "after": "5-6", "reason": "reset",

@@ -21,6 +21,7 @@ from pushsvc.codes import Close
 from pushsvc.errors import InvalidRequest, PushError, RateLimited
 from pushsvc.protocol import cloudevents, encoding, feeds, ids, messages, names, notifications
 from pushsvc.protocol.cloudevents import Mode
+from pushsvc.protocol.read_state import Change, Verb
 from pushsvc.protocol.wire import parse_position, position
 from pushsvc.web.api import USERS, Routes
 from pushsvc.web.operation import Operation
@@ -414,12 +415,21 @@ def _body(**note: Any) -> bytes:
 SENT: dict[str, list[bytes]] = {
     "welcome": [
         messages.welcome(
-            connection="n.1", user="u1", device="d", heartbeat=25.0, window=64, expires_at=1
+            connection="n.1",
+            user="u1",
+            device="d",
+            heartbeat=25.0,
+            window=64,
+            expires_at=1,
+            unread=0,
         )
     ],
     "notification": [
         messages.notification(ID, _body(), 1),
         messages.notification(ID, _body(event="e"), 2),
+        messages.notification(ID, _body(), 2, "read"),
+        messages.notification(ID, _body(), 1, "archived"),
+        messages.notification(ID, _body(inbox=False), 1),
         messages.notification(ID, _body(to={"broadcast": True}), 1),
         messages.notification(ID, _body(data="AA==", encoding="base64"), 1),
         messages.notification(ID, _body(to={"topic": "t"}, collapse_key="k"), 1),
@@ -438,8 +448,16 @@ SENT: dict[str, list[bytes]] = {
         messages.gap(ID, "trimmed"),
         messages.gap(ID, "reset", topic="t"),
         messages.gap(ID, "trimmed", broadcast=True),
+        messages.gap(ID, "reset", unread=2),
     ],
     "withdrawn": [messages.withdrawn(ID, "recalled"), messages.withdrawn(ID, "acked")],
+    **{
+        verb.value: [
+            messages.read_state(Change(verb, [ID]), 1),
+            messages.read_state(Change(verb, until=ID), 0),
+        ]
+        for verb in Verb
+    },
     "presence": [messages.presence("t", ["u1"], []), messages.present("t", 1001)],
     "reply": [
         messages.reply(1, acked=ids.render(ID)),
@@ -449,6 +467,7 @@ SENT: dict[str, list[bytes]] = {
         messages.reply(1, topics={"t": "0-0"}),
         messages.reply(1, id=ids.render(ID), durability="memory", connections=1),
         messages.reply(None, expires_at=1),
+        messages.reply(1, unread=3),
     ],
     "error": [
         messages.error(RateLimited("slow down", retry_after=0.1), 1),

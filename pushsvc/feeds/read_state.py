@@ -1,0 +1,98 @@
+"""What users have read: the read state of what their mailboxes keep, and how much is unread."""
+
+from typing import Final, NamedTuple
+
+from pushsvc.feeds.nodes import ControlMessage, Outbox, node_of
+from pushsvc.protocol import ids
+from pushsvc.protocol.read_state import Change, Verb
+from pushsvc.store import schema
+from pushsvc.store.redis import Redis
+from pushsvc.store.server_connection import Command
+
+CHANGED: Final = "read_state"
+"""The kind of the control message that tells of a change."""
+
+
+class Changed(NamedTuple):
+    """What came of a change."""
+
+    unread: int
+    """How many of the mailbox are unread now."""
+    looked: int
+    """How many notifications were looked at for it."""
+
+
+class Told(NamedTuple):
+    """A change, as the nodes are told of it that hold connections of the user."""
+
+    change: Change
+    connection: str
+    """The one that asked for it, empty where none did."""
+    unread: int
+    """How many were unread then."""
+
+
+class ReadStates:
+    """The read states of all mailboxes.
+
+    A publish does not touch them. Whoever asks brings that of the mailbox up to date, in calls of a
+    bounded size.
+
+    A coroutine that asks Redis raises ``PushError`` where that cannot be reached or refuses.
+
+    Args:
+        redis: for connections.
+        outbox: for the nodes that hold connections of a user.
+    """
+
+    def __init__(self, redis: Redis, outbox: Outbox) -> None:
+        self._redis = redis
+        self._outbox = outbox
+
+    async def change(self, feed: str, change: Change, connection: str = "") -> Changed:
+        """Change the read state of notifications, and tell the user's other connections.
+
+        Args:
+            feed: the mailbox.
+            change: of what; what the mailbox does not keep is passed over.
+            connection: that asks for it, and is not told; empty where none does.
+        """
+        wanted = [change.until] if change.until is not None else change.ids
+        until = "" if change.until is None else "1"
+        command = self._command(feed, change.verb, until, *map(ids.render, wanted))
+        unread = -1
+        while unread < 0:
+            unread, looked, *listeners = await self._redis.execute(command)
+        message = ControlMessage(CHANGED, feed, _values(Told(change, connection, unread)))
+        others = {node_of(each) for each in schema.devices(listeners) if each != connection}
+        for node in others:
+            self._outbox.notify(node, message)
+        return Changed(unread, looked)
+
+    async def count(self, feed: str) -> int:
+        """How many of a mailbox are unread."""
+        command = self._command(feed, "", "")
+        while (count := (await self._redis.execute(command))[0]) < 0:
+            pass  # much is new, and each call looks at a part of it
+        unread: int = count
+        return unread
+
+    def _command(self, feed: str, *args: str) -> Command:
+        keys = self._redis.keys
+        names = (keys.log(feed), keys.cursors(feed), keys.listeners(feed))
+        return self._redis.script("read_state", names, *args)
+
+
+def _values(told: Told) -> list[str]:
+    change = told.change
+    until = "" if change.until is None else ids.render(change.until)
+    return [told.connection, str(told.unread), change.verb, until, *map(ids.render, change.ids)]
+
+
+def told_of(message: ControlMessage) -> Told:
+    """The change that a control message tells of."""
+    connection, unread, verb, until, *some = message.values
+    last = ids.parse(until) if until else None
+    return Told(
+        Change(Verb(verb), [ids.parse(each) for each in some], last), connection, int(unread)
+    )
