@@ -17,6 +17,9 @@ end
 -- Where those, or a loss of Redis, have taken out what was counted, all is looked at once more (' again').
 -- `stored` and `seen` are what the cursors have of STORED and SEEN.
 local function catch_up(log, cursors, stored, seen)
+  if not (stored or seen) and redis.call('EXISTS', cursors) == 0 then
+    return true -- who asks about nobody leaves nothing behind
+  end
   local length = redis.call('XLEN', log)
   local upto, count, acked, again = string.match(seen or '', '^(%S+) (%d+) (%S+)(.*)$')
   if not upto then
