@@ -82,8 +82,8 @@ class ControlMessage(NamedTuple):
     """What listeners of a feed have to know, and what is no entry of it."""
 
     kind: str
-    """``acked``, ``withdrawn``, ``recalled``, ``shared``, ``presence`` or ``read_state``;
-    ``erased`` and ``trace`` are for the node itself."""
+    """``acked``, ``withdrawn``, ``recalled``, ``shared``, ``presence``, ``read_state``, or
+    ``erased``, which like ``trace`` is for the node itself."""
     feed: str
     values: list[str]
 

@@ -208,6 +208,15 @@ async def test_a_user_is_disconnected_and_tokens_are_revoked(
     assert "push.admin" in refusal(run("disconnect", user, ADMIN_TOKEN=publisher_token()))
 
 
+def test_what_is_kept_of_a_user_is_printed_and_erased(user: str, run: Run) -> None:
+    (sent,) = lines(run("publish", "--user", user, "1"))
+    parts = lines(run("export", user))
+    assert [each["id"] for part in parts for each in part["notifications"]] == [sent["id"]]
+    (told,) = lines(run("erase", user))
+    assert told["user"] == user
+    assert not lines(run("export", user))[0]["notifications"]
+
+
 async def test_a_notification_is_traced_from_accepted_to_acknowledged(
     node: Node, user: str, run: Run
 ) -> None:
@@ -233,12 +242,14 @@ async def test_a_notification_is_traced_from_accepted_to_acknowledged(
 # --- without a token -----------------------------------------------------------------------------
 
 NEEDS = {
-    "disconnect": "ADMIN_TOKEN", "history": "PUBLISHER_TOKEN", "listen": "USER_TOKEN",
+    "disconnect": "ADMIN_TOKEN", "erase": "ADMIN_TOKEN", "export": "ADMIN_TOKEN",
+    "history": "PUBLISHER_TOKEN", "listen": "USER_TOKEN",
     "presence": "PUBLISHER_TOKEN", "publish": "PUBLISHER_TOKEN", "recall": "PUBLISHER_TOKEN",
     "revoke": "ADMIN_TOKEN", "trace": "OBSERVER_TOKEN",
 }  # fmt: skip
 ARGUMENTS = {
-    "disconnect": ["u"], "history": ["u"], "presence": ["--user", "u"],
+    "disconnect": ["u"], "erase": ["u"], "export": ["u"],
+    "history": ["u"], "presence": ["--user", "u"],
     "publish": ["--user", "u", "1"], "recall": ["1-0", "--user", "u"], "revoke": ["--list"],
     "trace": ["1-0"],
 }  # fmt: skip

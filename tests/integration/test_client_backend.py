@@ -29,6 +29,8 @@ Ask = Callable[..., Awaitable[Any]]
 """Call a method by its name; of ``history`` the answer is a list."""
 Opened = Callable[..., AbstractAsyncContextManager[Ask]]
 
+LISTED = ("history", "export")
+"""What is asked for page by page."""
 NAMES = ["auth0|507f", "a/b", "..", "ü &?#%2F+", "{6F9619FF}"]
 
 
@@ -42,7 +44,7 @@ def opened(request: pytest.FixtureRequest) -> Opened:
 
             def call(name: str, *args: Any, **kwargs: Any) -> Any:
                 found = getattr(publisher, name)(*args, **kwargs)
-                return list(found) if name == "history" else found
+                return list(found) if name in LISTED else found
 
             yield lambda *args, **kwargs: asyncio.to_thread(call, *args, **kwargs)
 
@@ -52,7 +54,7 @@ def opened(request: pytest.FixtureRequest) -> Opened:
 
             async def call(name: str, *args: Any, **kwargs: Any) -> Any:
                 found = getattr(publisher, name)(*args, **kwargs)
-                return [each async for each in found] if name == "history" else await found
+                return [each async for each in found] if name in LISTED else await found
 
             yield call
 
@@ -258,6 +260,24 @@ async def test_a_user_is_disconnected_and_revocations_are_listed(
             await ask("disconnect", user)
 
 
+@pytest.mark.parametrize("name", NAMES)
+async def test_all_that_is_kept_of_a_user_is_told_and_erased(
+    node: Node, user: str, opened: Opened, name: str
+) -> None:
+    name += user
+    for number in range(3):
+        node.publish(name, number)
+    async with opened(node.url, token=admin_token()) as ask:
+        parts = await ask("export", name)
+        assert {part["user"] for part in parts} == {name}
+        kept = [each["data"] for part in parts for each in part["notifications"]]
+        assert kept == [2, 1, 0]
+        erased = await ask("erase", name)
+        assert (erased.user, erased.keys > 0) == (name, True)
+        (first, *_) = await ask("export", name)
+        assert (first["devices"], first["notifications"]) == ([], [])
+
+
 async def test_a_ticket_stands_for_the_publishers_token_or_for_a_users(
     node: Node, user: str, opened: Opened
 ) -> None:
@@ -296,7 +316,7 @@ async def test_after_the_end_nothing_is_asked(node: Node, user: str, opened: Ope
     for name, asked in [
         ("history", of), ("page", of), ("devices", of), ("presence", {"topic": "t"}),
         ("receipts", {}), ("recall", {"id": "1-0", **of}), ("disconnect", of), ("ticket", {}),
-        ("revocations", {}),
+        ("revocations", {}), ("erase", of), ("export", of),
     ]:  # fmt: skip
         with pytest.raises(Closed):
             await ask(name, **asked)

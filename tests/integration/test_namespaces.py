@@ -85,6 +85,32 @@ async def quiet(phone: Member) -> None:
     assert await phone.receive() == {"type": "pong", "ref": "quiet"}
 
 
+# --- who is erased -------------------------------------------------------------------------------
+
+
+async def test_who_is_erased_is_so_in_one_namespace(
+    pair: list[Node], user: str, phones: dict[Tenant, Member]
+) -> None:
+    key = {"Idempotency-Key": '"of-this-user"'}
+    for each, phone in phones.items():
+        body = {"to": {"user": user}, "data": each.name}
+        answer = await each.call(pair[0], "POST", "/v1/notifications", json=body, headers=key)
+        assert answer.status_code == 202
+        assert (await phone.receive())["data"] == each.name
+    answer = await ACME.call(pair[1], "DELETE", "/v1/user", ACME.admin(), params={"user": user})
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["user"] == user
+    assert await phones[ACME].closed() == 4001
+    for each in TENANTS:
+        answer = await each.call(
+            pair[0], "GET", "/v1/user/export", each.admin(), params={"user": user}
+        )
+        kept = [note["data"] for note in answer.json()["notifications"]]
+        assert kept == ([] if each is ACME else [each.name])
+    for each in (MAIN, OTHER):
+        await quiet(phones[each])
+
+
 # --- what is delivered ---------------------------------------------------------------------------
 
 

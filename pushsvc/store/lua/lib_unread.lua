@@ -17,15 +17,15 @@ end
 -- Where those, or a loss of Redis, have taken out what was counted, all is looked at once more (' again').
 -- `stored` and `seen` are what the cursors have of STORED and SEEN.
 local function catch_up(log, cursors, stored, seen)
+  if not (stored or seen) and redis.call('EXISTS', cursors) == 0 then
+    return true -- who asks about nobody leaves nothing behind
+  end
   local length = redis.call('XLEN', log)
   local upto, count, acked, again = string.match(seen or '', '^(%S+) (%d+) (%S+)(.*)$')
   if not upto then
     upto, count, acked, again = '0-0', 0, furthest(cursors), ''
   end
   count = tonumber(count)
-  if not seen and length == 0 and redis.call('EXISTS', cursors) == 0 then
-    return true -- nobody was ever here: asking leaves nothing behind
-  end
   if seen and upto == (stored or '0-0') and count == length and again == '' then
     return true
   end

@@ -110,6 +110,11 @@ async def test_a_mailbox_that_never_was_is_empty(store: Store) -> None:
     assert await store.page() == Page([], None)
 
 
+async def test_to_ask_about_a_mailbox_that_never_was_makes_no_key(store: Store) -> None:
+    await store.page()
+    assert not store.redis.keys(f"{store.keys.prefix}:*{{{FEED}}}*")
+
+
 async def test_what_is_kept_is_listed_newest_first_with_its_body_and_its_end(store: Store) -> None:
     before = store.now()
     sent = [await store.publish(str(i), ttl=60 * (i + 1)) for i in range(3)]
