@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import pytest
 
 from pushsvc.server.embedded import EmbeddedServer
 from tests.support.nodes import Node, publisher_token, token
@@ -185,6 +186,7 @@ class World:
             node.__exit__(None, None, None)
 
 
+@pytest.mark.timeout(120 + 3 * OPERATIONS)
 async def test_counts_and_lists_are_those_of_a_plain_dict_on_every_node(
     valkey: EmbeddedServer, tmp_path: Path, prefix: str
 ) -> None:
