@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import pytest
 
 from pushsvc.server.embedded import EmbeddedServer
 from tests.support.nodes import Node, publisher_token, token
 from tests.support.phone import Phone
 from tests.support.topics import order
 
-OPERATIONS: Final = int(os.environ.get("MODEL_EXAMPLES", "40"))
+OPERATIONS: Final = int(os.environ.get("MODEL_EXAMPLES", "30"))
 SEED: Final = int(os.environ.get("MODEL_SEED", str(random.randrange(1 << 30))))
 MOST: Final = 12
 """Entries of the mailbox, so that some are trimmed."""
@@ -185,6 +186,7 @@ class World:
             node.__exit__(None, None, None)
 
 
+@pytest.mark.timeout(120 + 3 * OPERATIONS)
 async def test_counts_and_lists_are_those_of_a_plain_dict_on_every_node(
     valkey: EmbeddedServer, tmp_path: Path, prefix: str
 ) -> None:
@@ -198,7 +200,7 @@ async def test_counts_and_lists_are_those_of_a_plain_dict_on_every_node(
             await getattr(world, act)()
             if number % 5 == 0:
                 await world.check()
-            if number and number % (OPERATIONS // 3) == 0:
+            if number and number % max(10, OPERATIONS // 5 + 10) == 0:
                 await asyncio.to_thread(world.kill)
         await world.check()
     finally:

@@ -176,7 +176,7 @@ if ttl == 0 then
   keep_alive(cursors, retention * 2)
 else
   local expires = string.format('%.0f', now + ttl)
-  local gone, old, aged = {}, nil, nil -- what leaves a mailbox: its ids, or how many up to an old one
+  local gone, old, aged -- what leaves a mailbox: its ids, or how many up to an old one
   if key ~= '' then
     -- The newer takes the older's place: who was not sent that one never needs it.
     local older = redis.call('HGET', latest, key)
@@ -188,7 +188,7 @@ else
         freed = (ENTRY + #string.match(older, '^%S+ %S+ (.*)$')) * copies
       end
       if marks then
-        gone[1] = removed == 1 and older_id or nil
+        gone = removed == 1 and {older_id} or nil
         redis.call('HDEL', marks, 'a:' .. older_id)
         receipts = ended(cursors, marks, older_id, 'replaced') == 1 and '1' or '0'
       else
@@ -272,6 +272,7 @@ else
     local first = redis.call('XRANGE', log, '-', '+', 'COUNT', over)
     trimmed = first[#first][1]
     redis.call('XTRIM', log, 'MAXLEN', keep)
+    gone = gone or {}
     for _, entry in ipairs(first) do
       gone[#gone + 1] = entry[1]
     end
@@ -282,7 +283,8 @@ else
       end
     end
   end
-  if marks and (#gone > 0 or old) then
+  if marks and (gone or old) then
+    gone = gone or {}
     -- They leave the read state, as far as that is up to date. The same as `lib_read_state.lua` has, whose
     -- functions would cost each publish.
     local upto, count, rest = string.match(redis.call('HGET', cursors, SEEN) or '', '^(%S+) (%d+)(.*)$')
