@@ -225,7 +225,7 @@ class Acks:
             values = [device, render(acknowledged.position), kind]
             self._outbox.notify(node, ControlMessage("acked", feed, values))
         for entry_id in acknowledged.settled:
-            for node in {node_of(c) for c, d in others.items() if d != device}:
+            for node in {node_of(c) for c in others}:  # of this device, too: the count is another
                 self._outbox.notify(
                     node, ControlMessage("withdrawn", feed, [render(entry_id), "acked"])
                 )

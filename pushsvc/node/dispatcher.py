@@ -197,12 +197,11 @@ class Dispatcher:
         if tombstones and tombstones.holds(entry.feed, entry.id):
             listeners = [each for each in listeners if not _skips(each, entry, window)]
         elif entry.device:
+            others = [each for each in listeners if each.session.device != entry.device]
+            self._read_state.recount(entry.feed, others)
             # Nothing is sent to the others, so it needs no room.
-            listeners = [
-                each
-                for each in listeners
-                if each.session.device == entry.device or not _skips(each, entry, sys.maxsize)
-            ]
+            skip = {each.number for each in others if _skips(each, entry, sys.maxsize)}
+            listeners = [each for each in listeners if each.number not in skip]
         sent, missed = dispatch(entry, listeners, window, now)
         for listener in missed:
             self._catch_up.read_on(listener, listener.session.cursor, "gap")
@@ -260,13 +259,16 @@ class Dispatcher:
             return  # who comes later reads that it is withdrawn
         self._observer.withdrawn(feed, entry_id, reason)
         tombstones.add(feed, entry_id, self._clock())
+        others = []
         for listener in listeners:
-            if device not in ("", listener.session.device):
-                continue
-            if listener.open and listener.session.cursor.withdraw(entry_id):
+            mine = device in ("", listener.session.device) and listener.open
+            if mine and listener.session.cursor.withdraw(entry_id):
                 listener.send(messages.withdrawn(entry_id, reason))
                 # It may have left room in the window.
                 self._catch_up.read_on(listener, listener.session.cursor, "window")
+            else:
+                others.append(listener)
+        self._read_state.recount(feed, others)
 
     # --- from the connections ------------------------------------------------------------------
 

@@ -1,5 +1,7 @@
 """What users have read elsewhere, as their connections on this node are told."""
 
+import asyncio
+from collections.abc import Iterable
 from typing import Final
 
 from pushsvc.errors import PushError
@@ -9,13 +11,18 @@ from pushsvc.node.identity import NodeIdentity
 from pushsvc.node.listener import Everyone, Listener
 from pushsvc.node.tasks import Tasks
 from pushsvc.protocol import messages
+from pushsvc.protocol.read_state import Change, Verb
 
 MOST_EARLY: Final = 16
 """Most changes that a connection is told of which came while it joined."""
+GATHER: Final = 0.25
+"""Seconds in which what changes the count of a user makes one message that tells it."""
+NOTHING: Final = Change(Verb.READ)
+"""What tells the count, and changes nothing."""
 
 
 class ReadStateNews:
-    """Tells connections of changes of the read state.
+    """Tells connections of changes of the read state, and of the count where only that changed.
 
     How many are unread is asked for each change, since those of two nodes may come in another order
     than they were made in.
@@ -35,6 +42,8 @@ class ReadStateNews:
         self._tasks = Tasks("read states")
         # What came for those that join: it belongs behind what they are sent first.
         self._early: dict[int, list[bytes]] = {}
+        # Those that are to be told the count in a moment, by their numbers.
+        self._behind: dict[str, set[int]] = {}
 
     def joining(self, listener: Listener) -> None:
         """A listener is about to read its mailbox: what changes from now on may not be in that."""
@@ -60,19 +69,43 @@ class ReadStateNews:
             unread = await self._read_states.count(feed)
         except PushError:
             unread = told.unread  # as it was
-        self._tell(feed, told, unread)
+        payload = messages.read_state(told.change, unread)
+        for listener in self._listeners.of(feed):
+            if self._identity.connection_id(listener.number) != told.connection:
+                self._tell(listener, payload)
+
+    def recount(self, feed: str, listeners: Iterable[Listener]) -> None:
+        """Something came to a mailbox, or left it, of which these are told nothing but the count.
+
+        That is asked in a moment, once for all that comes until then.
+        """
+        numbers = {listener.number for listener in listeners}
+        behind = self._behind.get(feed)
+        if behind is not None:
+            behind |= numbers
+        elif numbers:
+            self._behind[feed] = numbers
+            self._tasks.spawn(self._recount(feed))
+
+    async def _recount(self, feed: str) -> None:
+        await asyncio.sleep(GATHER)
+        behind = self._behind.pop(feed)
+        try:
+            unread = await self._read_states.count(feed)
+        except PushError:
+            return  # the next answer says it
+        payload = messages.read_state(NOTHING, unread)
+        for listener in self._listeners.of(feed):
+            if listener.number in behind:
+                self._tell(listener, payload)
 
     async def aclose(self) -> None:
         """Finish what is under way."""
         await self._tasks.finish()
 
-    def _tell(self, feed: str, told: Told, unread: int) -> None:
-        payload = messages.read_state(told.change, unread)
-        for listener in self._listeners.of(feed):
-            if self._identity.connection_id(listener.number) == told.connection:
-                continue
-            early = self._early.get(listener.number)
-            if early is None:
-                listener.send(payload)
-            elif len(early) < MOST_EARLY:
-                early.append(payload)
+    def _tell(self, listener: Listener, payload: bytes) -> None:
+        early = self._early.get(listener.number)
+        if early is None:
+            listener.send(payload)
+        elif len(early) < MOST_EARLY:
+            early.append(payload)

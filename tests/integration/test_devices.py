@@ -211,6 +211,7 @@ async def test_an_ack_by_request_settles_for_all_devices_too(pair: list[Node], u
         await b.notification()
         assert await by_request(pair[0], user, "b", sent) == sent
         assert await a.receive() == {"type": "withdrawn", "id": sent, "reason": "acked"}
+        assert await b.message() == {"type": "read", "ids": [], "unread": 0}
         await b.quiet()
 
 

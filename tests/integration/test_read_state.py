@@ -199,7 +199,7 @@ async def test_what_leaves_the_mailbox_is_not_counted(node: Node, user: str) -> 
         await phone.notification()
         assert await count(phone) == 2
         await phone.acked(settled)
-        assert await count(phone) == 1
+        assert await phone.receive() == {"type": "read", "ids": [], "unread": 1}
         await publish(node, user, "short", ttl=0.5)
         await phone.notification()
         async with asyncio.timeout(10):
@@ -314,6 +314,96 @@ async def test_nobody_is_told_of_what_changes_nothing(pair: list[Node], user: st
             assert await ask(phone, type="read", **message) == 1
         assert await ask(phone, type="read", ids=[sent]) == 0
         assert (await there.receive())["unread"] == 0
+
+
+async def told_the_count(phone: Phone | Stream, unread: int) -> None:
+    """The next message tells it, and nothing else; those before may tell another one."""
+    read = phone.message if isinstance(phone, Stream) else phone.receive
+    async with asyncio.timeout(15):
+        while (told := await read())["unread"] != unread:
+            assert (told["type"], told["ids"]) == ("read", [])
+    assert told == {"type": "read", "ids": [], "unread": unread}
+
+
+async def test_a_recall_tells_the_count_to_those_who_have_acknowledged(
+    pair: list[Node], user: str
+) -> None:
+    one, other = pair
+    async with (
+        Phone(one, user, "a") as here,
+        Phone(other, user, "b") as there,
+        Phone(one, user, "c") as lacks,
+        Stream(other, user, "a") as stream,
+        httpx.AsyncClient(timeout=30) as client,
+    ):
+        first, sent = await publish_all(one, user, range(2))
+        for phone in (here, there):
+            await phone.notifications(2)
+            await phone.acked(sent)
+        await lacks.notifications(2)
+        await stream.notifications(2)
+        poll = asyncio.create_task(
+            client.get(
+                f"{other.url}/v1/poll", params={"device": "a"},
+                headers={"Authorization": f"Bearer {token(user)}"},
+            )
+        )  # fmt: skip
+        await joined(one, user, 5)
+        await recall(one, user, sent)
+        assert await lacks.receive() == {"type": "withdrawn", "id": sent, "reason": "recalled"}
+        for each in (here, there, stream):
+            await told_the_count(each, 1)
+        answer = (await poll).json()
+        assert (answer["messages"], answer["unread"]) == (
+            [{"type": "read", "ids": [], "unread": 1}], 1,
+        )  # fmt: skip
+        assert await count(here) == 1, first
+
+
+async def test_who_settles_something_for_all_devices_is_told_the_count(
+    pair: list[Node], user: str
+) -> None:
+    one, other = pair
+    async with (
+        Phone(one, user, "a") as here,
+        Phone(other, user, "a") as same,
+        Phone(other, user, "b") as there,
+    ):
+        sent = await publish(one, user, 1, deliver="any-device")
+        for phone in (here, same, there):
+            await phone.notification()
+        await here.send(type="ack", id=sent)
+        assert await there.receive() == {"type": "withdrawn", "id": sent, "reason": "acked"}
+        await told_the_count(here, 0)
+        await told_the_count(same, 0)
+
+
+async def test_other_devices_are_told_the_count_of_what_is_for_one_and_not_one_by_one(
+    pair: list[Node], user: str
+) -> None:
+    one, other = pair
+    async with Phone(one, user, "a") as mine, Phone(other, user, "b") as there:
+        for data in range(9):
+            await post(one, {"user": user, "device": "a"}, data)
+        await mine.notifications(9)
+        told = 0
+        async with asyncio.timeout(15):
+            while (message := await there.receive())["unread"] != 9:
+                assert (message["type"], message["ids"]) == ("read", [])
+                told += 1
+        assert told < 8
+        await mine.silent()
+
+
+async def joined(node: Node, user: str, connections: int) -> None:
+    """Wait until a user has so many."""
+    headers = {"Authorization": f"Bearer {token(user)}"}
+    async with asyncio.timeout(10), httpx.AsyncClient(timeout=30) as client:
+        while True:
+            answer = await client.get(f"{node.url}/v1/users/{user}/presence", headers=headers)
+            if sum(each["connections"] for each in answer.json()["devices"]) == connections:
+                return
+            await asyncio.sleep(0.02)
 
 
 async def test_a_poll_says_how_many_are_unread(node: Node, user: str) -> None:
