@@ -1,6 +1,8 @@
 """What is published: the shape that publishers send, and the appends that it asks for."""
 
 import base64
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any, Final, Literal
 
 import msgspec
@@ -132,7 +134,7 @@ def appends_from(
         sender=by if client else "",
         broadcast=bool(note.to.broadcast),
         traceparent=traceparent,
-        signal=not note.inbox,
+        inbox=_of_inbox(note) if addressed else {},
     )
     collapse_key, any_device = note.collapse_key or "", note.deliver == "any-device"
     receipt = feeds.receipts(by, namespace).removeprefix(feeds.RECEIPTS) if note.receipt else ""
@@ -153,6 +155,16 @@ def appends_from(
         )
         for feed in targets
     ]
+
+
+def _of_inbox(note: Notification) -> dict[str, Any]:
+    """What an inbox has to know of what is for users."""
+    fields: dict[str, Any] = {}
+    if not note.inbox or note.ttl == 0:  # what is live only is in none either
+        fields["inbox"] = False
+    if note.ttl:
+        fields["ttl"] = note.ttl  # with its time it says when it leaves
+    return fields
 
 
 def _device(note: Notification) -> str:
@@ -271,7 +283,7 @@ def body_of(
     sender: str = "",
     broadcast: bool = False,
     traceparent: str = "",
-    signal: bool = False,
+    inbox: Mapping[str, Any] = MappingProxyType({}),
 ) -> bytes:
     """What of a notification is stored: the end of the JSON object that clients are sent.
 
@@ -292,8 +304,7 @@ def body_of(
         fields["from"] = sender
     if note.encoding is not None:
         fields["encoding"] = note.encoding
-    if signal:
-        fields["inbox"] = False
+    fields.update(inbox)
     fields["data"] = note.data
     body = encode(fields)[1:]
     if body.count(b"{") + body.count(b"[") > MAX_DEPTH:  # else it cannot be that deep

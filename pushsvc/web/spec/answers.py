@@ -203,6 +203,7 @@ SCHEMAS: Final[dict[str, Schema]] = {
         },
         {
             "inbox": schemas.SIGNAL,
+            "ttl": schemas.LIFETIME,
             "device": described(NAME, "the one device that it is for"),
             "event": schemas.FIELDS["event"],
             "from": described(NAME, "the user that published it"),

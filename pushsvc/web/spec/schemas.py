@@ -335,6 +335,7 @@ ACCEPTED: Final = record(
     },
 )
 
+LIFETIME: Final = number("seconds from its time until it leaves the mailbox, where that was given")
 SIGNAL: Final = constant(False, "it is a signal, which is neither read nor unread")
 TRACEPARENT: Final = text("the trace that it belongs to (W3C Trace Context), to go on with")
 _NOTIFICATION_FIELDS: Final = {
@@ -345,6 +346,7 @@ _NOTIFICATION_FIELDS: Final = {
     "encoding": FIELDS["encoding"],
     "traceparent": TRACEPARENT,
     "inbox": SIGNAL,
+    "ttl": LIFETIME,
 }
 
 

@@ -65,6 +65,30 @@ def test_one_device_of_a_user_may_be_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("note", "body"),
+    [
+        ({"to": {"user": "u"}}, b'"data":1}'),
+        ({"to": {"user": "u"}, "ttl": None}, b'"data":1}'),
+        ({"to": {"user": "u"}, "ttl": 5}, b'"ttl":5,"data":1}'),
+        (
+            {"to": {"users": ["u", "v"]}, "ttl": 0.5, "event": "e"},
+            b'"event":"e","ttl":0.5,"data":1}',
+        ),
+        ({"to": {"user": "u"}, "ttl": 0}, b'"inbox":false,"data":1}'),
+        ({"to": {"topic": "t"}, "ttl": 5}, b'"topic":"t","data":1}'),
+        ({"to": {"topic": "t"}, "ttl": 0}, b'"topic":"t","data":1}'),
+        ({"to": {"broadcast": True}, "ttl": 5}, b'"broadcast":true,"data":1}'),
+    ],
+)
+def test_what_is_for_users_says_when_it_leaves_their_inbox(
+    note: dict[str, Any], body: bytes
+) -> None:
+    for append in notifications.appends_from({"data": 1, **note}, 1 << 20):
+        assert append.body == body
+        assert not append.signal
+
+
+@pytest.mark.parametrize(
     ("note", "why"),
     [
         ({"data": 1}, "to"),
@@ -194,7 +218,7 @@ def test_a_mark_names_the_feed_of_the_receipts_as_nodes_without_namespaces_read_
 
 def test_clients_are_sent_what_concerns_them_and_no_more() -> None:
     options = {"ttl": 60, "collapse_key": "score", "deliver": "any-device", "receipt": True}
-    assert stored({"to": {"user": "ann"}} | options) == {"data": 1}
+    assert stored({"to": {"user": "ann"}} | options) == {"ttl": 60, "data": 1}
     assert stored({"to": {"topic": "news"}, "event": "goal"}, sender="bob") == {
         "topic": "news", "event": "goal", "from": "bob", "data": 1,
     }  # fmt: skip
