@@ -296,9 +296,10 @@ def mark(user: str, kind: MarkKind, ids: str | Iterable[str], until: str | None)
     Raises:
         ValueError: it names both ids and until, or too many, or an id is none.
     """
-    asked = Mark.of(kind, ids, until)
-    which = {"ids": []} if asked is None else asked.which()
-    request = replace(_post(f"/v1/user/{kind}", which, user=user), status=200)
+    parts = Mark.of(kind, ids, until) or [Mark(kind)]
+    if len(parts) > 1:
+        raise ValueError(f"more than {len(parts[0].ids)} ids: mark them in parts")
+    request = replace(_post(f"/v1/user/{kind}", parts[0].which(), user=user), status=200)
     return Question(request, lambda told: int(told["unread"]))
 
 

@@ -8,6 +8,7 @@ import asyncio
 import logging
 import ssl as tls
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -27,7 +28,9 @@ GATHER: Final = 0.1
 PAUSE: Final = 0.5
 """Seconds between two lists, and between two questions for the count, while they go on changing."""
 LONGEST: Final = 3600.0
-"""Seconds until the count is asked for at the latest, where something that is listed expires."""
+"""Seconds of the longest timer, where something that is listed expires."""
+MOST_KEPT: Final = 1_000_000
+"""More than any mailbox keeps."""
 REQUESTS: Final = 2
 """Requests for lists at a time, of all inboxes of a client."""
 
@@ -124,7 +127,8 @@ class Inbox:
         """Have some be read, for the user on all devices. It acknowledges nothing.
 
         Args:
-            ids: one or up to 1000, listed here or not; with none at all nothing happens.
+            ids: one or more, listed here or not; with none at all nothing happens. What is more
+                than 1000 goes in parts.
             until: all up to this one, instead, listed here or not; what came after it stays.
 
         Raises:
@@ -132,7 +136,7 @@ class Inbox:
             QueueFull: there is no connection, and no room to wait for one.
             OutcomeUnknown: there was no answer within ``timing.answer``.
             Closed: the inbox or the client was.
-            ValueError: it names both, or too many, or an id is none.
+            ValueError: it names both, or an id is none.
         """
         await self._mark("read", ids, until)
 
@@ -149,14 +153,34 @@ class Inbox:
         await self._mark("unarchive", ids, until)
 
     async def read_all(self) -> None:
-        """Have everything be read up to the newest that is shown: what comes meanwhile is not."""
-        items = self.snapshot().items
-        await self._mark("read", (), items[0].id if items else None)
+        """Have everything be read up to the newest that is shown: what comes meanwhile is not.
+
+        That is listed first where it has not been. Of an inbox of one event only those are meant,
+        listed here or not; in one of what is archived everything is read. Errors as ``read``, and
+        as ``refresh``.
+        """
+        self._check()
+        options = self.state.options
+        if options.archived:
+            return
+        if not self.state.is_listed:
+            await self.refresh()
+        shown = self.snapshot()
+        if not shown.items:
+            return
+        newest = shown.items[0].id
+        if options.event is None:
+            await self._mark("read", (), newest)
+            return
+        await self._mark("read", [item.id for item in shown.items if not item.read], None)
+        if shown.more:
+            every = await self._inboxes.page(options, Fetch(None, MOST_KEPT), unread=True)
+            older = Mark("read", until=newest).among(each.id for each in every.notifications)
+            await self._mark("read", older, None)
 
     async def _mark(self, kind: MarkKind, ids: str | Iterable[str], until: str | None) -> None:
         self._check()
-        mark = Mark.of(kind, ids, until)
-        if mark is not None:
+        for mark in Mark.of(kind, ids, until):
             await self._inboxes.mark(mark)
 
     # --- how it is done ------------------------------------------------------------------------
@@ -331,6 +355,8 @@ class Inboxes:
     def told(self, message: Gap | Withdrawn | Presence | Marked | Problem) -> None:
         """Something else came."""
         match message:
+            case Marked() if message.mark.nothing:
+                self.recount()  # and list anew where that is another one than it was
             case Marked():
                 self._marked(message.mark, message.unread, None)
             case Withdrawn():
@@ -361,8 +387,8 @@ class Inboxes:
 
     # --- what is asked -------------------------------------------------------------------------
 
-    async def page(self, options: Options, fetch: Fetch) -> asking.Page:
-        """A page of a list.
+    async def page(self, options: Options, fetch: Fetch, *, unread: bool = False) -> asking.Page:
+        """A part of a list, or of what is unread in it: a page of the service may be short.
 
         Raises:
             PushError: it is refused, or there is no answer in time.
@@ -370,13 +396,18 @@ class Inboxes:
         if self._core is None:
             self._io = Threads(Http(self._url, REQUESTS, self._ssl), REQUESTS)
             self._core = Core(self._io, self._token, DEADLINE, TIMEOUT)
-        only = Only(event=options.event, archived=options.archived, inbox=True)
-        user = str(self._user)
-        page = await self._core.ask(asking.page(user, fetch.before, fetch.limit, only))
-        if page.unread is None:
-            why = "this node keeps no read state: upgrade it"
-            raise Refused(why, code="not_found", status=404)
-        return page
+        only = Only(unread=unread, event=options.event, archived=options.archived, inbox=True)
+        user, before = str(self._user), fetch.before
+        found: tuple[asking.Kept, ...] = ()
+        while True:
+            most = min(fetch.limit - len(found), asking.LARGEST_PAGE)
+            page = await self._core.ask(asking.page(user, before, most, only))
+            if page.unread is None:
+                why = "this node keeps no read state: upgrade it"
+                raise Refused(why, code="not_found", status=404)
+            found, before = found + page.notifications, page.next
+            if before is None or len(found) >= fetch.limit:
+                return replace(page, notifications=found)
 
     async def mark(self, mark: Mark) -> None:
         """Have something be marked, which is shown meanwhile. Errors as ``Inbox.read``."""
@@ -413,14 +444,22 @@ class Inboxes:
             self._counting = self.start(self._count())
 
     def expect(self) -> None:
-        """Ask for the count once something that is listed has expired."""
+        """Once something that is listed has expired, list that anew, and ask for the count."""
         if self._expiry is not None:
             self._expiry.cancel()
         now = datetime.now(UTC)
-        ends = [each for each in (inbox.state.expiry(now) for inbox in self._all()) if each]
-        if ends:
-            wait = min((min(ends) - now).total_seconds() + PAUSE, LONGEST)
-            self._expiry = asyncio.get_running_loop().call_later(wait, self.recount)
+        waits = [each for inbox in self._all() if (each := inbox.state.expiry(now)) is not None]
+        if waits:
+            wait = min(min(waits) + PAUSE, LONGEST)
+            self._expiry = asyncio.get_running_loop().call_later(wait, self._expired)
+
+    def _expired(self) -> None:
+        now = datetime.now(UTC)
+        for inbox in self._all():
+            if inbox.state.overdue(now):
+                inbox.want()
+        self.recount()
+        self.expect()
 
     async def _count(self) -> None:
         while self._uncounted and self._inboxes:

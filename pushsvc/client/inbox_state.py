@@ -9,7 +9,7 @@ from base64 import b64decode
 from collections import deque
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal
 
 from pushsvc.client.asking import LARGEST_PAGE, Kept, Page
@@ -18,6 +18,8 @@ from pushsvc.client.marks import Mark
 
 MOST: Final = 1000
 """Notifications that are held; what is older is listed again when it is asked for."""
+LATE: Final = 1.0
+"""Seconds, at the least, between two looks at what should be gone."""
 
 Json = Mapping[str, Any]
 
@@ -75,7 +77,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """Ask for a page."""
+    """Ask for so many, which may take several pages."""
 
     before: str | None
     limit: int
@@ -195,8 +197,12 @@ class InboxState:
 
     def first(self) -> Fetch:
         """Ask for the newest, as many as there are here: all is looked at anew."""
-        many = max(len(self._items), self.options.page_size)
-        return self._ask(Fetch(None, min(many, LARGEST_PAGE)))
+        return self._ask(Fetch(None, max(len(self._items), self.options.page_size)))
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether it has been listed, since the service lost data at the latest."""
+        return self._listed
 
     def older(self) -> Fetch | None:
         """Ask for the next page; None where there is none."""
@@ -297,11 +303,18 @@ class InboxState:
         self._stale = True
         self.counted(unread)
 
-    def expiry(self, now: datetime) -> datetime | None:
-        """When the first of what is listed will be gone, of what is not gone by now."""
-        ends = (each.raw.get("expires") for each in self._items.values())
-        times = (datetime.fromisoformat(each) for each in ends if each)
-        return min((each for each in times if each > now), default=None)
+    def expiry(self, now: datetime) -> float | None:
+        """In how many seconds to list it anew, since the first of it is gone then.
+
+        What is listed still, and should be gone by the clock here, is looked at again after as
+        long as it is late: that clock may be ahead of the service's.
+        """
+        left = [(end - now).total_seconds() for each in self._items.values() if (end := _end(each))]
+        return min((each if each > 0 else max(LATE, -each) for each in left), default=None)
+
+    def overdue(self, now: datetime) -> bool:
+        """Whether something is listed that should be gone by now."""
+        return any((end := _end(each)) and end <= now for each in self._items.values())
 
     def marked(self, mark: Mark, unread: int | None, ref: int | None = None) -> bool:
         """Something was marked, here as ``ref`` or elsewhere; whether to list anew."""
@@ -346,6 +359,14 @@ class InboxState:
         if len(self._items) > MOST:
             del self._items[next(iter(self._items))]
             self._next, self._more = next(iter(self._items)), True
+
+
+def _end(item: InboxItem) -> datetime | None:
+    """When it leaves the mailbox, where that is known."""
+    expires, ttl = item.raw.get("expires"), item.raw.get("ttl")
+    if expires:
+        return datetime.fromisoformat(expires)
+    return item.time + timedelta(seconds=ttl) if ttl else None
 
 
 def _of_list(kept: Kept) -> InboxItem:

@@ -17,8 +17,10 @@ MOST: Final = 1000
 class Mark:
     """What becomes of some notifications of a mailbox: those that are named, or all up to one.
 
+    The service tells one without any where nothing is marked and only the count is another.
+
     Raises:
-        ValueError: it names none or too many, names both, or an id is none.
+        ValueError: it names too many, or both, or an id is none.
     """
 
     kind: MarkKind
@@ -27,7 +29,7 @@ class Mark:
     """All up to this one, itself too. What came after it stays as it is."""
 
     def __post_init__(self) -> None:
-        if bool(self.ids) is (self.until is not None):
+        if self.ids and self.until is not None:
             raise ValueError("name ids, or until, one of them")
         if len(self.ids) > MOST:
             raise ValueError(f"{len(self.ids)} ids are more than {MOST}: mark them in parts")
@@ -35,8 +37,8 @@ class Mark:
             parse(each)
 
     @classmethod
-    def of(cls, kind: MarkKind, ids: str | Iterable[str], until: str | None) -> Self | None:
-        """As a program asks for it; None where there is nothing to do.
+    def of(cls, kind: MarkKind, ids: str | Iterable[str], until: str | None) -> list[Self]:
+        """As a program asks for it, in parts where it is much; none where there is nothing to do.
 
         Args:
             kind: what becomes of them.
@@ -44,7 +46,9 @@ class Mark:
             until: all up to this one, instead.
         """
         named = (ids,) if isinstance(ids, str) else tuple(dict.fromkeys(ids))
-        return cls(kind, named, until) if named or until is not None else None
+        if until is not None:
+            return [cls(kind, named, until)]
+        return [cls(kind, named[at : at + MOST]) for at in range(0, len(named), MOST)]
 
     @classmethod
     def told(cls, message: Mapping[str, Any]) -> Self:
@@ -53,7 +57,14 @@ class Mark:
         Raises:
             LookupError, TypeError, ValueError: it is not as documented.
         """
-        return cls(message["type"], tuple(message.get("ids") or ()), message.get("until"))
+        until = message.get("until")
+        ids = message["ids"] if until is None else message.get("ids", ())
+        return cls(message["type"], tuple(ids), until)
+
+    @property
+    def nothing(self) -> bool:
+        """Whether nothing is marked, and only the count is told."""
+        return not self.ids and self.until is None
 
     def which(self) -> dict[str, Any]:
         """The members of a message, or of a body, that name them."""

@@ -117,6 +117,65 @@ async def test_what_is_changed_in_one_inbox_is_seen_in_the_other(
         await shows(here, lambda now: now.unread == 0, "all to be read again")
 
 
+async def test_what_is_recalled_settled_expired_or_for_another_device_is_not_missed(
+    pair: list[Node], user: str
+) -> None:
+    async with (
+        opened(pair[0].url, user, device="phone") as phone,
+        AsyncPublisher(pair[1].url, token=publisher_token()) as backend,
+    ):
+        loop = asyncio.create_task(drain(phone))
+        inbox = phone.inbox()
+        await ready(inbox)
+        (one,) = await publish(pair[1], user, 1)
+        await shows(inbox, lambda now: data_of(now) == [1] and now.unread == 1, "one")
+        await backend.recall(one, user=user)
+        await shows(inbox, lambda now: data_of(now) == [] and now.unread == 0, "none")
+        await publish(pair[1], user, 2, to={"user": user, "device": "web"})
+        await shows(inbox, lambda now: data_of(now) == [2] and now.unread == 1, "another's")
+        await publish(pair[1], user, 3, ttl=2)
+        await shows(inbox, lambda now: data_of(now) == [3, 2], "a short one")
+        await shows(inbox, lambda now: data_of(now) == [2] and now.unread == 1, "it is over")
+        await publish(pair[1], user, 4, deliver="any-device")
+        await shows(inbox, lambda now: data_of(now) == [2] and now.unread == 1, "settled")
+        loop.cancel()
+
+
+async def drain(client: Client) -> None:
+    async for _ in client:
+        pass
+
+
+async def test_all_is_what_the_inbox_lists(node: Node, user: str) -> None:
+    for event in ("a", "b") * 3:
+        await publish(node, user, event, event=event)
+    async with opened(node.url, user) as client:
+        inbox, events = client.inbox(), client.inbox(event="a", page_size=1)
+        await client.inbox(archived=True).read_all()
+        await ready(events)
+        assert (await ready(inbox)).unread == 6
+        await events.read_all()
+        assert read_of(inbox.snapshot()) == ["a"] * 3
+        await client.inbox(page_size=3).read_all()
+        await shows(inbox, lambda now: now.unread == 0, "all to be read")
+
+
+async def test_as_many_are_shown_after_a_reconnect_and_many_are_marked_at_once(
+    node: Node, user: str
+) -> None:
+    await publish(node, user, *range(130))
+    async with opened(node.url, user) as client:
+        inbox = client.inbox(page_size=100)
+        await ready(inbox)
+        await inbox.load_more()
+        every = [item.id for item in inbox.snapshot().items]
+        assert len(every) == 130
+        await inbox.refresh()
+        assert len(inbox.snapshot().items) == 130
+        await inbox.read([*every[:100], *(f"{n}-1" for n in range(1, 1500)), *every[100:]])
+        assert inbox.snapshot().unread == 0
+
+
 async def test_a_loop_over_the_client_is_told_what_was_marked_elsewhere(
     node: Node, user: str
 ) -> None:
@@ -332,6 +391,15 @@ async def test_the_end_of_the_client_is_told_to_who_looks_at_its_inbox() -> None
             await inbox.refresh()
 
 
+NOTE = {
+    "id": "5-0",
+    "time": "2026-01-31T09:00:00.000Z",
+    "expires": "2100-01-31T09:00:00.000Z",
+    "data": 1,
+    "acked": [],
+}
+
+
 async def test_who_waits_for_older_ones_is_told_that_the_inbox_was_closed() -> None:
     asked = 0
 
@@ -340,10 +408,10 @@ async def test_who_waits_for_older_ones_is_told_that_the_inbox_was_closed() -> N
         asked += 1
         if asked > 1:
             return 503, {"detail": "not now"}
-        return 200, {"notifications": [], "next": "5-0", "unread": 1}
+        return 200, {"notifications": [NOTE], "next": "5-0", "unread": 1}
 
     async with scripted(lists) as url, connect(url, token="t", timing=SOON) as client:
-        inbox = client.inbox()
+        inbox = client.inbox(page_size=1)
         await ready(inbox)
         calls = (inbox.load_more(), inbox.refresh(), inbox.load_more())
         waiting = [asyncio.create_task(each) for each in calls]

@@ -259,12 +259,32 @@ def test_it_says_when_the_first_of_what_it_lists_expires() -> None:
     mailbox = filled(1)
     state, then = inbox_of(mailbox), datetime.fromisoformat(TIME)
     before = then - timedelta(seconds=1)
-    assert state.expiry(before) == then
+    assert state.expiry(before) == 1
     state.notified(mailbox.publish())
-    assert state.expiry(before) == then
-    assert state.expiry(then) is None
+    assert state.expiry(before) == 1
     state.withdrawn("1-0")
     assert state.expiry(before) is None
+    state.notified({**mailbox.publish(), "ttl": 5})
+    assert state.expiry(before) == 6
+
+
+def test_what_should_be_gone_and_is_listed_still_is_looked_at_again() -> None:
+    state, then = inbox_of(filled(1)), datetime.fromisoformat(TIME)
+    assert not state.overdue(then - timedelta(seconds=1))
+    for late, wait in ((0, 1), (0.5, 1), (3600, 3600)):
+        now = then + timedelta(seconds=late)
+        assert state.overdue(now)
+        assert state.expiry(now) == wait
+
+
+def test_as_many_are_listed_again_as_are_shown() -> None:
+    state, mailbox = inbox_of(filled(250), page_size=90), filled(250)
+    for _ in range(2):
+        fetch = state.older()
+        assert fetch is not None
+        state.listed(mailbox.page(state.options, fetch))
+    assert len(state.snapshot().items) == 250
+    assert state.first() == Fetch(None, 250)
 
 
 # --- marks ---------------------------------------------------------------------------------------
