@@ -70,7 +70,7 @@ local function catch_up(log, cursors, stored, seen)
   change('ZADD', set_of(log, UNREAD), unread)
   change('ZADD', set_of(log, READ), read)
   if #found > 0 then
-    keep_read_state(log, redis.call('PTTL', log))
+    keep_read_state(log)
   end
   if whole then
     again = ''

@@ -2,9 +2,12 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from redis.crc import key_slot
 
+from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds.feed import Bounds
 from pushsvc.feeds.nodes import Outbox
 from pushsvc.feeds.read_state import ReadStates
@@ -12,6 +15,7 @@ from pushsvc.protocol import ids
 from pushsvc.protocol.read_state import Change, Verb
 from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.store import schema
+from tests.support.failover import Cluster, ask
 from tests.support.store import FEED, Store
 
 BOUNDS = Bounds(entries=10, retention=3600, connections=4)
@@ -180,3 +184,43 @@ async def test_all_of_a_thousand_is_read_in_no_more_commands_than_chunks(
         calls = [each.get(f"cmdstat_{name}", {"calls": 0})["calls"] for each in (before, after)]
         assert calls[1] - calls[0] <= most, name
     await store.aclose()
+
+
+async def test_what_happens_while_the_slot_moves_is_accepted_and_counted_when_it_has_moved(
+    tmp_path: Path,
+) -> None:
+    with Cluster(tmp_path, primaries=2, replicas=0) as cluster:
+        slot = key_slot(schema.Keys("p").log(FEED).encode())
+        source = cluster.owner_of(slot)
+        (target,) = cluster.servers.keys() - {source}
+        store = Reading(f"redis://127.0.0.1:{source}", "p")
+        await store.join("n1.1", "phone")
+        sent = [
+            await store.publish(collapse_key="k"),
+            await store.publish(any_device=True),
+            await store.publish(any_device=True),
+            await store.publish(),
+        ]
+        assert await store.count() == 4
+        ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", ask(source, "CLUSTER", "MYID"))
+        ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", ask(target, "CLUSTER", "MYID"))
+        unread = store.keys.read_state(FEED, schema.UNREAD)
+        ask(source, "MIGRATE", "127.0.0.1", target, unread, 0, 5000)
+        newest = await store.publish(collapse_key="k")
+        assert await store.withdraw(sent[1])
+        with pytest.raises(StoreUnavailable):
+            await store.count()
+        cluster.move(slot, target)
+        moved = Reading(f"redis://127.0.0.1:{target}", "p")
+        assert await moved.count() == 3
+        assert moved.members(schema.UNREAD) == [*sent[2:], newest]
+        for each in (store, moved):
+            await each.aclose()
+
+
+async def test_a_log_that_never_expires_is_counted(store: Reading) -> None:
+    sent = [await store.publish() for _ in range(3)]
+    store.redis.persist(store.keys.log(FEED))
+    assert await store.change(Verb.READ, sent[0]) == 2
+    assert await store.count() == 2
+    assert store.members(schema.READ) == [sent[0]]
