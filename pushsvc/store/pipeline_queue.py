@@ -70,7 +70,7 @@ _ELSEWHERE_IN_SCRIPT: Final = "non local key"
 
 
 def passes(error: Exception) -> bool:
-    """Whether it is of a server that starts, fails over or moves slots: doing it again does no harm."""
+    """Whether it is of a server that starts, fails over or moves slots: a retry is right."""
     text = str(error)
     return (
         isinstance(error, _PASSING)

@@ -224,3 +224,52 @@ async def test_a_log_that_never_expires_is_counted(store: Reading) -> None:
     assert await store.change(Verb.READ, sent[0]) == 2
     assert await store.count() == 2
     assert store.members(schema.READ) == [sent[0]]
+
+
+async def test_what_one_call_reads_is_bounded_by_bytes(valkey: EmbeddedServer, prefix: str) -> None:
+    store = Reading(valkey.url, prefix, replace(BOUNDS, entries=100))
+    for _ in range(40):
+        await store.publish("x" * 65_000)
+    command = store.states._command(FEED, "", "")
+    assert (await store.commands.execute(command))[0] == -1
+    assert len(store.members(schema.UNREAD)) <= 6
+    await store.join("n1.1", "phone")
+    assert len(store.members(schema.UNREAD)) <= 6 + 4
+    assert await store.count() == 40
+    await store.aclose()
+
+
+async def test_what_is_looked_at_again_is_read_once(valkey: EmbeddedServer, prefix: str) -> None:
+    store = Reading(valkey.url, prefix, replace(BOUNDS, entries=400))
+    sent = [await store.publish("x" * 5_000, signal=i % 10 == 9) for i in range(300)]
+    assert await store.change(Verb.READ, *sent[:5]) == 265
+    store.old_node_removes(sent[0], sent[150], sent[298], sent[299])
+    before = store.redis.info("commandstats")["cmdstat_zrange"]["calls"]
+    assert await store.count() == 263
+    assert store.redis.info("commandstats")["cmdstat_zrange"]["calls"] - before <= 3
+    assert store.members(schema.READ) == sent[1:5]
+    assert await store.withdraw(sent[1])
+    assert store.members(schema.READ) == sent[2:5]
+    await store.aclose()
+
+
+async def test_what_many_settle_is_forgotten_in_one_command(store: Reading) -> None:
+    await store.join("n1.1", "phone")
+    sent = [await store.publish(any_device=True) for _ in range(8)]
+    assert await store.count() == 8
+    before = store.redis.info("commandstats").get("cmdstat_zrem", {"calls": 0})["calls"]
+    await store.ack("phone", sent[7])
+    assert store.redis.info("commandstats")["cmdstat_zrem"]["calls"] - before == 1
+    assert await store.count() == 0
+
+
+async def test_a_question_takes_no_more_than_so_many_calls(
+    store: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(8):
+        await store.publish("x" * 250_000)
+    monkeypatch.setattr("pushsvc.feeds.read_state.MOST_CALLS", 1)
+    with pytest.raises(StoreUnavailable):
+        await store.count()
+    monkeypatch.undo()
+    assert await store.count() == 8
