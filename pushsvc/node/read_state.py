@@ -1,5 +1,6 @@
 """What users have read elsewhere, as their connections on this node are told."""
 
+from collections import deque
 from typing import Final
 
 from pushsvc.errors import PushError
@@ -11,7 +12,7 @@ from pushsvc.node.tasks import Tasks
 from pushsvc.protocol import messages
 
 MOST_EARLY: Final = 16
-"""Most changes that a connection is told of which came while it joined."""
+"""Most changes that a connection is told of which came while it joined; the newest."""
 
 
 class ReadStateNews:
@@ -34,11 +35,11 @@ class ReadStateNews:
         self._listeners = listeners
         self._tasks = Tasks("read states")
         # What came for those that join: it belongs behind what they are sent first.
-        self._early: dict[int, list[bytes]] = {}
+        self._early: dict[int, deque[bytes]] = {}
 
     def joining(self, listener: Listener) -> None:
         """A listener is about to read its mailbox: what changes from now on may not be in that."""
-        self._early[listener.number] = []
+        self._early[listener.number] = deque(maxlen=MOST_EARLY)
 
     def joined(self, listener: Listener) -> None:
         """It was sent what it read."""
@@ -74,5 +75,5 @@ class ReadStateNews:
             early = self._early.get(listener.number)
             if early is None:
                 listener.send(payload)
-            elif len(early) < MOST_EARLY:
+            else:
                 early.append(payload)
