@@ -6,6 +6,7 @@ from typing import Any, Final, NamedTuple
 
 from pushsvc.errors import PushError
 from pushsvc.feeds.nodes import ControlMessage, Leases, Outbox, node_of
+from pushsvc.feeds.read_state import up_to_date
 from pushsvc.protocol import ids
 from pushsvc.protocol.names import named
 from pushsvc.protocol.read_state import ARCHIVED, READ, UNREAD
@@ -173,9 +174,7 @@ class History:
             "list", (keys.log(feed), keys.cursors(feed), keys.acks(feed)),
             "" if before is None else ids.render(before), most, PAGE_BYTES, PAGE_LOOKS, *wanted,
         )  # fmt: skip
-        while (page := _page(await self._redis.execute(command))).unread < 0:
-            pass  # much is new, and each call looks at a part of it
-        return page
+        return _page(await up_to_date(self._redis, command, lambda answer: answer[-1]))
 
     async def recall(self, feed: str, entry_id: int) -> list[str] | None:
         """Recall a notification: a device that lacks it never gets it, one with it is told.

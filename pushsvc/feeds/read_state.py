@@ -1,7 +1,9 @@
 """What users have read: the read state of what their mailboxes keep, and how much is unread."""
 
-from typing import Final, NamedTuple
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
 
+from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds.nodes import ControlMessage, Outbox, node_of
 from pushsvc.protocol import ids
 from pushsvc.protocol.read_state import Change, Verb
@@ -11,6 +13,8 @@ from pushsvc.store.server_connection import Command
 
 CHANGED: Final = "read_state"
 """The kind of the control message that tells of a change."""
+MOST_CALLS: Final = 64
+"""Most calls that bring the read state of a mailbox up to date for one question."""
 
 
 class Changed(NamedTuple):
@@ -60,9 +64,9 @@ class ReadStates:
         wanted = [change.until] if change.until is not None else change.ids
         until = "" if change.until is None else "1"
         command = self._command(feed, change.verb, until, *map(ids.render, wanted))
-        unread = -1
-        while unread < 0:
-            unread, looked, *listeners = await self._redis.execute(command)
+        unread, looked, *listeners = await up_to_date(
+            self._redis, command, lambda answer: answer[0]
+        )
         message = ControlMessage(CHANGED, feed, _values(Told(change, connection, unread)))
         others = {node_of(each) for each in schema.devices(listeners) if each != connection}
         for node in others:
@@ -72,15 +76,36 @@ class ReadStates:
     async def count(self, feed: str) -> int:
         """How many of a mailbox are unread."""
         command = self._command(feed, "", "")
-        while (count := (await self._redis.execute(command))[0]) < 0:
-            pass  # much is new, and each call looks at a part of it
-        unread: int = count
+        unread: int
+        unread, *_ = await up_to_date(self._redis, command, lambda answer: answer[0])
         return unread
 
     def _command(self, feed: str, *args: str) -> Command:
         keys = self._redis.keys
         names = (keys.log(feed), keys.cursors(feed), keys.listeners(feed))
         return self._redis.script("read_state", names, *args)
+
+
+async def up_to_date(redis: Redis, command: Command, unread: Callable[[Any], int]) -> Any:
+    """Execute a command until the read state of its mailbox is up to date; its answer then.
+
+    Args:
+        redis: for the command.
+        command: each call of it looks at a part of what is new.
+        unread: how many are unread by an answer, below 0 where there is more to look at.
+
+    Raises:
+        StoreUnavailable: it takes more than so many calls. What they did stays done.
+        PushError: Redis cannot be reached or refuses.
+    """
+    for _ in range(MOST_CALLS):
+        answer = await redis.execute(command)
+        if unread(answer) >= 0:
+            return answer
+    raise StoreUnavailable(
+        "the mailbox holds much that was not counted before: retry, which goes on from here",
+        retry_after=1.0,
+    )
 
 
 def _values(told: Told) -> list[str]:

@@ -75,6 +75,14 @@ class Waiting(NamedTuple):
     append: Append
 
 
+class Start(NamedTuple):
+    """Behind what a part of what waits begins, whether that still waits or not."""
+
+    at: int
+    """Milliseconds since the epoch."""
+    id: str
+
+
 class Schedule:
     """What is scheduled in all feeds.
 
@@ -219,21 +227,36 @@ class Schedule:
         names = (keys.times(feed), keys.scheduled(feed), keys.became(feed, scheduled_id))
         return self._publishing.script("cancel", names, scheduled_id, self._retention)
 
-    async def waiting(self, feed: str, start: int, most: int) -> list[Waiting]:
-        """What waits in a feed, the earliest first, from a place on; without what is unreadable."""
+    async def waiting(
+        self, feed: str, start: Start, most: int
+    ) -> tuple[list[Waiting], Start | None]:
+        """What waits in a feed, the earliest first, without what is unreadable.
+
+        Returns:
+            At most so many, and where to go on; None at the end.
+        """
         keys = self._redis.keys
-        found = await self._redis.one(
-            "ZRANGE", keys.times(feed), start, start + most - 1, "WITHSCORES"
+        times = keys.times(feed)
+        same = await self._redis.one("ZRANGEBYSCORE", times, start.at, start.at)
+        found: list[Any] = [
+            part for each in same if each > start.id.encode() for part in (each, start.at)
+        ]
+        found += await self._redis.one(
+            "ZRANGEBYSCORE", times, f"({start.at}", "+inf", "WITHSCORES", "LIMIT", 0, most
         )
+        found = found[: 2 * most]
         if not found:
-            return []
+            return [], None
+        following = None
+        if len(found) == 2 * most:
+            following = Start(int(float(found[-1])), found[-2].decode())
         items = await self._redis.one("HMGET", keys.scheduled(feed), *found[::2])
         waiting = []
         for name, at, item in zip(found[::2], found[1::2], items, strict=True):
             with contextlib.suppress(msgspec.DecodeError):
                 if item is not None:
                     waiting.append(Waiting(name.decode(), int(float(at)), _decode(item)))
-        return waiting
+        return waiting, following
 
     async def due(self, feeds: Sequence[str]) -> list[Due | PushError]:
         """What of some feeds is due.

@@ -5,12 +5,13 @@ keeps elsewhere goes by itself or after it, and nodes are told to forget.
 """
 
 import hashlib
+import re
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
 from pushsvc.feeds.history import EVERYTHING, History, Retained
 from pushsvc.feeds.nodes import ControlMessage, Leases, Outbox
-from pushsvc.feeds.schedule import Schedule, Waiting
+from pushsvc.feeds.schedule import Schedule, Start, Waiting
 from pushsvc.feeds.work_queue import WorkQueue
 from pushsvc.protocol import ids
 from pushsvc.store import schema
@@ -24,6 +25,7 @@ PAGE: Final = 100
 """Most notifications of one part of what is told."""
 SCHEDULED_PAGE: Final = 16
 """Most scheduled publishes of one part."""
+_START: Final = re.compile(r"(\d{1,15}):([\w-]{0,64})", re.ASCII).fullmatch
 
 
 class Erased(NamedTuple):
@@ -110,13 +112,15 @@ class UserData:
             receipts: the feed of the receipts that it was given as a publisher.
         """
         keys = self._redis.keys
-        removed, heads = 0, {}
-        for feed in (mailbox, receipts):
-            head, count = await self._redis.run("erase", keys.all_of(feed))
+        removed, head, until = 0, ids.START, {}
+        for feed in (receipts, mailbox):
+            newest, count, now = await self._redis.run("erase", keys.all_of(feed))
             removed += count
-            heads[feed] = ids.parse(head)
+            head = ids.parse(newest)
+            # Where an erasure failed on its way, the names are there and the head is not.
+            until[feed] = max(head, ids.parse(now) - 1)
         # Under a digest: it tells those that come back that Redis has not lost what they hold.
-        known = max(heads[mailbox], await self._erased_until(mailbox))
+        known = max(head, await self._erased_until(mailbox))
         if known:
             mark = keys.erased(_digest(mailbox))
             await self._redis.one("SET", mark, ids.render(known), "PX", self._keep)
@@ -126,8 +130,8 @@ class UserData:
         for node in await self._leases.fetch_live():
             self._outbox.notify(node, ControlMessage(ERASED, mailbox, [user]))
         left = False
-        for feed, until in heads.items():
-            count, permitted = await self._erase_names(feed, until)
+        for feed, last in until.items():
+            count, permitted = await self._erase_names(feed, last)
             removed += count
             left |= not permitted
         return Erased(removed, left)
@@ -191,17 +195,22 @@ class UserData:
         kind, _, at = place.partition(":")
         if place and (kind not in ("n", "s") or not at):
             return None
-        if kind == "s":
-            if not (at.isascii() and at.isdigit() and len(at) < 10):
-                return None
-            waiting = await self._schedule.waiting(mailbox, int(at), SCHEDULED_PAGE)
-            more = len(waiting) == SCHEDULED_PAGE
-            return Part(None, (), (), waiting, f"s:{int(at) + SCHEDULED_PAGE}" if more else "")
         places, connections = (None, ()) if place else await self._devices(mailbox)
-        before = ids.parse_untrusted(at) if place else None
+        before = None
+        waiting: Sequence[Waiting] = ()
+        if kind == "n":
+            before = ids.parse_untrusted(at)
+        else:
+            # This comes first: what goes out meanwhile is among the notifications then.
+            start = _start(at or "0:")
+            if start is None:
+                return None
+            waiting, more = await self._schedule.waiting(mailbox, start, SCHEDULED_PAGE)
+            if more is not None:
+                return Part(places, connections, (), waiting, f"s:{more.at}:{more.id}")
         page = await self._history.page(mailbox, before, PAGE, EVERYTHING)
-        following = "s:0" if page.following is None else f"n:{ids.render(page.following)}"
-        return Part(places, connections, page.entries, (), following)
+        following = "" if page.following is None else f"n:{ids.render(page.following)}"
+        return Part(places, connections, page.entries, waiting, following)
 
     async def _devices(self, mailbox: str) -> tuple[Sequence[Place] | None, Sequence[Connected]]:
         keys = self._redis.keys
@@ -221,6 +230,11 @@ class UserData:
             Connected(connection, device, since)
             for connection, (device, since) in sorted(listeners.items())
         ]
+
+
+def _start(text: str) -> Start | None:
+    found = _START(text)
+    return None if found is None else Start(int(found[1]), found[2])
 
 
 def _digest(mailbox: str) -> str:

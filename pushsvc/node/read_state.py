@@ -1,6 +1,7 @@
 """What users have read elsewhere, as their connections on this node are told."""
 
 import asyncio
+from collections import deque
 from collections.abc import Iterable
 from typing import Final
 
@@ -14,7 +15,7 @@ from pushsvc.protocol import messages
 from pushsvc.protocol.read_state import Change, Verb
 
 MOST_EARLY: Final = 16
-"""Most changes that a connection is told of which came while it joined."""
+"""Most changes that a connection is told of which came while it joined; the newest."""
 GATHER: Final = 0.25
 """Seconds in which what changes the count of a user makes one message that tells it."""
 NOTHING: Final = Change(Verb.READ)
@@ -41,13 +42,13 @@ class ReadStateNews:
         self._listeners = listeners
         self._tasks = Tasks("read states")
         # What came for those that join: it belongs behind what they are sent first.
-        self._early: dict[int, list[bytes]] = {}
+        self._early: dict[int, deque[bytes]] = {}
         # Those that are to be told the count in a moment, by their numbers.
         self._behind: dict[str, set[int]] = {}
 
     def joining(self, listener: Listener) -> None:
         """A listener is about to read its mailbox: what changes from now on may not be in that."""
-        self._early[listener.number] = []
+        self._early[listener.number] = deque(maxlen=MOST_EARLY)
 
     def joined(self, listener: Listener) -> None:
         """It was sent what it read."""
@@ -107,5 +108,5 @@ class ReadStateNews:
         early = self._early.get(listener.number)
         if early is None:
             listener.send(payload)
-        elif len(early) < MOST_EARLY:
+        else:
             early.append(payload)

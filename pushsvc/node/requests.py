@@ -10,6 +10,7 @@ from pushsvc.node.listener import Listener
 from pushsvc.node.tasks import Tasks
 from pushsvc.node.topics import Topics
 from pushsvc.protocol import messages, notifications
+from pushsvc.protocol.read_state import LOOKED_AT_ONCE
 from pushsvc.protocol.session import (
     ChangeReadState,
     Policy,
@@ -98,7 +99,10 @@ class Requests:
         except PushError as error:
             listener.send(messages.error(error, request.ref))
             return
-        session.looked_at(changed.looked, self._policy, self._clock())
+        if more := changed.looked // LOOKED_AT_ONCE:
+            # As for a topic: by connection, and by user.
+            session.looked_at(changed.looked, self._policy, self._clock())
+            self._owe(session.caller, more)
         if request.ref is not None:
             listener.send(messages.reply(request.ref, unread=changed.unread))
 

@@ -65,11 +65,18 @@ _PASSING_CODES: Final = ("NOREPLICAS", "MISCONF", "BUSY", "UNBLOCKED")
 
 
 _FORBIDDEN_IN_SCRIPT: Final = "ACL failure in script"
+_ELSEWHERE_IN_SCRIPT: Final = "non local key"
+"""Of a script whose slot moves, and which asks for a key that is not there, or no longer."""
 
 
 def passes(error: Exception) -> bool:
-    """Whether it is of a server that starts, fails over or moves slots: nothing was executed."""
-    return isinstance(error, _PASSING) or str(error).startswith(_PASSING_CODES)
+    """Whether it is of a server that starts, fails over or moves slots: a retry is right."""
+    text = str(error)
+    return (
+        isinstance(error, _PASSING)
+        or text.startswith(_PASSING_CODES)
+        or _ELSEWHERE_IN_SCRIPT in text
+    )
 
 
 class PipelineQueue:

@@ -11,8 +11,10 @@ import httpx
 import pytest
 import redis
 
+from pushsvc.protocol.feeds import mailbox
 from pushsvc.protocol.names import stored
 from pushsvc.server.embedded import EmbeddedServer
+from pushsvc.store.schema import Keys
 from tests.support import acl
 from tests.support.backend import problem
 from tests.support.nodes import Node, nodes, token
@@ -180,6 +182,51 @@ async def test_what_is_published_meanwhile_is_erased_or_kept_whole(
         for n in range(20):
             again = await publish(node, {"user": user}, n, key=f"{name}-{n}")
             assert (again in sent) == (again in kept)
+
+
+async def test_what_an_erasure_left_that_failed_on_its_way_is_erased_by_the_next(
+    pair: list[Node], user: str, valkey: EmbeddedServer
+) -> None:
+    at = datetime.fromtimestamp(time.time() + 600, UTC).isoformat()
+    await publish(pair[0], {"user": user}, 1, key=f"{user}-1")
+    await publish(pair[0], {"user": user}, 2, key=f"{user}-2", at=at)
+    with redis.Redis.from_url(valkey.url) as raw:
+        raw.delete(*Keys("userdata").all_of(mailbox(user)))
+    told = (await asked(pair[1], "DELETE", f"/v1/users/{user}")).json()
+    assert told["left"] is False
+    names = [each for each in found(valkey, user) if b":once:" in each or b":became:" in each]
+    assert names == []
+
+
+async def test_all_that_is_scheduled_is_told_whatever_goes_out_meanwhile(
+    pair: list[Node], user: str, valkey: EmbeddedServer
+) -> None:
+    soon = datetime.fromtimestamp(time.time() + 600, UTC).isoformat()
+    later = datetime.fromtimestamp(time.time() + 900, UTC).isoformat()
+    sent = [
+        await publish(pair[0], {"user": user}, n, at=soon if n < 20 else later) for n in range(40)
+    ]
+    keys = Keys("userdata")
+    with redis.Redis.from_url(valkey.url) as raw:
+        # One that only newer nodes can read.
+        raw.hset(keys.scheduled(mailbox(user)), sent[3], b"?")
+    first = (await asked(pair[0], "GET", "/v1/user/export", params={"user": user})).json()
+    gone = first["scheduled"][0]["id"]
+    with redis.Redis.from_url(valkey.url) as raw:
+        raw.zadd(keys.times(mailbox(user)), {gone: 0})
+    read, following = [each["id"] for each in first["scheduled"]], first["next"]
+    notifications = []
+    while following:
+        params = {"user": user, "next": following}
+        part = (await asked(pair[0], "GET", "/v1/user/export", params=params)).json()
+        read += [each["id"] for each in part["scheduled"]]
+        notifications += part["notifications"]
+        following = part["next"]
+    assert sorted(set(read)) == sorted({*sent} - {sent[3]})
+    for wrong in ("s:", "s:1", "s:x:1", "n:", "q:1-1"):
+        params = {"user": user, "next": wrong}
+        answer = await asked(pair[0], "GET", "/v1/user/export", params=params)
+        assert answer.status_code == 400
 
 
 async def test_names_that_may_not_be_looked_for_are_left_and_that_is_told(

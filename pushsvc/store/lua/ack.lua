@@ -50,13 +50,13 @@ if #marks_there > 0 then
   for _, each in ipairs(marked(marks_there, 'a', nil, id)) do
     local any = each[3]
     if less(cursor, any) and #redis.call('XRANGE', log, any, any) == 1 then
-      withdraw(log, cursors, marks, any, 'acked')
       settled[#settled + 1] = any
     else
       redis.call('HDEL', marks, 'a:' .. any)
     end
   end
   if #settled > 0 then
+    withdraw(log, cursors, marks, settled, 'acked')
     bound_withdrawn(marks)
     redis.call('PEXPIRE', marks, retention * 2)
     others = redis.call('HGETALL', listeners)

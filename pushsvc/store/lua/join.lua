@@ -76,7 +76,7 @@ else
   keep_alive(listeners, keep_ms)
 end
 keep_alive(cursors, keep_ms)
-local unread = count_unread(log, cursors, meta[2], meta[9], now)
+local unread = count_unread(log, cursors, meta[2], meta[9], now, CATCH_UP_SHARE)
 local answer = backlog(
   log, meta, marks, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]), broadcast .. ' ' .. unread,
   ARGV[11] == '1' and cursor or nil, device

@@ -1,12 +1,18 @@
 -- Taking entries out of a mailbox; goes after the marks and the read state.
 
--- Take an entry out of a mailbox, and of its read state; the mark tells those that may hold it. The reason is
--- followed by the device where the entry is for one.
-local function withdraw(log, cursors, marks, id, reason)
-  redis.call('HDEL', marks, 'a:' .. id)
-  redis.call('HSET', marks, 'w:' .. id, reason)
-  if redis.call('XDEL', log, id) == 1 then
-    forget(log, cursors, {id})
+-- Take entries out of a mailbox, and of its read state; the marks tell those that may hold them. The reason is
+-- followed by the device where they are for one.
+local function withdraw(log, cursors, marks, ids, reason)
+  local gone = {}
+  for _, id in ipairs(ids) do
+    redis.call('HDEL', marks, 'a:' .. id)
+    redis.call('HSET', marks, 'w:' .. id, reason)
+    if redis.call('XDEL', log, id) == 1 then
+      gone[#gone + 1] = id
+    end
+  end
+  if #gone > 0 then
+    forget(log, cursors, gone)
   end
 end
 

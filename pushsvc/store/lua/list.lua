@@ -12,7 +12,6 @@ local log, cursors, acks = KEYS[1], KEYS[2], KEYS[3]
 local last, most, bytes, looks = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local states, event = ARGV[5], ARGV[6]
 local before = last
-local CHUNK = 32
 local now = now_ms()
 local fields = redis.call('HMGET', cursors, STORED, SEEN)
 local unread = count_unread(log, cursors, fields[1], fields[2], now)

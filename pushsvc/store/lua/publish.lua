@@ -264,7 +264,7 @@ else
     old, aged = trim_by_age(now)
     trimmed = old or trimmed
     for _, which in ipairs(marks and {UNREAD, READ, ARCHIVED} or {}) do
-      redis.call('PEXPIRE', string.sub(log, 1, -#LOG - 1) .. which, lifetime(retention))
+      redis.pcall('PEXPIRE', string.sub(log, 1, -#LOG - 1) .. which, lifetime(retention))
     end
   end
   local over = redis.call('XLEN', log) - keep
@@ -286,7 +286,8 @@ else
   if marks and (gone or old) then
     gone = gone or {}
     -- They leave the read state, as far as that is up to date. The same as `lib_read_state.lua` has, whose
-    -- functions would cost each publish.
+    -- functions would cost each publish. It is published by now, so nothing may fail: a set may be elsewhere
+    -- while its slot moves. Where one fails, SEEN stays as it was, and who counts next looks at all again.
     local upto, count, rest = string.match(redis.call('HGET', cursors, SEEN) or '', '^(%S+) (%d+)(.*)$')
     if upto then
       if old and less(upto, old) then
@@ -297,17 +298,23 @@ else
           count = count - (less(upto, id) and 0 or 1)
         end
       end
-      redis.call('HSET', cursors, SEEN, upto .. ' ' .. count .. rest)
+      local failed = false
       for _, which in ipairs({UNREAD, READ, ARCHIVED}) do
         local set = string.sub(log, 1, -#LOG - 1) .. which
         for first = 1, #gone, 1000 do
-          redis.call('ZREM', set, unpack(gone, first, math.min(first + 999, #gone)))
+          local removed = redis.pcall('ZREM', set, unpack(gone, first, math.min(first + 999, #gone)))
+          failed = failed or type(removed) == 'table'
         end
-        for _, id in ipairs(old and redis.call('ZRANGE', set, 0, -1) or {}) do
+        local there = old and redis.pcall('ZRANGE', set, 0, -1) or {}
+        failed = failed or there.err
+        for _, id in ipairs(there) do
           if not less(old, id) then
-            redis.call('ZREM', set, id)
+            redis.pcall('ZREM', set, id)
           end
         end
+      end
+      if not failed then
+        redis.call('HSET', cursors, SEEN, upto .. ' ' .. count .. rest)
       end
     end
   end

@@ -53,7 +53,7 @@ if unread >= 0 and #ARGV > 2 then
     end
   end
   if moved > 0 then
-    redis.call('PEXPIRE', to, redis.call('PTTL', log))
+    keep_read_state(log)
     unread = redis.call('ZCOUNT', set_of(log, UNREAD), from, '+inf')
   end
 end

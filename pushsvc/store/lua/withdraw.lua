@@ -13,7 +13,7 @@ local whose = entry and device_of(entry[2])
 if not whose then
   return false
 end
-withdraw(log, cursors, marks, id, whose == '' and 'recalled' or 'recalled ' .. whose)
+withdraw(log, cursors, marks, {id}, whose == '' and 'recalled' or 'recalled ' .. whose)
 bound_withdrawn(marks)
 local receipts = ended(cursors, marks, id, 'recalled')
 redis.call('PEXPIRE', marks, tonumber(ARGV[2]) * 2)

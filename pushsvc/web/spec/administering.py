@@ -72,7 +72,7 @@ ADMINISTERING: Final = (
         summary="All that is kept of a user, in parts",
         description=(
             f"Needs the scope `{SCOPE_ADMIN}`. The first part has the devices and connections, "
-            "the following ones go on with the notifications and with what is scheduled."
+            "what is scheduled comes next, then the notifications."
         ),
         parameters=(USER, query("next", text("the `next` of the part before"))),
         answers=(

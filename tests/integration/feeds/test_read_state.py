@@ -2,9 +2,12 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
+from redis.crc import key_slot
 
+from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds.feed import Bounds
 from pushsvc.feeds.nodes import Outbox
 from pushsvc.feeds.read_state import ReadStates
@@ -12,6 +15,7 @@ from pushsvc.protocol import ids
 from pushsvc.protocol.read_state import Change, Verb
 from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.store import schema
+from tests.support.failover import Cluster, ask
 from tests.support.store import FEED, Store
 
 BOUNDS = Bounds(entries=10, retention=3600, connections=4)
@@ -180,3 +184,92 @@ async def test_all_of_a_thousand_is_read_in_no_more_commands_than_chunks(
         calls = [each.get(f"cmdstat_{name}", {"calls": 0})["calls"] for each in (before, after)]
         assert calls[1] - calls[0] <= most, name
     await store.aclose()
+
+
+async def test_what_happens_while_the_slot_moves_is_accepted_and_counted_when_it_has_moved(
+    tmp_path: Path,
+) -> None:
+    with Cluster(tmp_path, primaries=2, replicas=0) as cluster:
+        slot = key_slot(schema.Keys("p").log(FEED).encode())
+        source = cluster.owner_of(slot)
+        (target,) = cluster.servers.keys() - {source}
+        store = Reading(f"redis://127.0.0.1:{source}", "p")
+        await store.join("n1.1", "phone")
+        sent = [
+            await store.publish(collapse_key="k"),
+            await store.publish(any_device=True),
+            await store.publish(any_device=True),
+            await store.publish(),
+        ]
+        assert await store.count() == 4
+        ask(target, "CLUSTER", "SETSLOT", slot, "IMPORTING", ask(source, "CLUSTER", "MYID"))
+        ask(source, "CLUSTER", "SETSLOT", slot, "MIGRATING", ask(target, "CLUSTER", "MYID"))
+        unread = store.keys.read_state(FEED, schema.UNREAD)
+        ask(source, "MIGRATE", "127.0.0.1", target, unread, 0, 5000)
+        newest = await store.publish(collapse_key="k")
+        assert await store.withdraw(sent[1])
+        with pytest.raises(StoreUnavailable):
+            await store.count()
+        cluster.move(slot, target)
+        moved = Reading(f"redis://127.0.0.1:{target}", "p")
+        assert await moved.count() == 3
+        assert moved.members(schema.UNREAD) == [*sent[2:], newest]
+        for each in (store, moved):
+            await each.aclose()
+
+
+async def test_a_log_that_never_expires_is_counted(store: Reading) -> None:
+    sent = [await store.publish() for _ in range(3)]
+    store.redis.persist(store.keys.log(FEED))
+    assert await store.change(Verb.READ, sent[0]) == 2
+    assert await store.count() == 2
+    assert store.members(schema.READ) == [sent[0]]
+
+
+async def test_what_one_call_reads_is_bounded_by_bytes(valkey: EmbeddedServer, prefix: str) -> None:
+    store = Reading(valkey.url, prefix, replace(BOUNDS, entries=100))
+    for _ in range(40):
+        await store.publish("x" * 65_000)
+    command = store.states._command(FEED, "", "")
+    assert (await store.commands.execute(command))[0] == -1
+    assert len(store.members(schema.UNREAD)) <= 6
+    await store.join("n1.1", "phone")
+    assert len(store.members(schema.UNREAD)) <= 6 + 4
+    assert await store.count() == 40
+    await store.aclose()
+
+
+async def test_what_is_looked_at_again_is_read_once(valkey: EmbeddedServer, prefix: str) -> None:
+    store = Reading(valkey.url, prefix, replace(BOUNDS, entries=400))
+    sent = [await store.publish("x" * 5_000, signal=i % 10 == 9) for i in range(300)]
+    assert await store.change(Verb.READ, *sent[:5]) == 265
+    store.old_node_removes(sent[0], sent[150], sent[298], sent[299])
+    before = store.redis.info("commandstats")["cmdstat_zrange"]["calls"]
+    assert await store.count() == 263
+    assert store.redis.info("commandstats")["cmdstat_zrange"]["calls"] - before <= 3
+    assert store.members(schema.READ) == sent[1:5]
+    assert await store.withdraw(sent[1])
+    assert store.members(schema.READ) == sent[2:5]
+    await store.aclose()
+
+
+async def test_what_many_settle_is_forgotten_in_one_command(store: Reading) -> None:
+    await store.join("n1.1", "phone")
+    sent = [await store.publish(any_device=True) for _ in range(8)]
+    assert await store.count() == 8
+    before = store.redis.info("commandstats").get("cmdstat_zrem", {"calls": 0})["calls"]
+    await store.ack("phone", sent[7])
+    assert store.redis.info("commandstats")["cmdstat_zrem"]["calls"] - before == 1
+    assert await store.count() == 0
+
+
+async def test_a_question_takes_no_more_than_so_many_calls(
+    store: Reading, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(8):
+        await store.publish("x" * 250_000)
+    monkeypatch.setattr("pushsvc.feeds.read_state.MOST_CALLS", 1)
+    with pytest.raises(StoreUnavailable):
+        await store.count()
+    monkeypatch.undo()
+    assert await store.count() == 8
