@@ -323,6 +323,7 @@ class Connections:
 
     def end(self, connection: Connection, code: int | None, reason: str = "") -> None:
         """Send a close and give the peer ``LINGER`` seconds to answer it."""
+        self.readiness.drop_lost((connection,))  # nobody is there to be told
         if not connection.open:
             return
         self._leave(connection, code)
@@ -378,7 +379,10 @@ class Connections:
         except OSError:
             data = b""
         if not data:
-            self.readiness.lose(connection)
+            if connection.open:
+                self.readiness.lose(connection)
+            else:  # its end was counted, and costs nothing any more
+                self._drop(connection)
         elif connection.open:
             self._received(connection, data)
 

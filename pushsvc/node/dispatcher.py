@@ -5,6 +5,7 @@ not, because it is slow, its window is full, or an entry was lost on its way her
 reads its feed, one read at a time. Nothing is awaited per connection.
 """
 
+import asyncio
 import functools
 import sys
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -133,6 +134,10 @@ class Dispatcher:
         session = listener.session
         cursor, broadcast = session.cursor, session.broadcast
         await self._broadcasts.ready(broadcast.feed)
+        if self._mailboxes.leaving:
+            # It may be the same client that comes back: its registration and what it acknowledged
+            # go first, else it has one connection too many, or gets that again.
+            await asyncio.sleep(0)
         cursor.begin_read()
         broadcast.begin_read()
         position = held.get(cursor.feed)

@@ -116,6 +116,11 @@ class Mailboxes:
             withdrawn=True,
         )
 
+    @property
+    def leaving(self) -> bool:
+        """Whether registrations are still to be removed, most in the next turn of the loop."""
+        return bool(self._left)
+
     def leave(self, listener: Listener) -> None:
         """Forget a listener, and have its registration removed."""
         self.listeners.remove(listener)

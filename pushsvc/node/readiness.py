@@ -164,7 +164,7 @@ class ReadinessSet:
 
     def _drop_lost(self) -> Work:
         while self._lost:
-            self.drop_lost(list(islice(self._lost, LOST_AT_ONCE)))
+            self.drop_lost()
             if self._lost:
                 yield
 
@@ -172,9 +172,9 @@ class ReadinessSet:
         """Drop those now that have lost their peer.
 
         Args:
-            holders: those of them, among others; all by default.
+            holders: those of them, among others; by default the first ``LOST_AT_ONCE``.
         """
-        for holder in list(self._lost) if holders is None else holders:
+        for holder in list(islice(self._lost, LOST_AT_ONCE)) if holders is None else holders:
             if holder in self._lost:
                 self.drop(holder)
 

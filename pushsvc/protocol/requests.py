@@ -53,6 +53,8 @@ MOST_ALIKE: Final = 256
 """Heads that are remembered: a backend sends the same one for each body of a length."""
 MAX_ALIKE: Final = 2048
 """Most bytes of one of them."""
+FIELDS_ALIKE: Final = 32
+"""Most lines of its headers: each takes some 130 bytes more than it has."""
 
 
 class Headers(dict[str, str]):
@@ -191,7 +193,11 @@ class RequestReader:
         self._scanned = 0
         self._skipped = False
         # What connects comes with a token of its own, and once.
-        alike = len(raw) <= MAX_ALIKE and raw.startswith(b"POST ")
+        alike = (
+            len(raw) <= MAX_ALIKE
+            and raw.startswith(b"POST ")
+            and raw.count(b"\r\n") - 2 <= FIELDS_ALIKE
+        )
         head = (_parse_once if alike else parse)(raw, self._max_fields)
         self._left = max(0, head.length)
         self._chunks = ChunkReader(self._max_head) if head.length < 0 else None

@@ -313,7 +313,11 @@ class Settings(BaseSettings):
         default=32, ge=1, le=10_000, description="Connections one user holds, over all nodes."
     )
     max_handshakes: int = Field(
-        default=512, ge=1, le=65_536, description="WebSocket handshakes in flight in one worker."
+        default=512,
+        ge=1,
+        le=65_536,
+        description="Handshakes and polls being let in at once in one worker, and handshakes that "
+        "wait while none of them goes on, for a second or for keys.",
     )
     rate_messages_per_second: float = Field(
         default=10,

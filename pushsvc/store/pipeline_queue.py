@@ -30,7 +30,7 @@ from redis.exceptions import (
 )
 
 from pushsvc import metrics
-from pushsvc.errors import Overloaded, PushError, StoreUnavailable, Unavailable, internal
+from pushsvc.errors import Overloaded, PushError, StoreUnavailable, Unavailable, checked, internal
 from pushsvc.logs import SampledLog
 from pushsvc.store.scripts import Scripts
 from pushsvc.store.server_connection import Command, Result, StoreConnection
@@ -174,10 +174,12 @@ class PipelineQueue:
         Raises:
             PushError: what the command failed with.
         """
+        return await self.execute(command)
+
+    async def execute(self, command: Command) -> Any:
+        """Execute one command that was made before; see ``one``."""
         (result,) = await self.submit([command])
-        if isinstance(result, PushError):
-            raise result
-        return result
+        return checked(result)
 
     def forget(self, commands: Sequence[Command]) -> None:
         """Have commands executed whose outcome does not matter."""

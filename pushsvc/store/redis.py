@@ -2,12 +2,10 @@
 
 from typing import Any
 
-from pushsvc.errors import checked
 from pushsvc.store.calls import Run
 from pushsvc.store.pipeline_queue import PipelineQueue
 from pushsvc.store.schema import Keys
 from pushsvc.store.scripts import Scripts
-from pushsvc.store.server_connection import Command
 
 
 class Redis:
@@ -19,16 +17,17 @@ class Redis:
         scripts: the operations.
 
     Attributes:
-        submit, one, forget, aclose: as the queue has them.
+        submit, execute, one, forget, aclose: as the queue has them.
     """
 
-    __slots__ = ("_scripts", "aclose", "forget", "keys", "one", "queue", "submit")
+    __slots__ = ("_scripts", "aclose", "execute", "forget", "keys", "one", "queue", "submit")
 
     def __init__(self, queue: PipelineQueue, keys: Keys, scripts: Scripts) -> None:
         self.queue = queue
         self.keys = keys
         self._scripts = scripts.by_name
         self.submit = queue.submit
+        self.execute = queue.execute
         self.one = queue.one
         self.forget = queue.forget
         self.aclose = queue.aclose
@@ -53,12 +52,3 @@ class Redis:
             PushError: what it failed with.
         """
         return await self.execute(self.script(name, keys, *args))
-
-    async def execute(self, command: Command) -> Any:
-        """Execute one command that was made before.
-
-        Raises:
-            PushError: what it failed with.
-        """
-        (result,) = await self.submit([command])
-        return checked(result)

@@ -15,14 +15,15 @@ from redis._parsers.hiredis import NOT_ENOUGH_DATA
 from redis._parsers.socket import SERVER_CLOSED_CONNECTION_ERROR
 from redis.asyncio import Connection, SSLConnection, UnixDomainSocketConnection
 from redis.exceptions import (
-    ConnectionError as RedisConnectionError,
-)
-from redis.exceptions import (
+    ClusterCrossSlotError,
     MasterDownError,
     NoScriptError,
     ReadOnlyError,
     RedisError,
     ResponseError,
+)
+from redis.exceptions import (
+    ConnectionError as RedisConnectionError,
 )
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
@@ -259,7 +260,8 @@ class ServerConnection:
     Args:
         connection: of a class in ``ASKING_ALL``'s values.
         timeout: seconds for one pipeline, the time to connect included.
-        share: whether runs of a script share calls, whatever slots their keys are in.
+        share: whether runs of a script share calls, whatever slots their keys are in; no more
+            once the server says that it is of a Cluster.
     """
 
     def __init__(self, connection: Any, timeout: float, *, share: bool = True) -> None:
@@ -327,7 +329,18 @@ class ServerConnection:
         calls, runs = gather(commands, share=self._share)
         packed = b"".join(map(hiredis.pack_command, calls))
         answers: list[Result] = await connection.ask(packed, len(calls), self._deadline)
-        return spread(answers, runs)
+        results = spread(answers, runs)
+        if self._share and any(isinstance(each, ClusterCrossSlotError) for each in answers):
+            # A member of a Cluster, which refused those calls as a whole.
+            self._share = False
+            refused = [
+                place for place, each in enumerate(results)
+                if isinstance(each, ClusterCrossSlotError)
+            ]  # fmt: skip
+            again = await self._send([commands[place] for place in refused])
+            for place, result in zip(refused, again, strict=True):
+                results[place] = result
+        return results
 
     async def _connect(self) -> None:
         connection = self._connection

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, contextmanager, nullcontext
 from typing import Final
 
 from pushsvc.auth.authenticator import Authenticator
@@ -68,6 +68,19 @@ class Admission:
         """Count a handshake for as long as the context lasts.
 
         Raises:
+            Overloaded: see ``require_room``.
+        """
+        self.require_room()
+        self.in_flight += 1
+        try:
+            yield
+        finally:
+            self.in_flight -= 1
+
+    def require_room(self) -> None:
+        """Do nothing where one more client may come.
+
+        Raises:
             Overloaded: the node is at a limit, or takes no clients any more.
         """
         if self.closed:
@@ -77,25 +90,20 @@ class Admission:
         held = len(self._connections) - self._connections.readiness.lost
         if held + self.in_flight >= self._max_connections:
             raise Overloaded("this node holds all it can: retry", retry_after=5.0)
-        self.in_flight += 1
-        try:
-            yield
-        finally:
-            self.in_flight -= 1
 
     async def authenticate(
         self,
         request: ConnectionRequest,
         *,
         poll: bool = False,
-        apart: Callable[[], AbstractContextManager[None]] = nullcontext,
+        apart: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> Claims:
         """What the token or the ticket of a request says.
 
         Args:
             request: of the client.
             poll: whether it is one.
-            apart: entered for as long as keys or tickets are waited for.
+            apart: entered for as long as keys are waited for.
 
         Raises:
             InvalidToken: there is none, or it is refused.
@@ -111,12 +119,11 @@ class Admission:
         return claims
 
     async def _claims(
-        self, request: ConnectionRequest, apart: Callable[[], AbstractContextManager[None]]
+        self, request: ConnectionRequest, apart: Callable[[], AbstractAsyncContextManager[None]]
     ) -> Claims:
         token, ticket = request.token, request.ticket
         if ticket is not None and not token:
-            with apart():
-                return await self._authenticator.redeem(ticket)
+            return await self._authenticator.redeem(ticket)
         if not token:
             raise InvalidToken(
                 "send a token: Authorization: Bearer <token>, the subprotocol bearer.<token>, or "
@@ -125,7 +132,7 @@ class Admission:
         claims = self._authenticator.verify_cached(token)
         if claims is not None:
             return claims
-        with apart():
+        async with apart():
             return await self._authenticator.verify(token)
 
     async def join(

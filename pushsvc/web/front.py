@@ -134,7 +134,7 @@ class Front:
     def accept(self, sock: socket.socket) -> bool:
         """Take the connections that have come; False where the others are to wait for room."""
         for _ in range(AT_ONCE):
-            if self._places >= self._max_places and self._has_room_soon():
+            if self.handshakes.full or (self._places >= self._max_places and self._has_room_soon()):
                 self._paused = True
                 return False
             try:
@@ -226,7 +226,7 @@ class Front:
         """A connection is over, or has become a socket of the core."""
         self._places -= 1
         self.busy(connection)
-        if self._paused:
+        if self._paused and not self.handshakes.full:
             self._paused = False
             for listener in self._listeners:
                 listener.due()

@@ -35,6 +35,11 @@ from pushsvc.web.query import Query
 SOCKETS: Final = frozenset({websocket.PATH, event_stream.PATH})
 """Where a GET asks for a socket."""
 
+FIELD_BYTES: Final = 128
+"""What a field takes besides its name and value."""
+CLIENT_BYTES: Final = 1024
+"""What a client takes besides its request."""
+
 log = structlog.get_logger("pushsvc.socket")
 sampled = SampledLog(log)
 
@@ -89,12 +94,21 @@ class Handshakes:
 
     def begin(self, head: Head, client: Client) -> None:
         """Answer a request that came on a connection, which waits for that, in its turn."""
-        self._queue.put((head, client))
+        self._queue.put((head, client), _size(head))
+
+    def gone(self, head: Head, client: Client) -> None:
+        """Forget a request that waits for its turn, if it does: its client has gone."""
+        self._queue.drop((head, client))
 
     @property
     def waiting(self) -> int:
         """How many wait for their turn."""
         return len(self._queue)
+
+    @property
+    def full(self) -> bool:
+        """Whether so many wait that no more connections should be accepted."""
+        return self._queue.full
 
     async def finished(self, seconds: float) -> None:
         """Wait until all handshakes are answered, or the time has passed."""
@@ -120,8 +134,9 @@ class Handshakes:
             if client.fd < 0:
                 return
             request, wire, begin = self._read(head)
+            self._admission.require_room()
+            claims = await self._admission.authenticate(request, apart=self._queue.apart)
             with self._admission.handshake():
-                claims = await self._admission.authenticate(request, apart=self._queue.apart)
                 session = request.session(claims, answers=wire.answers)
                 connection = self._connections.new(session, wire)
                 backlog = await self._admission.join(connection, request, claims)
@@ -219,6 +234,12 @@ class Handshakes:
                 unread=unread,
             )
         )
+
+
+def _size(head: Head) -> int:
+    """About the bytes that a request keeps while it waits."""
+    fields = sum(len(name) + len(value) + FIELD_BYTES for name, value in head.headers.items())
+    return CLIENT_BYTES + len(head.target) + fields
 
 
 def _route(head: Head) -> str:

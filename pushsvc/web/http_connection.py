@@ -198,6 +198,8 @@ class HttpConnection:
             return
         self._front.left(self)
         self._front.readiness.remove(self)
+        if self._asked is not None and not self._counted:
+            self._front.handshakes.gone(self._asked, self)
         # What goes on without its client is counted until it ends: else a client could begin any
         # number, and go each time.
         if self._task is not None and not self._reader.complete:

@@ -94,7 +94,7 @@ class HeldQueue(PipelineQueue):
         self.pending.append(Pending(list(commands), future, decode))
         return future
 
-    async def execute(self) -> bool:
+    async def carry_out(self) -> bool:
         """Let the oldest commands that have not left reach Redis."""
         for pending in self.pending:
             if pending.results is None:
@@ -531,7 +531,7 @@ class Model(RuleBasedStateMachine):
                 quiet = 0
                 await asyncio.sleep(0)
             for node in self.nodes:
-                while not node.held and (await node.queue.execute() or node.queue.answer()):
+                while not node.held and (await node.queue.carry_out() or node.queue.answer()):
                     quiet = 0
         await self._hear_gaps()
         if self.failures:
@@ -713,7 +713,7 @@ class Model(RuleBasedStateMachine):
 
         async def act() -> None:
             for _ in range(leave):
-                await node.queue.execute()
+                await node.queue.carry_out()
             for _ in range(arrive):
                 node.queue.answer()
             await self.settle()
@@ -737,7 +737,7 @@ class Model(RuleBasedStateMachine):
         async def act() -> None:
             node = self.nodes[slot]
             for _ in range(leave):
-                await node.queue.execute()
+                await node.queue.carry_out()
             node.die()
             self.buried.append(node)
             self.nodes[slot] = await self._new_node()

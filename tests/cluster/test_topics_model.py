@@ -298,7 +298,7 @@ class TopicsModel(RuleBasedStateMachine):
                 quiet = 0
                 await asyncio.sleep(0)
             for node in self.nodes:
-                while not node.held and (await node.queue.execute() or node.queue.answer()):
+                while not node.held and (await node.queue.carry_out() or node.queue.answer()):
                     quiet = 0
                     rounds += 1
                     assert rounds < 1000, "it never comes to rest"
@@ -527,7 +527,7 @@ class TopicsModel(RuleBasedStateMachine):
 
         async def act() -> None:
             for _ in range(leave):
-                await node.queue.execute()
+                await node.queue.carry_out()
             for _ in range(arrive):
                 node.queue.answer()
             await self.settle()
@@ -551,7 +551,7 @@ class TopicsModel(RuleBasedStateMachine):
         async def act() -> None:
             node = self.nodes[slot]
             for _ in range(leave):
-                await node.queue.execute()
+                await node.queue.carry_out()
             for socket in self.open_sockets:
                 if socket.node is node:
                     socket.dead, socket.open = True, False

@@ -14,11 +14,14 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from pushsvc.protocol.feeds import mailbox
 from pushsvc.server.embedded import EmbeddedServer, find_server
 from pushsvc.store.calls import Run
+from pushsvc.store.schema import Keys
 from pushsvc.store.scripts import Scripts
+from pushsvc.store.server_connection import Command
 from pushsvc.store.topology import connector
-from tests.support.failover import ask
+from tests.support.failover import SLOTS, ask
 from tests.support.nodes import wait_until
 from tests.support.ports import free_port
 from tests.support.proxy import Proxy
@@ -279,3 +282,21 @@ async def test_an_answer_too_many_to_a_greeting_is_nobodys() -> None:
         await connection.aclose()
         for writer in writers:
             await writer.wait_closed()
+
+
+async def test_a_member_of_a_cluster_is_sent_each_run_by_itself_once_it_says_so() -> None:
+    """A server that has all slots serves any one key, so it need not be known for a Cluster."""
+    with EmbeddedServer(extra=("--cluster-enabled", "yes"), port=free_port()) as server:
+        ask(server.port, "CLUSTER", "ADDSLOTSRANGE", 0, SLOTS - 1)
+        wait_until(lambda: "cluster_state:ok" in ask(server.port, "CLUSTER", "INFO"), "the Cluster")
+        connection, scripts, keys = connector(server.url)(5), Scripts(), Keys("push")
+        connection.greet(scripts.load)
+        runs: list[Command] = [
+            Run((scripts.by_name["ack"], keys.ack(mailbox(user)), ("phone", at), (1000, 9, "s", 0)))
+            for user, at in (("a", "1-0"), ("b", "2-0"), ("a", "3-0"))
+        ]
+        for _ in range(2):
+            results = await connection.execute([("PING",), *runs, ("PING",)])
+            assert [results[0], results[-1]] == [b"PONG"] * 2
+            assert not [each for each in results if isinstance(each, Exception)]
+        await connection.aclose()

@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -33,6 +33,8 @@ from tests.support.hubs import new_node
 from tests.support.store import Store
 
 MUCH = Rate(1e6, 1e6)
+MOST = 2
+"""Connections of a user."""
 HEADERS = {
     "Upgrade": "websocket",
     "Connection": "Upgrade",
@@ -76,7 +78,7 @@ class World:
     """A node's handshakes, on a real server, and what they say to a client."""
 
     def __init__(self, url: str, prefix: str) -> None:
-        self.store = store = Store(url, prefix, Bounds(100, 3600, 8))
+        self.store = store = Store(url, prefix, Bounds(100, 3600, MOST))
         self.leases = Leases(store.commands, 10)
         self.outbox = Outbox(store.commands)
         self.check = Check()
@@ -179,12 +181,34 @@ async def test_a_bug_after_the_connection_is_registered_leaves_no_listener_behin
     assert node.listeners.feeds() == []
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 async def test_a_good_handshake_is_accepted(world: World) -> None:
     handshakes, _, node = world.handshakes()
     answer = asyncio.create_task(world.answer(handshakes))
-    async with asyncio.timeout(10):
-        while not len(node.connections):
-            await asyncio.sleep(0.01)
+    await until(lambda: len(node.connections) > 0)
     for connection in node.connections:
         node.connections.abort(connection, None)
     assert (await answer).startswith(b"HTTP/1.1 101 ")
+
+
+async def test_who_comes_back_before_its_loss_has_its_turn_is_let_in(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handshakes, _, node = world.handshakes()
+    monkeypatch.setattr(node.readiness.turns, "run", lambda *_: None)
+    clients = [asyncio.create_task(world.answer(handshakes)) for _ in range(MOST)]
+    await until(lambda: len(node.connections) == MOST)
+    first = next(iter(node.connections))
+    node.readiness.lose(first)
+    clients.append(asyncio.create_task(world.answer(handshakes)))
+    await until(lambda: not first.open or clients[-1].done())
+    await until(lambda: len(node.connections) == MOST or clients[-1].done())
+    for connection in list(node.connections):
+        node.connections.abort(connection, None)
+    for client in clients:
+        assert (await client).startswith(b"HTTP/1.1 101 ")

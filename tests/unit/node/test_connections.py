@@ -671,6 +671,21 @@ async def test_a_peer_that_goes_without_a_close_is_forgotten(bench: Bench, way: 
     assert descriptors() == before + (way == "half gone")
 
 
+async def test_who_was_told_the_end_is_not_counted_among_those_that_are_lost(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench.readiness.turns, "run", lambda *_: None)  # it is not their turn
+    connection, peer = bench.connect()
+    connection.end(Close.GOING_AWAY)
+    peer.socket.close()
+    await until(lambda: connection.fd < 0, "the end")
+    connection, peer = bench.connect()
+    peer.socket.shutdown(socket.SHUT_WR)
+    await until(lambda: bench.readiness.lost == 1, "the loss")
+    connection.end(Close.GOING_AWAY)
+    assert (bench.readiness.lost, len(bench.core), connection.fd) == (0, 0, -1)
+
+
 async def test_a_peer_that_goes_while_something_waits_is_forgotten(bench: Bench) -> None:
     connection, peer, _ = bench.blocked()
     peer.reset()

@@ -34,6 +34,7 @@ from pushsvc.errors import (
     UnsupportedTransferEncoding,
 )
 from pushsvc.protocol.requests import (
+    FIELDS_ALIKE,
     MAX_ALIKE,
     MOST_ALIKE,
     Head,
@@ -115,7 +116,7 @@ def refusal(data: bytes) -> PushError:
 
 def test_heads_of_posts_that_are_alike_are_one_and_few_and_small_ones_are_remembered() -> None:
     def head(data: bytes) -> Head | None:
-        read = RequestReader(2 * MAX_ALIKE, MAX_FIELDS)
+        read = RequestReader(2 * MAX_ALIKE, 2 * FIELDS_ALIKE)
         read.feed(data)
         return read.head()
 
@@ -123,7 +124,9 @@ def test_heads_of_posts_that_are_alike_are_one_and_few_and_small_ones_are_rememb
     alike = post("X-A: b", "Content-Length: 12")
     assert head(alike) is head(alike)
     assert head(alike) is not head(post("X-A: c", "Content-Length: 12"))
-    for other in (get(), post("X-A: " + "b" * MAX_ALIKE)):  # what connects comes once
+    lines = [f"X-{number}: b" for number in range(FIELDS_ALIKE)]
+    # What connects comes once.
+    for other in (get(), post("X-A: " + "b" * MAX_ALIKE), post(*lines)):
         assert head(other) is not head(other)
     for _ in range(2):
         with pytest.raises(InvalidRequest):
