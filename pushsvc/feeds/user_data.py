@@ -5,7 +5,6 @@ keeps elsewhere goes by itself or after it, and nodes are told to forget.
 """
 
 import hashlib
-import re
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
@@ -25,7 +24,6 @@ PAGE: Final = 100
 """Most notifications of one part of what is told."""
 SCHEDULED_PAGE: Final = 16
 """Most scheduled publishes of one part."""
-_START: Final = re.compile(r"(\d{1,15}):([\w-]{0,64})", re.ASCII).fullmatch
 
 
 class Erased(NamedTuple):
@@ -233,8 +231,10 @@ class UserData:
 
 
 def _start(text: str) -> Start | None:
-    found = _START(text)
-    return None if found is None else Start(int(found[1]), found[2])
+    at, colon, name = text.partition(":")
+    if not (colon and at.isascii() and at.isdigit() and len(at) < 16):
+        return None
+    return Start(int(at), name)
 
 
 def _digest(mailbox: str) -> str:

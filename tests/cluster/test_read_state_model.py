@@ -20,7 +20,7 @@ from tests.support.nodes import Node, publisher_token, token
 from tests.support.phone import Phone
 from tests.support.topics import order
 
-OPERATIONS: Final = int(os.environ.get("MODEL_EXAMPLES", "30"))
+OPERATIONS: Final = int(os.environ.get("MODEL_EXAMPLES", "16"))
 SEED: Final = int(os.environ.get("MODEL_SEED", str(random.randrange(1 << 30))))
 MOST: Final = 12
 """Entries of the mailbox, so that some are trimmed."""
