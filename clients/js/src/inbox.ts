@@ -46,15 +46,21 @@ interface Known {
   readonly derived: number;
 }
 
-/** As one that is kept: what came live has other members, too. */
+/** As one that is kept: what came live has other members, too, and a ttl instead of its end. */
 function itemOf(message: any): InboxItem {
-  const { id, time, expires, event, data, encoding, from, read, archived } = message;
+  const { id, time, ttl, event, data, encoding, from, read, archived } = message;
+  const expires = ttl ? new Date(Date.parse(time) + ttl * 1000).toISOString() : message.expires;
   const item = { id, time, expires, event, data, encoding, from };
   for (const name of Object.keys(item) as (keyof typeof item)[]) {
     if (item[name] === undefined) delete item[name];
   }
   return { ...item, read: !!read, archived: !!archived };
 }
+
+/** When a notification ends: milliseconds since the epoch, NaN for never. */
+const endOf = ({ expires = "" }: InboxItem) => Date.parse(expires);
+
+const unreadOf = (items: readonly InboxItem[]) => items.filter(({ read }) => !read).length;
 
 /**
  * What an inbox knows: the notifications as the server told them last, and on top of that what this
@@ -63,6 +69,9 @@ function itemOf(message: any): InboxItem {
 export class InboxModel {
   readonly #event: string | undefined;
   readonly #archived: boolean;
+  /** Notifications of a page, and how many of these were asked for. */
+  readonly #page: number;
+  #pages = 1;
   #known: Known = { items: [], unread: 0, derived: 0 };
   /** The newest id of the mailbox that was seen, and the same when the last list was asked for. */
   #newest = "";
@@ -77,8 +86,11 @@ export class InboxModel {
   #turns = 0;
   /** Whether a notification came that may have replaced another, and no count since. */
   #unsure = false;
+  /** When it was looked last for what ends, and whether something did, and no count since. */
+  #clock = 0;
+  #past = false;
   #online = true;
-  /** Whether the client has ended for a reason. */
+  /** Whether the client has ended. */
   #ended = false;
   /** Why there is no connection, and why no list. */
   #lost: PushError | undefined;
@@ -86,7 +98,8 @@ export class InboxModel {
   #snapshot: InboxSnapshot;
 
   /** `snapshot` is what is shown before anything is known. */
-  constructor({ event, archived }: InboxQuery, snapshot: InboxSnapshot) {
+  constructor({ event, archived, pageSize = 20 }: InboxQuery, snapshot: InboxSnapshot) {
+    this.#page = pageSize;
     this.#event = event;
     this.#archived = !!archived;
     this.#snapshot = snapshot;
@@ -150,13 +163,29 @@ export class InboxModel {
 
   /** When the first of what is known ends that has not by now: milliseconds since the epoch. */
   expiry(now: number): number {
-    const times = this.#known.items.map(({ expires = "" }) => Date.parse(expires));
-    return Math.min(...times.filter((time) => time > now));
+    return Math.min(...this.#known.items.map(endOf).filter((time) => time > now));
+  }
+
+  /**
+   * Takes out what has ended since the last time, and says what tells whether it has for the
+   * server. What had ended before that has it still: the clock of this client is ahead.
+   */
+  expire(now: number): Ask {
+    const { items } = this.#known;
+    const left = items.filter((item) => !(endOf(item) > this.#clock && endOf(item) <= now));
+    this.#clock = now;
+    if (left.length < items.length) {
+      this.#turns++;
+      this.#past = true;
+      this.#count(left, unreadOf(left) - unreadOf(items));
+    }
+    if (left.some((item) => endOf(item) <= now)) return "list";
+    return this.#past ? "count" : undefined;
   }
 
   /** How the connection is. */
   connection({ status, error }: State): void {
-    this.#ended = status === "closed" && !!error;
+    this.#ended = status === "closed";
     // What was lost is lost until it is back.
     this.#online = status === "connected" || (status === "connecting" && this.#online);
     this.#lost = this.#online ? undefined : error;
@@ -197,7 +226,7 @@ export class InboxModel {
     // What came meanwhile may be counted in it, or not.
     if (unread !== derived && turns !== this.#turns) return "count";
     this.#known = { items, unread, derived: unread };
-    if (turns === this.#turns) this.#unsure = false;
+    if (turns === this.#turns) this.#unsure = this.#past = false;
     return unread === derived ? undefined : "list";
   }
 
@@ -218,10 +247,11 @@ export class InboxModel {
       const behind = listed.filter(({ id }) => last === undefined || compare(id, last) < 0);
       // The count of what was known is left: only what follows from it shows what has gone since.
       this.#known = { ...known, items: [...known.items, ...behind] };
+      this.#pages++;
     } else {
       const newest = listed[0]?.id ?? "";
       this.#known = { items: listed, unread: count, derived: count };
-      this.#unsure = false;
+      this.#unsure = this.#past = false;
       this.#newest = compare(newest, this.#since) > 0 ? newest : this.#since;
     }
     this.#next = next;
@@ -250,6 +280,7 @@ export class InboxModel {
     this.#known = { items: [], unread, derived: unread };
     this.#newest = "";
     this.#next = undefined;
+    this.#pages = 1;
   }
 
   /** Takes what changes the mailbox, again once a list came that may be older. */
@@ -296,7 +327,20 @@ export class InboxModel {
     const item = itemOf(message);
     const wanted = this.#event === undefined || item.event === this.#event;
     this.#count(wanted ? [item, ...items] : items, Number(!item.read));
+    this.#cut();
     return "count";
+  }
+
+  /** Forgets what is behind the pages that were asked for: what comes would add up. */
+  #cut(): void {
+    const { items } = this.#known;
+    const most = this.#page * this.#pages;
+    // A page that is on its way is to go on from what is the last one now.
+    if (items.length <= most || this.#meanwhile) return;
+    const all = items.filter(({ archived }) => archived === this.#archived);
+    const kept = all.slice(0, most);
+    if (kept.length < all.length) this.#next = kept.at(-1)?.id;
+    this.#known = { ...this.#known, items: kept };
   }
 
   #count(items: readonly InboxItem[], more: number): void {
@@ -334,7 +378,7 @@ export class InboxModel {
     });
     if (this.#all(change.until)) {
       // Nothing up to there is unread.
-      const left = after.filter(({ read }) => !read).length;
+      const left = unreadOf(after);
       return { items: after, unread: left, derived: left };
     }
     return { items: after, unread: Math.max(0, unread + delta), derived: derived + delta };

@@ -20,6 +20,9 @@ const PAUSE = 1000;
 const BURST = 4;
 /** Most milliseconds before a list that could not be got is asked for again. */
 const RETRY = 30_000;
+/** Milliseconds until it is asked whether what has ended is gone, and most while it is not. */
+const SETTLE = 5000;
+const SETTLES = 300_000;
 /** Most milliseconds of a timer. */
 const LONG = 2e9;
 
@@ -64,6 +67,7 @@ export function inbox(
   let failures = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let expiring: ReturnType<typeof setTimeout> | undefined;
+  let settle = SETTLE;
   /** The last list; one is asked for after the other. */
   let last: Promise<unknown> = Promise.resolve();
   let refreshing: Promise<void> | undefined;
@@ -91,12 +95,24 @@ export function inbox(
 
   function tell(): void {
     if (ended) return;
+    const now = Date.now();
+    const over = model.expire(now);
     show(model.snapshot);
     clearTimeout(expiring);
-    const wait = model.expiry(Date.now()) - Date.now();
-    if (watching && online && wait < Infinity) {
-      expiring = setTimeout(() => ask("list"), Math.min(wait, LONG));
-    }
+    if (!over) settle = SETTLE;
+    const pause = over ? settle : LONG;
+    const wait = model.expiry(now) - now;
+    if (!watching || !online || !(over || wait < Infinity)) return;
+    expiring = setTimeout(
+      () => {
+        if (over && pause <= wait) {
+          settle = Math.min(2 * settle, SETTLES);
+          ask(over);
+        }
+        tell();
+      },
+      Math.min(wait, pause),
+    );
   }
 
   /** Asks the server, once for all that comes within a moment. */
