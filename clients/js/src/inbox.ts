@@ -46,15 +46,16 @@ interface Known {
   readonly derived: number;
 }
 
+/** What an item has of a message. */
+const KEPT = ["id", "time", "expires", "event", "data", "encoding", "from"];
+
 /** As one that is kept: what came live has other members, too, and a ttl instead of its end. */
 function itemOf(message: any): InboxItem {
-  const { id, time, ttl, event, data, encoding, from, read, archived } = message;
-  const expires = ttl ? new Date(Date.parse(time) + ttl * 1000).toISOString() : message.expires;
-  const item = { id, time, expires, event, data, encoding, from };
-  for (const name of Object.keys(item) as (keyof typeof item)[]) {
-    if (item[name] === undefined) delete item[name];
-  }
-  return { ...item, read: !!read, archived: !!archived };
+  const { time, ttl, read, archived } = message;
+  const item: any = { read: !!read, archived: !!archived };
+  for (const name of KEPT) if (message[name] !== undefined) item[name] = message[name];
+  if (ttl) item.expires = new Date(Date.parse(time) + ttl * 1000).toISOString();
+  return item;
 }
 
 /** When a notification ends: milliseconds since the epoch, NaN for never. */
@@ -69,9 +70,9 @@ const unreadOf = (items: readonly InboxItem[]) => items.filter(({ read }) => !re
 export class InboxModel {
   readonly #event: string | undefined;
   readonly #archived: boolean;
-  /** Notifications of a page, and how many of these were asked for. */
+  /** How many notifications a page has, and how many were asked for. */
   readonly #page: number;
-  #pages = 1;
+  #most = 0;
   #known: Known = { items: [], unread: 0, derived: 0 };
   /** The newest id of the mailbox that was seen, and the same when the last list was asked for. */
   #newest = "";
@@ -86,9 +87,8 @@ export class InboxModel {
   #turns = 0;
   /** Whether a notification came that may have replaced another, and no count since. */
   #unsure = false;
-  /** When it was looked last for what ends, and whether something did, and no count since. */
+  /** When it was looked last for what ends. */
   #clock = 0;
-  #past = false;
   #online = true;
   /** Whether the client has ended. */
   #ended = false;
@@ -171,16 +171,11 @@ export class InboxModel {
    * server. What had ended before that has it still: the clock of this client is ahead.
    */
   expire(now: number): Ask {
-    const { items } = this.#known;
-    const left = items.filter((item) => !(endOf(item) > this.#clock && endOf(item) <= now));
+    const over = this.#known.items.filter((item) => endOf(item) <= now);
+    const ended = over.filter((item) => endOf(item) > this.#clock);
     this.#clock = now;
-    if (left.length < items.length) {
-      this.#turns++;
-      this.#past = true;
-      this.#count(left, unreadOf(left) - unreadOf(items));
-    }
-    if (left.some((item) => endOf(item) <= now)) return "list";
-    return this.#past ? "count" : undefined;
+    if (ended.length) this.#drop((item) => ended.includes(item));
+    return ended.length < over.length ? "list" : ended.length ? "count" : undefined;
   }
 
   /** How the connection is. */
@@ -226,7 +221,7 @@ export class InboxModel {
     // What came meanwhile may be counted in it, or not.
     if (unread !== derived && turns !== this.#turns) return "count";
     this.#known = { items, unread, derived: unread };
-    if (turns === this.#turns) this.#unsure = this.#past = false;
+    if (turns === this.#turns) this.#unsure = false;
     return unread === derived ? undefined : "list";
   }
 
@@ -247,13 +242,13 @@ export class InboxModel {
       const behind = listed.filter(({ id }) => last === undefined || compare(id, last) < 0);
       // The count of what was known is left: only what follows from it shows what has gone since.
       this.#known = { ...known, items: [...known.items, ...behind] };
-      this.#pages++;
     } else {
       const newest = listed[0]?.id ?? "";
       this.#known = { items: listed, unread: count, derived: count };
-      this.#unsure = this.#past = false;
+      this.#unsure = false;
       this.#newest = compare(newest, this.#since) > 0 ? newest : this.#since;
     }
+    this.#most = Math.max(this.#page, this.size);
     this.#next = next;
     this.#meanwhile = this.#refused = undefined;
     for (const message of meanwhile) this.#take(message);
@@ -280,7 +275,6 @@ export class InboxModel {
     this.#known = { items: [], unread, derived: unread };
     this.#newest = "";
     this.#next = undefined;
-    this.#pages = 1;
   }
 
   /** Takes what changes the mailbox, again once a list came that may be older. */
@@ -293,12 +287,7 @@ export class InboxModel {
     const { type, id, unread, answered } = message;
     if (type === "notification") return this.#arrived(message);
     if (type === "withdrawn") {
-      const gone = this.#known.items.find((item) => item.id === id);
-      this.#turns++;
-      this.#count(
-        this.#known.items.filter((item) => item !== gone),
-        -Number(gone?.read === false),
-      );
+      this.#drop((item) => item.id === id);
       return "count";
     }
     if (type === "gap") {
@@ -334,13 +323,19 @@ export class InboxModel {
   /** Forgets what is behind the pages that were asked for: what comes would add up. */
   #cut(): void {
     const { items } = this.#known;
-    const most = this.#page * this.#pages;
     // A page that is on its way is to go on from what is the last one now.
-    if (items.length <= most || this.#meanwhile) return;
+    if (items.length <= this.#most || this.#meanwhile) return;
     const all = items.filter(({ archived }) => archived === this.#archived);
-    const kept = all.slice(0, most);
+    const kept = all.slice(0, this.#most);
     if (kept.length < all.length) this.#next = kept.at(-1)?.id;
     this.#known = { ...this.#known, items: kept };
+  }
+
+  #drop(gone: (item: InboxItem) => boolean): void {
+    const { items } = this.#known;
+    const left = items.filter((item) => !gone(item));
+    this.#turns++;
+    this.#count(left, unreadOf(left) - unreadOf(items));
   }
 
   #count(items: readonly InboxItem[], more: number): void {
