@@ -147,7 +147,7 @@ export class InboxElement extends Base {
     try {
       this.labels = JSON.parse(labels || "{}");
     } catch (error) {
-      console.error("pushsvc-inbox: its labels are to be JSON:", error);
+      console.error("pushsvc-inbox: labels are no JSON:", error);
     }
   }
 
