@@ -82,7 +82,7 @@ export async function assets() {
     const { code } = await minify(await built(part, [alone, served]), {
       module: true,
       ecma: 2020,
-      compress: { passes: 3, unsafe_arrows: true, unsafe_methods: true },
+      compress: { passes: 3, pure_getters: true, unsafe_arrows: true, unsafe_methods: true },
       format: { preamble: "/*! pushsvc client, Apache-2.0 */" },
     });
     modules[`${name}.js`] = `${code}\n`;

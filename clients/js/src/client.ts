@@ -39,6 +39,8 @@ const ACK_PAUSE = 50;
 const OWN = /^(state|gap|presence|withdrawn|error)$/;
 /** Why a handler ended that was not done. */
 const LEFT = {};
+/** For what an inbox takes while it is shown; no event is called that. */
+const SHOWN = "\n";
 
 /** Whether the platform has what tabs need to share a connection. */
 function tabsWork(): boolean {
@@ -65,6 +67,8 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
   #ending = new AbortController();
   #topics = new Set<string>();
   #handling = false;
+  /** Whether what is to be handled next was left by a loop: that is for the next handler. */
+  #left = false;
   #paused = false;
   /** The newest handled notification of each feed that is not acknowledged. */
   #due = new Map<boolean, Item>();
@@ -82,6 +86,7 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
       message: (message) => this.#receive(message),
       state: (state) => this.#changed(state),
       error: (error) => this.#emit("error", error),
+      acked: (message) => this.#takers.size || this.#ack(this.#arrivals.handled(message)),
     };
     const make = (to: Hooks) => session(complete, tokens, to);
     const shares = (options.share ?? typeof document !== "undefined") && tabsWork();
@@ -236,8 +241,8 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
    * The user's notifications and which of them were read: the same on all devices. All who ask with
    * the same query share one.
    */
-  inbox(query: InboxQuery = {}): Inbox<E> {
-    const key = JSON.stringify([query.pageSize, query.event, query.archived]);
+  inbox({ pageSize = 20, event, archived = false }: InboxQuery = {}): Inbox<E> {
+    const key = JSON.stringify([pageSize, event, archived]);
     const inboxes = this.#inboxes;
     const inbox =
       inboxes.get(key) ??
@@ -250,9 +255,9 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
             this.#watchers.add(told);
             return () => this.#watchers.delete(told);
           },
-          take: () => this.on("notification", () => {}),
+          take: () => this.on(SHOWN as never, () => {}),
         },
-        query,
+        { pageSize, event, archived },
         () => inboxes.delete(key),
       );
     inboxes.set(key, inbox);
@@ -313,8 +318,10 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
     if (this.#handling) return;
     this.#handling = true;
     for (;;) {
-      const item = this.#takers.size ? this.#arrivals.queue.shift() : undefined;
+      const some = this.#takers.size > Number(this.#left && this.#takers.has(SHOWN));
+      const item = some ? this.#arrivals.queue.shift() : undefined;
       if (!item) break;
+      this.#left = false;
       // A set, as an event may be called that too.
       const kinds = new Set(["notification", item.message.event]);
       const handlers = [...kinds].flatMap((kind) => [...(this.#takers.get(kind) ?? [])]);
@@ -326,7 +333,10 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
       if (!failures.length) this.#done(item);
       else if (failures.every((each) => each === LEFT)) {
         if (item.feed && this.#arrivals.acked(item.message)) this.#arrivals.done(item);
-        else this.#arrivals.queue.unshift(item);
+        else {
+          this.#arrivals.queue.unshift(item);
+          this.#left = true;
+        }
       } else {
         this.#arrivals.fail(item);
         this.#source?.failed();

@@ -90,6 +90,17 @@ export class Arrivals {
     if (feed && !upTo(message.id as string, feed.done)) feed.done = message.id as string;
   }
 
+  /** A notification was handled elsewhere, and so is what waits up to it. */
+  handled(message: ServerMessage): Item {
+    const item = { message, feed: this.#feed(message) };
+    const id = message.id as string;
+    this.queue = this.queue.filter((other) => {
+      return other.feed !== item.feed || !upTo(other.message.id as string, id);
+    });
+    this.done(item);
+    return item;
+  }
+
   /**
    * A notification could not be handled. Acknowledgements are cumulative, so what came behind it
    * is put aside with it: the server sends all of it again, in order.

@@ -46,15 +46,22 @@ interface Known {
   readonly derived: number;
 }
 
-/** As one that is kept: what came live has other members, too. */
+/** What an item has of a message. */
+const KEPT = ["id", "time", "expires", "event", "data", "encoding", "from"];
+
+/** As one that is kept: what came live has other members, too, and a ttl instead of its end. */
 function itemOf(message: any): InboxItem {
-  const { id, time, expires, event, data, encoding, from, read, archived } = message;
-  const item = { id, time, expires, event, data, encoding, from };
-  for (const name of Object.keys(item) as (keyof typeof item)[]) {
-    if (item[name] === undefined) delete item[name];
-  }
-  return { ...item, read: !!read, archived: !!archived };
+  const { time, ttl, read, archived } = message;
+  const item: any = { read: !!read, archived: !!archived };
+  for (const name of KEPT) if (message[name] !== undefined) item[name] = message[name];
+  if (ttl) item.expires = new Date(Date.parse(time) + ttl * 1000).toISOString();
+  return item;
 }
+
+/** When a notification ends: milliseconds since the epoch, NaN for never. */
+const endOf = ({ expires = "" }: InboxItem) => Date.parse(expires);
+
+const unreadOf = (items: readonly InboxItem[]) => items.filter(({ read }) => !read).length;
 
 /**
  * What an inbox knows: the notifications as the server told them last, and on top of that what this
@@ -63,6 +70,9 @@ function itemOf(message: any): InboxItem {
 export class InboxModel {
   readonly #event: string | undefined;
   readonly #archived: boolean;
+  /** How many notifications a page has, and how many were asked for. */
+  readonly #page: number;
+  #most = 0;
   #known: Known = { items: [], unread: 0, derived: 0 };
   /** The newest id of the mailbox that was seen, and the same when the last list was asked for. */
   #newest = "";
@@ -77,8 +87,10 @@ export class InboxModel {
   #turns = 0;
   /** Whether a notification came that may have replaced another, and no count since. */
   #unsure = false;
+  /** When it was looked last for what ends. */
+  #clock = 0;
   #online = true;
-  /** Whether the client has ended for a reason. */
+  /** Whether the client has ended. */
   #ended = false;
   /** Why there is no connection, and why no list. */
   #lost: PushError | undefined;
@@ -86,7 +98,8 @@ export class InboxModel {
   #snapshot: InboxSnapshot;
 
   /** `snapshot` is what is shown before anything is known. */
-  constructor({ event, archived }: InboxQuery, snapshot: InboxSnapshot) {
+  constructor({ event, archived, pageSize = 20 }: InboxQuery, snapshot: InboxSnapshot) {
+    this.#page = pageSize;
     this.#event = event;
     this.#archived = !!archived;
     this.#snapshot = snapshot;
@@ -150,13 +163,24 @@ export class InboxModel {
 
   /** When the first of what is known ends that has not by now: milliseconds since the epoch. */
   expiry(now: number): number {
-    const times = this.#known.items.map(({ expires = "" }) => Date.parse(expires));
-    return Math.min(...times.filter((time) => time > now));
+    return Math.min(...this.#known.items.map(endOf).filter((time) => time > now));
+  }
+
+  /**
+   * Takes out what has ended since the last time, and says what tells whether it has for the
+   * server. What had ended before that has it still: the clock of this client is ahead.
+   */
+  expire(now: number): Ask {
+    const over = this.#known.items.filter((item) => endOf(item) <= now);
+    const ended = over.filter((item) => endOf(item) > this.#clock);
+    this.#clock = now;
+    if (ended.length) this.#drop((item) => ended.includes(item));
+    return ended.length < over.length ? "list" : ended.length ? "count" : undefined;
   }
 
   /** How the connection is. */
   connection({ status, error }: State): void {
-    this.#ended = status === "closed" && !!error;
+    this.#ended = status === "closed";
     // What was lost is lost until it is back.
     this.#online = status === "connected" || (status === "connecting" && this.#online);
     this.#lost = this.#online ? undefined : error;
@@ -224,6 +248,7 @@ export class InboxModel {
       this.#unsure = false;
       this.#newest = compare(newest, this.#since) > 0 ? newest : this.#since;
     }
+    this.#most = Math.max(this.#page, this.size);
     this.#next = next;
     this.#meanwhile = this.#refused = undefined;
     for (const message of meanwhile) this.#take(message);
@@ -262,12 +287,7 @@ export class InboxModel {
     const { type, id, unread, answered } = message;
     if (type === "notification") return this.#arrived(message);
     if (type === "withdrawn") {
-      const gone = this.#known.items.find((item) => item.id === id);
-      this.#turns++;
-      this.#count(
-        this.#known.items.filter((item) => item !== gone),
-        -Number(gone?.read === false),
-      );
+      this.#drop((item) => item.id === id);
       return "count";
     }
     if (type === "gap") {
@@ -296,7 +316,26 @@ export class InboxModel {
     const item = itemOf(message);
     const wanted = this.#event === undefined || item.event === this.#event;
     this.#count(wanted ? [item, ...items] : items, Number(!item.read));
+    this.#cut();
     return "count";
+  }
+
+  /** Forgets what is behind the pages that were asked for: what comes would add up. */
+  #cut(): void {
+    const { items } = this.#known;
+    // A page that is on its way is to go on from what is the last one now.
+    if (items.length <= this.#most || this.#meanwhile) return;
+    const all = items.filter(({ archived }) => archived === this.#archived);
+    const kept = all.slice(0, this.#most);
+    if (kept.length < all.length) this.#next = kept.at(-1)?.id;
+    this.#known = { ...this.#known, items: kept };
+  }
+
+  #drop(gone: (item: InboxItem) => boolean): void {
+    const { items } = this.#known;
+    const left = items.filter((item) => !gone(item));
+    this.#turns++;
+    this.#count(left, unreadOf(left) - unreadOf(items));
   }
 
   #count(items: readonly InboxItem[], more: number): void {
@@ -334,7 +373,7 @@ export class InboxModel {
     });
     if (this.#all(change.until)) {
       // Nothing up to there is unread.
-      const left = after.filter(({ read }) => !read).length;
+      const left = unreadOf(after);
       return { items: after, unread: left, derived: left };
     }
     return { items: after, unread: Math.max(0, unread + delta), derived: derived + delta };

@@ -1,17 +1,19 @@
 import { sleep } from "./backoff.js";
+import { PushError } from "./errors.js";
 import { loadInbox } from "./parts.js";
-import type { Host, Store } from "./store.js";
-import type { Inbox, InboxQuery, InboxSnapshot } from "./types.js";
+import type { Asked, Host, Store } from "./store.js";
+import type { Inbox, InboxSnapshot } from "./types.js";
 
 /** Milliseconds before a part that could not be loaded is tried again. */
 const AGAIN = 5000;
 
 /** An inbox that is there at once, and loads what it does when it is asked for something. */
-export function lazy(host: Host, query: InboxQuery, closed: () => void): Inbox {
+export function lazy(host: Host, query: Asked, closed: () => void): Inbox {
   const listeners = new Set<() => void>();
   let snapshot: InboxSnapshot = { items: [], unread: 0, state: "loading", more: false };
   let store: Store | undefined;
   let coming: Promise<Store> | undefined;
+  let over = false;
   let leave: (() => void) | undefined;
 
   const show = (next: InboxSnapshot) => {
@@ -26,7 +28,8 @@ export function lazy(host: Host, query: InboxQuery, closed: () => void): Inbox {
     }
   };
 
-  const load = (): Promise<Store> => {
+  const load = async (): Promise<Store> => {
+    if (over) throw new PushError("closed", "the inbox is closed");
     coming ??= loadInbox().then(
       (part) => {
         store = part.inbox(host, query, snapshot, show);
@@ -52,12 +55,13 @@ export function lazy(host: Host, query: InboxQuery, closed: () => void): Inbox {
 
   const via = (name: keyof Store) => (what?: any) => {
     const call = (it: Store) => it[name](what as never) as Promise<void>;
-    return store ? call(store) : load().then(call);
+    return store && !over ? call(store) : load().then(call);
   };
 
   return {
     snapshot: () => snapshot,
     subscribe(changed) {
+      if (over) return () => {};
       const listener = () => changed();
       listeners.add(listener);
       leave ??= host.take();
@@ -77,6 +81,8 @@ export function lazy(host: Host, query: InboxQuery, closed: () => void): Inbox {
     loadMore: via("loadMore"),
     refresh: via("refresh"),
     close() {
+      if (over) return;
+      over = true;
       closed();
       listeners.clear();
       rest();

@@ -156,7 +156,7 @@ export function session(settings: Settings, tokens: Tokens, hooks: Hooks): Sessi
     const places = new Map([...topics].map(([name, { place }]) => [name, place.since]));
     const opener = sends(slot) ? websocket : loaded(transports[kind] as "sse" | "poll");
     slot.link = opener(
-      { ...settings, token, topics: places },
+      { ...settings, token, topics: places, tokens },
       {
         message: (message) => slot.over || receive(slot, message),
         traffic: () => {

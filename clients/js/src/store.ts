@@ -9,8 +9,7 @@ import type {
   Which,
 } from "./types.js";
 
-/** Notifications of a page, where nobody says; most of one request; most ids of one message. */
-const PAGE = 20;
+/** Most notifications of one request; most ids of one message. */
 const MOST_LISTED = 100;
 const MOST_IDS = 1000;
 /** Milliseconds in which what comes gathers at most, before the server is asked once for all. */
@@ -20,6 +19,9 @@ const PAUSE = 1000;
 const BURST = 4;
 /** Most milliseconds before a list that could not be got is asked for again. */
 const RETRY = 30_000;
+/** Milliseconds until it is asked whether what has ended is gone, and again where it was not. */
+const SETTLE = 5000;
+const AHEAD = 60_000;
 /** Most milliseconds of a timer. */
 const LONG = 2e9;
 
@@ -40,20 +42,26 @@ export interface Host {
   take(): () => void;
 }
 
+/** A query, with how many notifications a page has. */
+export type Asked = InboxQuery & { readonly pageSize: number };
+
 /** What an inbox does; what it shows is kept by who loads this. */
 export interface Store extends Omit<Inbox, "snapshot" | "subscribe"> {
-  /** Whether somebody looks: only then the server is asked without being told to. */
+  /**
+   * Whether somebody looks, as somebody began to or everybody ended it: only then the server is
+   * asked without being told to.
+   */
   watched(on: boolean): void;
 }
 
 /** An inbox; a part of its own, as not every page has one. */
 export function inbox(
   host: Host,
-  query: InboxQuery,
+  query: Asked,
   first: InboxSnapshot,
   show: (snapshot: InboxSnapshot) => void,
 ): Store {
-  const { pageSize = PAGE, event, archived } = query;
+  const { pageSize, event, archived } = query;
   const model = new InboxModel(query, first);
   let watching = false;
   let online = false;
@@ -64,6 +72,7 @@ export function inbox(
   let failures = 0;
   let timer: ReturnType<typeof setTimeout> | undefined;
   let expiring: ReturnType<typeof setTimeout> | undefined;
+  let settling: ReturnType<typeof setTimeout> | undefined;
   /** The last list; one is asked for after the other. */
   let last: Promise<unknown> = Promise.resolve();
   let refreshing: Promise<void> | undefined;
@@ -71,6 +80,11 @@ export function inbox(
 
   const unwatch = host.watch(hear);
   hear();
+  // Nothing is told of what comes while nothing is acknowledged.
+  const looked = () => {
+    if (globalThis.document?.visibilityState === "visible") ask("count");
+  };
+  globalThis.addEventListener?.("visibilitychange", looked);
 
   function hear(message?: ServerMessage): void {
     if (message) {
@@ -91,11 +105,21 @@ export function inbox(
 
   function tell(): void {
     if (ended) return;
+    const now = Date.now();
+    const over = model.expire(now);
     show(model.snapshot);
     clearTimeout(expiring);
-    const wait = model.expiry(Date.now()) - Date.now();
-    if (watching && online && wait < Infinity) {
-      expiring = setTimeout(() => ask("list"), Math.min(wait, LONG));
+    if (!watching || !online) return;
+    const wait = model.expiry(now) - now;
+    if (wait < Infinity) expiring = setTimeout(tell, Math.min(wait, LONG));
+    if (over) {
+      settling ??= setTimeout(
+        () => {
+          settling = undefined;
+          ask(over);
+        },
+        over === "list" ? AHEAD : SETTLE,
+      );
     }
   }
 
@@ -227,7 +251,8 @@ export function inbox(
   function rest(): void {
     clearTimeout(timer);
     clearTimeout(expiring);
-    timer = undefined;
+    clearTimeout(settling);
+    timer = settling = undefined;
   }
 
   return {
@@ -240,12 +265,13 @@ export function inbox(
     unarchive: (ids) => mark("unarchive", ids),
     watched(on) {
       watching = on;
-      ask(undefined);
+      ask(on ? "count" : undefined);
       tell();
     },
     close() {
       ended = true;
       unwatch();
+      globalThis.removeEventListener?.("visibilitychange", looked);
       rest();
     },
   };

@@ -108,6 +108,7 @@ export class Tabs implements Source {
   #shut(): void {
     this.#end.abort();
     this.#channel?.close();
+    this.#channel = undefined; // what is answered later goes nowhere
     const error = this.#error("closed", "the client was closed");
     for (const { reject } of this.#pending.values()) reject(error);
     this.#pending.clear();
@@ -125,8 +126,11 @@ export class Tabs implements Source {
     held.catch(() => {}); // closed while it waited
   }
 
+  /** Where the leading tab handles nothing, what this one handled counts. */
   ack(message: ServerMessage): void {
-    this.#session?.ack(message);
+    const { id, broadcast } = message;
+    if (this.#session) this.#session.ack(message);
+    else this.#post({ ack: { id, broadcast } });
   }
 
   failed(): void {
@@ -201,6 +205,7 @@ export class Tabs implements Source {
     if (this.#session) {
       if (data.hello) this.#meet(data.hello);
       else if (data.op) this.#answer(data);
+      else if (data.ack) this.#hooks.acked?.(data.ack);
     } else if (data.message) this.#pass(data.message);
     else if (data.begun) this.#begun(data.begun, data.place);
     else if (data.state) {

@@ -324,4 +324,6 @@ export interface Hooks {
   error(error: Error): void;
   /** What was kept of a topic has come; the place in it is the id to go on from. */
   begun?(topic: string, place: string): void;
+  /** Another tab has handled a notification, and all before it of the same feed. */
+  acked?(message: ServerMessage): void;
 }

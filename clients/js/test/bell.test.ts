@@ -8,7 +8,7 @@ const SECOND = 1000;
 const MINUTE = 60 * SECOND;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
-const NOW = Date.UTC(2026, 0, 31, 12);
+const NOW = +new Date(2026, 0, 31, 12);
 
 test("how long ago it was is said in the largest unit that is full, up to a week", () => {
   const { ago } = words("en");
@@ -20,8 +20,9 @@ test("how long ago it was is said in the largest unit that is full, up to a week
   assert.equal(said(HOUR), "1 hour ago");
   assert.equal(said(DAY - 1), "23 hours ago");
   assert.equal(said(DAY), "yesterday");
-  assert.equal(said(7 * DAY - 1), "6 days ago");
-  assert.equal(said(7 * DAY), "Jan 24, 2026");
+  assert.equal(said(36 * HOUR + 1), "2 days ago", "as it was before the night, too");
+  assert.equal(said(6 * DAY), "6 days ago");
+  assert.equal(said(7 * DAY - 1), "Jan 24, 2026");
 });
 
 test("what comes from a clock that is ahead comes now", () => {
@@ -46,6 +47,7 @@ test("a label takes the form that its count needs", () => {
   assert.equal(counted(russian, 21, words("ru")), "21 новое");
   assert.equal(counted(russian, 5, words("ru")), "5 новых");
   assert.equal(counted({ other: "{n}" }, 1, words("en")), "1");
+  assert.equal(counted({ one: "{n} new" } as never, 3, words("en")), "3");
   assert.equal(counted(LABELS.unread, 3, words("en")), "3 unread");
 });
 

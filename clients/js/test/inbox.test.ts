@@ -53,7 +53,7 @@ test("a list that is refused is an error until one comes; so is the end of a cli
   model.listed({ notifications: [kept("1-0")], unread: 1, next: null });
   assert.deepEqual([model.snapshot.state, model.snapshot.error], ["ready", undefined]);
   model.connection({ status: "closed" });
-  assert.equal(model.snapshot.state, "offline");
+  assert.equal(model.snapshot.state, "error", "nothing comes any more");
   model.connection({ status: "closed", error });
   assert.deepEqual([model.snapshot.state, model.snapshot.error], ["error", error]);
 });
@@ -199,6 +199,52 @@ test("the first end that is still to come is known", () => {
   assert.equal(model.expiry(0), 1000);
   assert.equal(model.expiry(1000), 3000);
   assert.equal(model.expiry(3000), Infinity);
+});
+
+test("what came live ends with its ttl, and goes by the client's own clock", () => {
+  const start = Date.parse(TIME);
+  const model = opened({}, [kept("1-0")]);
+  assert.equal(model.expire(start), undefined);
+  model.heard(note("2-0", { ttl: 3 }));
+  assert.equal(model.snapshot.items[0]?.expires, "2026-01-01T00:00:03.000Z");
+  assert.equal(model.expiry(start), start + 3000);
+  assert.equal(model.expire(start + 2999), undefined);
+  const { turns } = model;
+  assert.equal(model.expire(start + 3000), "count");
+  assert.deepEqual([ids(model.snapshot), model.snapshot.unread], [["1-0"], 1]);
+  assert.equal(model.counted(2, turns), "count", "it may be older than the end");
+  assert.equal(model.counted(1, model.turns), undefined);
+  assert.equal(model.expire(start + 3001), undefined);
+});
+
+test("what the server has is shown after its end by a clock that is ahead, until it is gone", () => {
+  const start = Date.parse(TIME);
+  const model = opened({}, []);
+  model.expire(start + 60_000);
+  model.heard(note("2-0", { ttl: 3, read: true }));
+  assert.equal(model.expire(start + 60_001), "list", "only a list shows whether it is gone");
+  assert.deepEqual(ids(model.snapshot), ["2-0"]);
+  model.listing();
+  model.listed({ notifications: [], unread: 0, next: null });
+  assert.equal(model.expire(start + 60_002), undefined);
+});
+
+test("what comes live pushes out what no page was asked for", () => {
+  const model = opened({ pageSize: 2 }, [kept("2-0"), kept("1-0")]);
+  model.heard(note("3-0"));
+  assert.deepEqual([ids(model.snapshot), model.snapshot.unread], [["3-0", "2-0"], 3]);
+  assert.deepEqual([model.snapshot.more, model.next], [true, "2-0"]);
+  model.listing();
+  model.heard(note("4-0"));
+  model.listed({ notifications: [kept("1-0")], unread: 4, next: null }, true);
+  assert.deepEqual(ids(model.snapshot), ["4-0", "3-0", "2-0", "1-0"]);
+  model.heard({ type: "archive", ids: ["3-0"], unread: 3 });
+  model.heard(note("5-0"));
+  assert.deepEqual(ids(model.snapshot), ["5-0", "4-0", "2-0", "1-0"]);
+  model.heard(note("6-0"));
+  assert.deepEqual(ids(model.snapshot), ["6-0", "5-0", "4-0", "2-0"]);
+  for (let i = 7; i < 100; i++) model.heard(note(`${i}-0`));
+  assert.deepEqual([model.size, model.snapshot.unread], [4, 98]);
 });
 
 // --- a model of all that can happen --------------------------------------------------------------
@@ -416,7 +462,12 @@ class World {
 }
 
 test("whatever happens in whatever order, in the end it shows what the server has", () => {
-  const queries: InboxQuery[] = [{}, {}, { archived: true }, { event: "a" }];
+  const queries: InboxQuery[] = [
+    {},
+    { pageSize: 3 },
+    { archived: true },
+    { event: "a", pageSize: 3 },
+  ];
   for (let seed = 1; seed <= 2000; seed++) {
     const query = queries[seed % queries.length] as InboxQuery;
     const world = new World(seed, query);

@@ -9,12 +9,14 @@ interface Shared {
 
 const connections = new Map<string, Shared>();
 
-/** A user's token, from the page's backend: as text, or as `{"token": …}`. */
+/** A user's token, from the page's backend: as text, in JSON, or as `{"token": …}`. */
 async function token(address: string): Promise<string> {
   const answer = await fetch(address, { credentials: "include", cache: "no-store" });
   if (!answer.ok) throw new Error(`${answer.url} answered with ${answer.status}`);
   const text = (await answer.text()).trim();
-  return text.startsWith("{") ? JSON.parse(text).token : text;
+  if (!/^[{"]/.test(text)) return text;
+  const told = JSON.parse(text);
+  return told.token ?? told;
 }
 
 async function open(url: string | null, tokenUrl: string): Promise<Push> {
@@ -40,26 +42,19 @@ export function borrow(url: string | null, tokenUrl: string): Loan {
   const shared = connections.get(key) ?? { push: open(url, tokenUrl), users: 0 };
   connections.set(key, shared);
   shared.users++;
-  const drop = () => {
-    if (connections.get(key) === shared) connections.delete(key);
-  };
   let released = false;
   return {
     push: shared.push,
     release(dead = false) {
-      if (dead) drop();
-      if (released) return;
+      const last = !released && !--shared.users;
       released = true;
-      shared.users--;
-      // A bell that is moved within the page leaves it for a moment.
-      setTimeout(() => {
-        if (shared.users) return;
-        drop();
-        shared.push.then(
-          (push) => push.close(),
-          () => {},
-        );
-      });
+      // Who is signed in may be another when the next bell comes, be it at once.
+      if ((dead || last) && connections.get(key) === shared) connections.delete(key);
+      if (!last) return;
+      shared.push.then(
+        (push) => push.close(),
+        () => {},
+      );
     },
   };
 }

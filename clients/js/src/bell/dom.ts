@@ -2,10 +2,10 @@ const SVG = "http://www.w3.org/2000/svg";
 
 /** The icons: what a pen draws in a square of 24. */
 export const ICONS = {
-  bell: "M6 10a6 6 0 0 1 12 0c0 5 2 5.5 2 7H4c0-1.500 2-2 2-7ZM10 20.500a2.200 2.200 0 0 0 4 0M12 4V2.500",
-  read: "m5 12.500 4.500 4.500L19 7.500",
-  unread: "M12 7.500a4.500 4.500 0 1 0 0 9a4.500 4.500 0 0 0 0-9Z",
-  archive: "M3.500 4.500h17v4h-17zM5 8.500v11h14v-11M10 12.500h4",
+  bell: "M6 10a6 6 0 0 1 12 0c0 5 2 5.5 2 7H4c0-1.5 2-2 2-7ZM10 20.5a2.2 2.2 0 0 0 4 0M12 4V2.5",
+  read: "m5 12.5 4.5 4.5L19 7.5",
+  unread: "M12 7.5a4.5 4.5 0 1 0 0 9a4.5 4.5 0 0 0 0-9Z",
+  archive: "M3.5 4.5h17v4h-17zM5 8.5v11h14v-11M10 12.5h4",
 };
 
 /** An element of the shadow tree: its `part` names it for the bell's style and for the page's. */

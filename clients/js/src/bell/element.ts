@@ -58,7 +58,7 @@ export class InboxElement extends Base {
   set push(push: Ringing | undefined) {
     if (this.#given === push) return;
     this.#given = push;
-    this.#connect();
+    if (this.isConnected) this.#connect();
   }
 
   /** What the bell says, as far as it is to differ from English. */
@@ -66,9 +66,10 @@ export class InboxElement extends Base {
     return this.#own;
   }
 
-  set labels(labels: Partial<Labels>) {
-    this.#own = labels;
-    this.#labels = { ...LABELS, ...labels };
+  set labels(labels: Partial<Labels> | null | undefined) {
+    this.#own = labels ?? {};
+    // As JSON has no member that is undefined.
+    this.#labels = { ...LABELS, ...JSON.parse(JSON.stringify(this.#own)) };
     this.#draw();
   }
 
@@ -117,8 +118,9 @@ export class InboxElement extends Base {
       toggle: ({ id, read }) =>
         this.#mark((store) => (read ? store.unread([id]) : store.read([id]))),
       archive: ({ id }) => this.#mark((store) => store.archive([id])),
+      look: () => this.#subscribe(),
       readAll: () => this.#mark((store) => store.readAll()),
-      more: () => this.#mark((store) => store.loadMore()),
+      more: () => this.#mark((store) => store.loadMore(), false),
       retry: () => this.#retry(),
     });
     this.#words = undefined; // here may be another language
@@ -128,7 +130,7 @@ export class InboxElement extends Base {
   /** @internal */
   disconnectedCallback(): void {
     this.#view?.hide();
-    this.#disconnect();
+    if (!this.isConnected) this.#disconnect(); // else it is only moved
   }
 
   /** @internal */
@@ -138,40 +140,47 @@ export class InboxElement extends Base {
     else if (name === "lang") {
       this.#words = undefined;
       this.#draw();
-    } else if (this.#view && !this.#given) this.#connect();
+    } else if (this.isConnected && !this.#given) this.#connect();
   }
 
   #parse(labels: string | null): void {
     try {
-      this.labels = labels ? JSON.parse(labels) : {};
+      this.labels = JSON.parse(labels || "{}");
     } catch (error) {
-      console.error("pushsvc-inbox: its labels are to be JSON:", error);
+      console.error("pushsvc-inbox: labels are no JSON:", error);
     }
   }
 
   async #connect(): Promise<void> {
-    this.#disconnect();
-    if (!this.isConnected || !this.#view) return;
-    const turn = this.#turn;
     const tokenUrl = this.getAttribute("token-url");
+    if (!this.#view) return;
+    // Before the former one is given back, as a bell that is only moved has the same again.
+    const loan =
+      this.#given || tokenUrl === null ? undefined : borrow(this.getAttribute("url"), tokenUrl);
+    this.#disconnect();
+    this.#loan = loan;
+    const turn = this.#turn;
     this.#error = false;
     this.#draw();
     try {
-      let push = this.#given;
-      if (!push && tokenUrl !== null) {
-        this.#loan = borrow(this.getAttribute("url"), tokenUrl);
-        push = await this.#loan.push;
-        if (turn !== this.#turn) return;
-      }
+      const push = this.#given ?? (await loan?.push);
+      if (turn !== this.#turn) return;
       this.#store = push?.inbox();
       this.#push = push;
-      this.#leave = this.#store?.subscribe(() => this.#draw());
+      this.#subscribe();
     } catch (error) {
       if (turn !== this.#turn) return;
       console.error("pushsvc-inbox:", error);
       this.#error = true;
     }
     this.#draw();
+  }
+
+  /** Listens to the store, which brings its count up to date where somebody begins to. */
+  #subscribe(): void {
+    const leave = this.#leave;
+    this.#leave = this.#store?.subscribe(() => this.#draw());
+    leave?.();
   }
 
   #disconnect(): void {
@@ -196,8 +205,11 @@ export class InboxElement extends Base {
     });
   }
 
-  /** Changes something, and says so if that fails: the store takes it back then. */
-  async #mark(change: (store: Inbox) => Promise<void>): Promise<void> {
+  /**
+   * Changes something, and says so if that fails: the store takes it back then. Of what `saves`
+   * nothing the store says itself that it does not come.
+   */
+  async #mark(change: (store: Inbox) => Promise<void>, saves = true): Promise<void> {
     if (!this.#store) return;
     this.#failed = false;
     this.#draw();
@@ -205,7 +217,7 @@ export class InboxElement extends Base {
       await change(this.#store);
     } catch (error) {
       console.warn("pushsvc-inbox:", error);
-      this.#failed = true;
+      this.#failed = saves;
       this.#draw();
     }
   }
@@ -228,7 +240,7 @@ export class InboxElement extends Base {
     if (this.#error || (this.#loan && state?.status === "closed")) {
       this.#loan?.release(true);
       this.#connect();
-    } else this.#mark((store) => store.refresh());
+    } else this.#mark((store) => store.refresh(), false);
   }
 }
 

@@ -43,5 +43,6 @@ export const LABELS: Labels = {
 /** A text for a count. */
 export function counted(text: Counted, count: number, words: Words): string {
   const form = typeof text === "string" ? text : (text[words.form(count)] ?? text.other);
-  return form.replace("{n}", words.count(count));
+  // A page without types may have left out the form.
+  return `${form ?? "{n}"}`.replace("{n}", words.count(count));
 }

@@ -5,6 +5,9 @@ const DAY = 24 * HOUR;
 /** Most that there is room for in a badge. */
 const MOST = 99;
 
+/** Such an hour of the day of a time, here. */
+const noon = (time: number) => new Date(time).setHours(12);
+
 /** What writes numbers and times in one language. */
 export interface Words {
   /** A count, up to what a badge has room for: `99+`. */
@@ -40,7 +43,9 @@ export function words(language: string | undefined): Words {
       if (age < MINUTE) return relative.format(0, "second");
       if (age < HOUR) return relative.format(-Math.floor(age / MINUTE), "minute");
       if (age < DAY) return relative.format(-Math.floor(age / HOUR), "hour");
-      if (age < 7 * DAY) return relative.format(-Math.floor(age / DAY), "day");
+      // By the calendar, as "yesterday" is; a day in which the clocks change has other hours.
+      const days = Math.max(1, Math.round((noon(now) - noon(time)) / DAY));
+      if (days < 7) return relative.format(-days, "day");
       return date.format(time);
     },
   };

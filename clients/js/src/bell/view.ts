@@ -7,6 +7,8 @@ import type { Words } from "./times.js";
 
 /** Milliseconds after which what is shown of a time may be old. */
 const TICK = 10_000;
+/** Milliseconds without another count before one is told: who listens would have to hear each. */
+const HUSH = 1000;
 /** Pixels between the panel, its button and the edges. */
 const SPACE = 8;
 /** Pixels below a button that are enough for a panel. */
@@ -35,6 +37,8 @@ export interface Showing {
 
 /** What the bell is asked for beside the doings of single notifications. */
 export interface Wishes extends Doings {
+  /** The panel opens. */
+  look(): void;
   readAll(): void;
   more(): Promise<void>;
   retry(): void;
@@ -59,6 +63,7 @@ export class View {
   #showing: Showing | undefined;
   /** The last count that was shown. */
   #count: number | undefined;
+  #hush: ReturnType<typeof setTimeout> | undefined;
   #rows = new Map<string, Row>();
   /** Ends what happens only while the panel is open; undefined while it is not. */
   #open: AbortController | undefined;
@@ -139,6 +144,7 @@ export class View {
     addEventListener("scroll", () => this.#place(), passive);
     const timer = setInterval(() => this.#tick(), TICK);
     signal.addEventListener("abort", () => clearInterval(timer));
+    this.#wishes.look();
     this.#panel.showPopover();
     this.#toggled();
     this.#draw();
@@ -188,7 +194,10 @@ export class View {
     this.#badge.hidden = !unread;
     say(this.#badge, words.count(unread));
     // What was there when the page was opened is no news.
-    if (this.#count !== undefined && this.#count !== unread) say(this.#told, told);
+    if (this.#count !== undefined && this.#count !== unread) {
+      clearTimeout(this.#hush);
+      this.#hush = setTimeout(say, HUSH, this.#told, told);
+    }
     if (this.#count !== undefined || state !== "loading") this.#count = unread;
   }
 
@@ -214,7 +223,6 @@ export class View {
               : "";
     this.#noticeBox.hidden = !notice;
     this.#noticeBox.setAttribute("part", `notice notice-${alone ? "alone" : "above"}`);
-    this.#noticeBox.dataset.state = state;
     say(this.#notice, notice);
     this.#retry.hidden = state !== "error";
     say(this.#retry, labels.retry);

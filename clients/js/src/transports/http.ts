@@ -204,16 +204,25 @@ export function http(PushError: ErrorClass) {
       }
       timer = due.size && !closed ? setTimeout(acknowledge, pause) : undefined;
     };
+    /** Asks, once more with another token where this one is refused. */
+    const request = async (path: string, body?: unknown) => {
+      try {
+        return await ask(target, path, body);
+      } catch (e) {
+        const { tokens } = target;
+        if ((e as PushError).status !== 401 || !tokens || tokens.fixed) throw e;
+        tokens.doubt(target.token);
+        return ask({ ...target, token: await tokens.get() }, path, body);
+      }
+    };
     return {
       most: 1,
       request({ type, topic, ...fields }: ServerMessage) {
-        if (type === "publish") {
-          return ask(target, "/v1/notifications", { to: { topic }, ...fields });
-        }
+        if (type === "publish") return request("/v1/notifications", { to: { topic }, ...fields });
         if (type === "presence") {
-          return ask(target, `/v1/topic/presence?topic=${encodeURIComponent(topic as string)}`);
+          return request(`/v1/topic/presence?topic=${encodeURIComponent(topic as string)}`);
         }
-        return ask(target, `/v1/user/${type}?${new URLSearchParams({ ...who })}`, fields);
+        return request(`/v1/user/${type}?${new URLSearchParams({ ...who })}`, fields);
       },
       ack({ id, broadcast }) {
         due.set(!!broadcast, id as string);

@@ -1,4 +1,5 @@
 import type { PushError } from "../errors.js";
+import type { Tokens } from "../tokens.js";
 import type { Reply, ServerMessage, Timing } from "../types.js";
 
 /** What to connect to, and as whom. */
@@ -11,6 +12,8 @@ export interface Target {
   readonly WebSocket: any;
   readonly fetch: typeof globalThis.fetch | undefined;
   readonly timing: Timing;
+  /** For another one, where that one is refused. */
+  readonly tokens?: Tokens;
 }
 
 /** Whom a link tells. The first message is `welcome`; the end never comes while opening. */
