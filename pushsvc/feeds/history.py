@@ -174,7 +174,7 @@ class History:
             "list", (keys.log(feed), keys.cursors(feed), keys.acks(feed)),
             "" if before is None else ids.render(before), most, PAGE_BYTES, PAGE_LOOKS, *wanted,
         )  # fmt: skip
-        return _page(await up_to_date(self._redis, command, lambda answer: answer[-1]))
+        return await up_to_date(self._redis, command, _page)
 
     async def recall(self, feed: str, entry_id: int) -> list[str] | None:
         """Recall a notification: a device that lacks it never gets it, one with it is told.

@@ -1,7 +1,7 @@
 """What users have read: the read state of what their mailboxes keep, and how much is unread."""
 
-from collections.abc import Callable
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds.nodes import ControlMessage, Outbox, node_of
@@ -13,8 +13,29 @@ from pushsvc.store.server_connection import Command
 
 CHANGED: Final = "read_state"
 """The kind of the control message that tells of a change."""
-MOST_CALLS: Final = 64
+MOST_CALLS: Final = 512
 """Most calls that bring the read state of a mailbox up to date for one question."""
+
+
+class Counted(Protocol):
+    """An answer that says how many are unread."""
+
+    @property
+    def unread(self) -> int:
+        """Below 0 where there is more to look at."""
+
+
+Answer = TypeVar("Answer", bound=Counted)
+
+
+class _Reply(NamedTuple):
+    unread: int
+    looked: int
+    listeners: Sequence[bytes]
+
+    @classmethod
+    def of(cls, reply: Any) -> Self:
+        return cls(reply[0], reply[1], reply[2:])
 
 
 class Changed(NamedTuple):
@@ -64,21 +85,17 @@ class ReadStates:
         wanted = [change.until] if change.until is not None else change.ids
         until = "" if change.until is None else "1"
         command = self._command(feed, change.verb, until, *map(ids.render, wanted))
-        unread, looked, *listeners = await up_to_date(
-            self._redis, command, lambda answer: answer[0]
-        )
-        message = ControlMessage(CHANGED, feed, _values(Told(change, connection, unread)))
-        others = {node_of(each) for each in schema.devices(listeners) if each != connection}
+        reply = await up_to_date(self._redis, command, _Reply.of)
+        message = ControlMessage(CHANGED, feed, _values(Told(change, connection, reply.unread)))
+        others = {node_of(each) for each in schema.devices(reply.listeners) if each != connection}
         for node in others:
             self._outbox.notify(node, message)
-        return Changed(unread, looked)
+        return Changed(reply.unread, reply.looked)
 
     async def count(self, feed: str) -> int:
         """How many of a mailbox are unread."""
         command = self._command(feed, "", "")
-        unread: int
-        unread, *_ = await up_to_date(self._redis, command, lambda answer: answer[0])
-        return unread
+        return (await up_to_date(self._redis, command, _Reply.of)).unread
 
     def _command(self, feed: str, *args: str) -> Command:
         keys = self._redis.keys
@@ -86,21 +103,21 @@ class ReadStates:
         return self._redis.script("read_state", names, *args)
 
 
-async def up_to_date(redis: Redis, command: Command, unread: Callable[[Any], int]) -> Any:
+async def up_to_date(redis: Redis, command: Command, read: Callable[[Any], Answer]) -> Answer:
     """Execute a command until the read state of its mailbox is up to date; its answer then.
 
     Args:
         redis: for the command.
         command: each call of it looks at a part of what is new.
-        unread: how many are unread by an answer, below 0 where there is more to look at.
+        read: what a reply means.
 
     Raises:
         StoreUnavailable: it takes more than so many calls. What they did stays done.
         PushError: Redis cannot be reached or refuses.
     """
     for _ in range(MOST_CALLS):
-        answer = await redis.execute(command)
-        if unread(answer) >= 0:
+        answer = read(await redis.execute(command))
+        if answer.unread >= 0:
             return answer
     raise StoreUnavailable(
         "the mailbox holds much that was not counted before: retry, which goes on from here",
