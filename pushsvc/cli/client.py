@@ -64,7 +64,13 @@ def failed(node: Node, error: Exception) -> click.ClickException:
     help="To all devices of the user, or until any one acknowledges it. [default: all]",
 )
 @click.option("--receipt", is_flag=True, help="Have the service tell what becomes of it.")
-@click.option("--no-inbox", is_flag=True, help="A signal: not counted as unread, nor in the list.")
+@click.option(
+    "--no-inbox",
+    "inbox",
+    flag_value=False,
+    default=True,
+    help="A signal: not counted as unread, nor in the list.",
+)
 @click.option("--idempotency-key", help="Makes a retry safe: one key, one notification.")
 @click.argument("data")
 def publish(
@@ -73,7 +79,7 @@ def publish(
     device: str | None,
     topic: str | None,
     broadcast: bool,  # noqa: FBT001 - click passes what the options name
-    no_inbox: bool,  # noqa: FBT001 - the same
+    inbox: bool,  # noqa: FBT001 - the same
     idempotency_key: str | None,
     data: str,
     **fields: Any,
@@ -93,7 +99,7 @@ def publish(
     given = {
         name: value for name, value in fields.items() if value is not None and value is not False
     }
-    if no_inbox:
+    if not inbox:
         given["inbox"] = False
     content = cast("Content", {"data": _value(data), **given})
     refused = 0

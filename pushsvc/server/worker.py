@@ -118,10 +118,10 @@ class Worker:
         log.info("draining", connections=self.connections(), seconds=settings.drain_seconds)
         admission.closed = True
         front.http.stop()
-        await drain(self._present, lambda: admission.in_flight, settings.drain_seconds, hurry)
+        await drain(self._present, lambda: admission.under_way, settings.drain_seconds, hurry)
         # What was let in before, and waits for Redis, is there by then or gets an error.
         deadline = time.monotonic() + ANSWER_SECONDS
-        while admission.in_flight and time.monotonic() < deadline:
+        while admission.under_way and time.monotonic() < deadline:
             await asyncio.sleep(0.02)
         # A handshake takes several answers of Redis: some are let in after that time.
         finished = front.http.finished(publish_seconds(settings))

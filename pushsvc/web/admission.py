@@ -51,6 +51,8 @@ class Admission:
         max_handshakes: int,
     ) -> None:
         self.in_flight = 0
+        self.entering = 0
+        """Handshakes whose token is looked at, and which are let in once it is good."""
         self.draining = False
         """Whether load balancers are told to send no clients here any more."""
         self.closed = False
@@ -63,27 +65,49 @@ class Admission:
         self._max_connections = max_connections
         self.max_handshakes = max_handshakes
 
+    @property
+    def under_way(self) -> int:
+        """How many clients may still come whom a drain has to send elsewhere."""
+        return self.in_flight + self.entering
+
     @contextmanager
-    def handshake(self) -> Iterator[None]:
-        """Count a handshake for as long as the context lasts.
+    def entered(self) -> Iterator[None]:
+        """Let a handshake in, which a drain that begins meanwhile waits for.
 
         Raises:
             Overloaded: see ``require_room``.
         """
         self.require_room()
+        self.entering += 1
+        try:
+            yield
+        finally:
+            self.entering -= 1
+
+    @contextmanager
+    def handshake(self, *, entered: bool = False) -> Iterator[None]:
+        """Count a handshake for as long as the context lasts.
+
+        Args:
+            entered: whether it was let in before.
+
+        Raises:
+            Overloaded: see ``require_room``.
+        """
+        self.require_room(entered=entered)
         self.in_flight += 1
         try:
             yield
         finally:
             self.in_flight -= 1
 
-    def require_room(self) -> None:
-        """Do nothing where one more client may come.
+    def require_room(self, *, entered: bool = False) -> None:
+        """Do nothing where one more client may come, or goes on that was let in.
 
         Raises:
             Overloaded: the node is at a limit, or takes no clients any more.
         """
-        if self.closed:
+        if self.closed and not entered:
             raise Overloaded("this node is draining: reconnect", retry_after=1.0)
         if self.in_flight >= self.max_handshakes:
             raise Overloaded("too many handshakes at once: retry", retry_after=2.0)

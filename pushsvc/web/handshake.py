@@ -134,16 +134,16 @@ class Handshakes:
             if client.fd < 0:
                 return
             request, wire, begin = self._read(head)
-            self._admission.require_room()
-            claims = await self._admission.authenticate(request, apart=self._queue.apart)
-            with self._admission.handshake():
-                session = request.session(claims, answers=wire.answers)
-                connection = self._connections.new(session, wire)
-                backlog = await self._admission.join(connection, request, claims)
-                joined = connection
-                unread = backlog.unread
-                if unread is None:
-                    unread = await self._read_states.count(session.cursor.feed)
+            with self._admission.entered():
+                claims = await self._admission.authenticate(request, apart=self._queue.apart)
+                with self._admission.handshake(entered=True):
+                    session = request.session(claims, answers=wire.answers)
+                    connection = self._connections.new(session, wire)
+                    backlog = await self._admission.join(connection, request, claims)
+                    joined = connection
+                    unread = backlog.unread
+                    if unread is None:
+                        unread = await self._read_states.count(session.cursor.feed)
             first = begin + self._welcome(connection, claims.expires, unread)
             if client.fd < 0:
                 self._dispatcher.left(connection)

@@ -72,6 +72,11 @@ class Poll:
     def watch(self) -> None:
         """Nothing falls due within a request."""
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing came."""
+        return not self._lines
+
     def messages(self) -> bytes:
         """What was collected, as the items of a JSON array."""
         return b"".join(self._lines).rstrip(b"\n").replace(b"\n", b",")
@@ -150,7 +155,9 @@ class PollOperation(Operation):
                 wait = 0.0  # something was read or archived between two polls
             await self._listen(poll, asked, min(wait, session.expires - time.monotonic()))
             self._admission.check(claims)
-            unread = await self._read_states.count(session.cursor.feed)
+            unread = backlog.unread
+            if unread is None or not poll.empty:
+                unread = await self._read_states.count(session.cursor.feed)
         finally:
             poll.open = False
             self._polls.discard(poll)

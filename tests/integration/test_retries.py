@@ -31,16 +31,15 @@ def test_connections_that_say_nothing_do_not_take_all_descriptors(
 ) -> None:
     with Node(valkey.url, tmp_path, prefix=prefix, request_timeout_seconds=2) as node:
         silent = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(3000)]
-        # The admin port answers, and says why new clients go elsewhere.
-        wait_until(lambda: not node.is_ready(), "the node to say that there is no room")
-        assert node.metric("pushsvc_http_requests_total", route="accept", status="503") > 0
+        # Whoever can do this to one node could take all out of service, if they said they had no room.
+        assert node.is_ready()
         wait_until(
             lambda: (
                 node.post("/v1/notifications", {"to": {"user": "u"}, "data": 1}).status_code == 202
             ),
             "the silent ones to be closed",
         )
-        wait_until(node.is_ready, "the node to have room again")
+        assert node.is_ready()
         for each in silent:
             each.close()
 

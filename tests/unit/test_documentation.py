@@ -126,7 +126,7 @@ def test_the_guide_of_the_bell_has_its_words_properties_and_parts() -> None:
     words = re.findall(r'^  (\w+): "(.+)",$', labels[1], re.MULTILINE)
     assert table(guide, "## Its words") == [[f"`{name}`", text] for name, text in words]
     assert set(re.findall(r"`(--pushsvc-[\w-]+)`", guide)) == set(
-        re.findall(r"var\((--pushsvc-[\w-]+)", source["bell.css"])
+        re.findall(r"var\(\s*(--pushsvc-[\w-]+)", source["bell.css"])
     )
     (told,) = re.findall(r"::part\(panel\)`: (.+)$", guide, re.MULTILINE)
     for part in re.findall(r"`([\w-]+)`", told):

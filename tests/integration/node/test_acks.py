@@ -121,7 +121,7 @@ async def test_an_ack_that_moves_nothing_is_told_to_nobody(world: World) -> None
     assert world.outbox.sent == []
 
 
-async def test_the_nodes_of_other_devices_are_told_what_was_settled_for_all(world: World) -> None:
+async def test_the_nodes_of_all_devices_are_told_what_was_settled_for_all(world: World) -> None:
     for connection, device in (
         ("n1.1", "phone"), ("n1.2", "laptop"), ("n2.1", "laptop"), ("n2.2", "watch"),
         ("n3.1", "phone"),
@@ -132,7 +132,7 @@ async def test_the_nodes_of_other_devices_are_told_what_was_settled_for_all(worl
     await world.written()
     assert world.outbox.withdrawn() == [
         (node, ControlMessage("withdrawn", FEED, [ids.render(entry), "acked"]))
-        for node in ("n1", "n2")
+        for node in ("n1", "n2", "n3")
         for entry in (first, second)
     ]
     assert world.outbox.acked() == [
