@@ -31,7 +31,7 @@ def test_connections_that_say_nothing_do_not_take_all_descriptors(
 ) -> None:
     with Node(valkey.url, tmp_path, prefix=prefix, request_timeout_seconds=2) as node:
         silent = [socket.create_connection(("127.0.0.1", node.port)) for _ in range(3000)]
-        # Whoever can do this to one node could take all out of service, if they said they had no room.
+        # Were it not, whoever can do this to one node could take all out of service.
         assert node.is_ready()
         wait_until(
             lambda: (
