@@ -432,7 +432,8 @@ async def test_two_devices_of_a_user_may_poll_faster_than_it_may_begin_other_con
         async with pollers[0].client, pollers[1].client:
             for _ in range(50):  # one after the other takes them longer than at 600 a second
                 for each in pollers:
-                    assert (await each.get(node, "busy", wait=0)).status_code == 200
+                    answer = await each.get(node, "busy", wait=0)
+                    assert answer.status_code == 200, answer.text
 
 
 async def test_a_poll_of_many_topics_counts_as_several(
