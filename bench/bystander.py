@@ -1,9 +1,9 @@
 """How long one notification takes while many others are sent to, and while many come back at once.
 
-A bystander publishes to itself 50 times a second, whether or not the last one has come, and notes
-how long each took from the time it was due. Beside it a topic of 10,000 subscribers is published
-to, and then the 10,000 drop their connections and come back at once. ``BENCH_OLD`` names a checkout
-of before: its node takes turns with ours.
+A bystander publishes to itself 50 times a second, whether or not the last one has come, each on a
+connection where none is under way, and notes how long it took from the time it was due. Beside it
+a topic of 10,000 subscribers is published to, and then the 10,000 drop their connections and come
+back at once. ``BENCH_OLD`` names a checkout of before: its node takes turns with ours.
 """
 
 import json

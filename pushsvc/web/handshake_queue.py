@@ -13,8 +13,9 @@ from typing import Final, Generic, TypeVar
 
 import structlog
 
-AT_ONCE: Final = 128
-"""Most handshakes under way: more than a node answers while Redis works on the next ones."""
+AT_ONCE: Final = 24
+"""Most handshakes under way: a pipeline of them takes Redis a few milliseconds, and their answers
+take no more of the loop. More at once are no faster; with 128, others wait ten times as long."""
 LONGEST: Final = 8.0
 """Seconds that one may wait for its turn: clients give up after 10."""
 STUCK: Final = 1.0
