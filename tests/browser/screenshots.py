@@ -53,7 +53,7 @@ def console(browser: Browser, directory: Path) -> None:
         page.goto(f"{pair[0].admin_url}/console#token={operator}")
         expect(page.locator("#main").get_by_text("nodes are ready.")).to_be_visible()
         page.wait_for_timeout(SECONDS * 1000)
-        page.screenshot(path=IMAGES / "console.png")
+        page.screenshot(path=IMAGES / "console.png", animations="disabled")
         page.context.close()
 
 
@@ -73,8 +73,7 @@ def demo(browser: Browser, directory: Path) -> None:
         page.get_by_role("button", name="kill -9 the node").click()
         expect(page.locator("#step-kill")).to_have_class("done", timeout=60_000)
         page.mouse.move(0, 0)
-        page.wait_for_timeout(1500)  # until what is new looks as the rest
-        page.screenshot(path=IMAGES / "demo.png")
+        page.screenshot(path=IMAGES / "demo.png", animations="disabled")
         page.context.close()
 
 
@@ -100,8 +99,7 @@ def bell(browser: Browser, directory: Path) -> None:
             given(page, *there)
             page.locator("pushsvc-inbox").click()
             page.mouse.move(10, 430)
-            page.wait_for_timeout(500)
-            page.screenshot(path=IMAGES / f"{name}.png")
+            page.screenshot(path=IMAGES / f"{name}.png", animations="disabled")
             page.context.close()
 
 

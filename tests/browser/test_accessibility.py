@@ -15,6 +15,11 @@ from tests.support.dev import Dev
 from tests.support.nodes import Node, token
 
 SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
+MOVING = """<!doctype html><html lang="en"><title>it moves</title>
+<main><h1>Here</h1><div><template shadowrootmode="open"><style>
+b { display: block; animation: come 3600s; }
+@keyframes come { from { translate: 1rem; } }
+</style><b>There</b></template></div></main>"""
 DEMO_PAGES = ("", "/chat", "/document", "/game", "/ticker", "/scores", "/inbox")
 
 
@@ -96,3 +101,25 @@ def test_every_state_of_the_bell_is_accessible(
     page.emulate_media(forced_colors="active")
     found["forced colors"] = findings(page, ANY)
     assert not any(found.values()), found
+
+
+def test_what_fades_in_is_looked_at_when_it_is_there(
+    tabs: Tabs, node: Node, pages: PageServer
+) -> None:
+    page = tabs.open(f"{pages.put('/bell', BELL_PAGE)}?client={node.url}")
+    page.wait_for_function("window.ready")
+    slow = page.context.new_cdp_session(page)
+    slow.send("Animation.enable")
+    slow.send("Animation.setPlaybackRate", {"playbackRate": 0.001})
+    given(page, state="loading")
+    page.locator("pushsvc-inbox").click()
+    expect(page.get_by_role("dialog", name="Notifications")).to_be_visible()
+    assert findings(page, ANY) == []
+
+
+def test_what_moves_for_those_who_asked_for_less_motion_is_found(
+    tabs: Tabs, pages: PageServer
+) -> None:
+    page = tabs.open(pages.put("/moving", MOVING))
+    (found,) = findings(page, ANY)
+    assert found.endswith("<b>There</b> (come)")
