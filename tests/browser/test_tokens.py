@@ -31,6 +31,7 @@ def test_a_token_that_expired_ends_the_socket_and_a_new_one_opens_the_next(
     tabs: Tabs, pages: PageServer, node: Node
 ) -> None:
     tabs.expected += [r"Failed to load resource: the server responded with a status of 500"]
+    tabs.expected += [*LOST, *DENIED]  # on a slow machine a token has run out when it is used
     tab = tabs.client(pages, node, tokens=pages.tokens("u1", ttl=3), timing=QUICK)
     try:
         tab.connected()
@@ -52,9 +53,9 @@ def test_a_provider_that_fails_is_told_in_the_state_and_asked_again_with_backoff
     try:
         tab = tabs.client(pages, node, timing=QUICK)
         tab.wait("kept.states.some(s => s.status === 'waiting' && /no token/.test(s.error))")
-        time.sleep(1.5)
-        asked = len(tab.kept("asked"))
-        assert 2 <= asked <= 15, f"asked {asked} times"
+        tab.wait("kept.asked.length >= 5")
+        asked, seconds = tab.page.evaluate("[kept.asked.length, performance.now() / 1000]")
+        assert asked <= 5 + 10 * seconds, f"asked {asked} times in {seconds} s"
     finally:
         pages.no_tokens = False
     tab.connected()
