@@ -122,6 +122,9 @@ class Client:
     async def close(self) -> None:
         """Acknowledge what is done, close the connection, and end every loop over this client.
 
+        Then another client of the same device is not sent again what was acknowledged, unless there
+        was no connection, or the service could not write that within 2 seconds.
+
         May be called several times, and from another task than the one that iterates.
         """
         require_own(self._loop, "client")

@@ -1,7 +1,8 @@
 """Acknowledgements on their way to Redis.
 
 Those of a moment gather, so that a moderate load writes them by the dozen, and of a device the last
-one only. Until they are written they are what a node's death loses: their entries come again.
+one only. Until they are written they are what a node's death loses: their entries come again. So a
+close is answered, and a device that comes back is let in, once those of the device are written.
 """
 
 import asyncio
@@ -22,6 +23,10 @@ MOST_ASKED: Final = 10_000
 """Most acknowledgements that wait to be answered; further ones are written, and not answered."""
 MOST_SHARED: Final = 10_000
 """Most mailboxes of which it is known that one device settles something for all."""
+
+LONGEST: Final = 2.0
+"""Most seconds for which something waits until the positions of a device are written: less than
+clients wait for the answer to their close."""
 
 Answer = Callable[[int], None]
 """Told the device's position, once it is written down."""
@@ -69,6 +74,10 @@ class Acks:
         self._dirty: dict[_PositionOf, _Position] = {}
         # Those that Redis refused: they must not hold up the others.
         self._refused: dict[_PositionOf, _Position] = {}
+        # Those that Redis is asked to write.
+        self._writing: dict[_PositionOf, _Position] = {}
+        # By mailbox and device.
+        self._awaited: dict[tuple[str, str], asyncio.Future[None]] = {}
         self._asked: list[tuple[_PositionOf, int, Answer]] = []
         # The newest entry of a mailbox that any one device settles for all.
         self._shared: OrderedDict[str, int] = OrderedDict()
@@ -163,6 +172,46 @@ class Acks:
             if self._task is None:
                 self._task = asyncio.get_running_loop().create_task(self._run())
 
+    def written(self, feed: str, device: str) -> asyncio.Future[None] | None:
+        """Write what a device acknowledged, now where it gathers.
+
+        Args:
+            feed: the mailbox.
+            device: whose positions are written.
+
+        Returns:
+            A future that is done once they are written, or Redis cannot be reached or refuses, or
+            ``LONGEST`` has passed; None where there is nothing to wait for.
+        """
+        if self._failing or not self._on_the_way(feed, device):
+            return None
+        self.hurry()
+        key = feed, device
+        future = self._awaited.get(key)
+        if future is None:
+            loop = asyncio.get_running_loop()
+            future = self._awaited[key] = loop.create_future()
+            timer = loop.call_later(LONGEST, self._release, key)
+            future.add_done_callback(lambda _: timer.cancel())
+        return future
+
+    def _on_the_way(self, feed: str, device: str) -> bool:
+        if not self._dirty and not self._writing:
+            return False
+        places = [_PositionOf(feed, device, kind) for kind in AckKind]
+        return any(place in self._dirty or place in self._writing for place in places)
+
+    def _release(self, key: tuple[str, str]) -> None:
+        future = self._awaited.pop(key, None)
+        if future is not None:
+            future.set_result(None)
+
+    def _look_again(self) -> None:
+        """Release those who wait for what is written by now, or will not be for a while."""
+        for key in list(self._awaited):
+            if self._failing or not self._on_the_way(*key):
+                self._release(key)
+
     async def aclose(self) -> None:
         """Wait until everything is written, or could not be."""
         if self._task is not None:
@@ -177,6 +226,7 @@ class Acks:
                 slice_ = {key: self._dirty.pop(key) for key in list(islice(self._dirty, SLICE))}
                 # What comes while this is written gathers until its own time.
                 self._at_once = bool(self._dirty)
+                self._writing = slice_
                 try:
                     results = await self._feeds.ack(
                         Acknowledgement(place.feed, place.device, at.id, place.kind, at.connection)
@@ -188,8 +238,11 @@ class Acks:
                         _merge(self._dirty, place, position)
                 else:
                     self._settle(slice_, results)
+                self._writing = {}
+                self._look_again()
         finally:
             self._task = None
+            self._writing = {}
 
     def _settle(
         self, written: dict[_PositionOf, _Position], results: Iterable[Acknowledged | PushError]

@@ -66,6 +66,12 @@ class Owner(Protocol):
     def left(self, connection: "Connection") -> None:
         """The connection is over."""
 
+    def written(self, connection: "Connection") -> asyncio.Future[None] | None:
+        """What is done once all that the client acknowledged is written; None where it is.
+
+        It is done within 2 seconds, less than ``LINGER``, also where it could not be written.
+        """
+
 
 Renewal = Callable[["Connection", str, Ref], None]
 """Verifies a new token for a connection, and answers its ref."""
@@ -207,6 +213,8 @@ class Connections:
         self._idle_reader = frames.FrameReader(max_message=max_message)
         self._count = 0
         self._numbers = 0
+        # Those whose close waits for its answer.
+        self._answering: set[Connection] = set()
         self._ages = Ages(max_age, random.random) if max_age else None
 
     def __len__(self) -> int:
@@ -367,7 +375,7 @@ class Connections:
             return
         if connection.open:
             self._owner.drained(connection)
-        else:
+        elif connection not in self._answering:
             self._half_close(connection)
 
     def read(self, connection: Connection) -> None:
@@ -423,13 +431,15 @@ class Connections:
         if isinstance(event, frames.Message):
             self._message(connection, event)
         elif isinstance(event, frames.Closed):
-            # The peer has said its last word, so nothing of it can be lost by closing at once.
             self._leave(connection, event.code or Close.NORMAL)
-            connection.write(frames.encode_close(event.code))
-            if connection.tail is None:
-                self._drop(connection)
+            # Who has the answer may come back to any node, which is to know what was acknowledged.
+            written = self._owner.written(connection)
+            if written is None:
+                self._answer(connection, event.code)
             else:
+                self._answering.add(connection)
                 self._linger(connection)
+                written.add_done_callback(lambda _: self._answer(connection, event.code))
         else:
             refused = session.controlled(policy, now)
             if refused is not None:
@@ -480,6 +490,16 @@ class Connections:
         metrics.connections.dec()
         metrics.closes.labels(_label(code)).inc()
         self._owner.left(connection)
+
+    def _answer(self, connection: Connection, code: int | None) -> None:
+        """Answer the close of the peer, and drop the connection."""
+        self._answering.discard(connection)
+        connection.write(frames.encode_close(code))
+        # The peer has said its last word, so nothing of it can be lost by closing at once.
+        if connection.tail is None:
+            self._drop(connection)
+        else:
+            self._linger(connection)
 
     def _half_close(self, connection: Connection) -> None:
         """No more output; input is read and dropped, so that the close is not lost to a reset."""

@@ -135,9 +135,11 @@ class Dispatcher:
         cursor, broadcast = session.cursor, session.broadcast
         await self._broadcasts.ready(broadcast.feed)
         if self._mailboxes.leaving:
-            # It may be the same client that comes back: its registration and what it acknowledged
-            # go first, else it has one connection too many, or gets that again.
+            # It may be the same client that comes back: its registration goes first, else it has
+            # one connection too many.
             await asyncio.sleep(0)
+        if (written := self._acks.written(cursor.feed, session.device)) is not None:
+            await asyncio.wait([written])  # else it gets again what it acknowledged
         cursor.begin_read()
         broadcast.begin_read()
         position = held.get(cursor.feed)
@@ -178,6 +180,11 @@ class Dispatcher:
         self._mailboxes.leave(listener)
         # Where it comes back to, what it acknowledged last is not to come again.
         self._acks.hurry()
+
+    def written(self, listener: Listener) -> asyncio.Future[None] | None:
+        """A future that is done once what its device acknowledged is written; see ``Acks``."""
+        session = listener.session
+        return self._acks.written(session.cursor.feed, session.device)
 
     # --- from the inbox ------------------------------------------------------------------------
 

@@ -66,6 +66,8 @@ class Mailboxes:
         # Registrations to remove, each with its feed: one that stayed would count as a connection
         # of the user for as long as this node lives.
         self._left: list[tuple[str, str]] = []
+        # Those that could not be removed: they must not hold up the others until the next tick.
+        self._failed: list[tuple[str, str]] = []
 
     # --- coming and going ----------------------------------------------------------------------
 
@@ -118,38 +120,48 @@ class Mailboxes:
 
     @property
     def leaving(self) -> bool:
-        """Whether registrations are still to be removed, most in the next turn of the loop."""
+        """Whether registrations are to be removed in the next turn of the loop."""
         return bool(self._left)
 
     def leave(self, listener: Listener) -> None:
         """Forget a listener, and have its registration removed."""
         self.listeners.remove(listener)
         if not self._left:
-            asyncio.get_running_loop().call_soon(self.flush)
+            asyncio.get_running_loop().call_soon(self._remove_left)
         connection = self._identity.connection_id(listener.number)
         self._left.append((listener.session.cursor.feed, connection))
 
     def flush(self) -> None:
         """Remove what is registered still, as far as Redis can be reached."""
+        self._left = (self._failed + self._left)[-MOST_LEFT:]
+        self._failed = []
+        self._remove_left()
+
+    def _remove_left(self) -> None:
         left, self._left = self._left, []
         if not left:
             return
         try:
             future = self._feeds.leave((feed, (connection,)) for feed, connection in left)
         except Unavailable:
-            self._left = left[-MOST_LEFT:]  # for the next tick
+            self._keep(left)
             return
         future.add_done_callback(functools.partial(self._were_removed, left))
 
     def _were_removed(self, left: list[tuple[str, str]], future: asyncio.Future[list[Any]]) -> None:
         error = future.exception()
         results = [error] * len(left) if error is not None else future.result()
-        failed = [x for x, r in zip(left, results, strict=True) if isinstance(r, PushError)]
-        self._left = (self._left + failed)[-MOST_LEFT:]
+        self._keep([x for x, r in zip(left, results, strict=True) if isinstance(r, PushError)])
+
+    def _keep(self, failed: list[tuple[str, str]]) -> None:
+        """Keep those that could not be removed for the next ``flush``."""
+        if failed:
+            self._failed = (self._failed + failed)[-MOST_LEFT:]
 
     def lapsed(self) -> None:
         """The lease is gone, and took along what was to be removed."""
         self._left.clear()
+        self._failed.clear()
 
     # --- as registrations see them -------------------------------------------------------------
 

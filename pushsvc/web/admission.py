@@ -89,17 +89,19 @@ class Admission:
         """Count a handshake for as long as the context lasts.
 
         Args:
-            entered: whether it was let in before.
+            entered: whether it was let in before, and is still within that context.
 
         Raises:
             Overloaded: see ``require_room``.
         """
         self.require_room(entered=entered)
+        self.entering -= entered  # it counts once
         self.in_flight += 1
         try:
             yield
         finally:
             self.in_flight -= 1
+            self.entering += entered
 
     def require_room(self, *, entered: bool = False) -> None:
         """Do nothing where one more client may come, or goes on that was let in.

@@ -70,6 +70,9 @@ class Nobody:
     def left(self, connection: Connection) -> None:
         """Nothing was kept."""
 
+    def written(self, connection: Connection) -> None:
+        """Nothing was acknowledged."""
+
 
 class EchoConnections(Connections):
     """A core that sends every message back, text as text and binary as binary."""

@@ -72,6 +72,20 @@ async def test_what_is_acked_never_comes_again(node: Node, user: str) -> None:
     assert await owed(node, user) == []
 
 
+async def test_what_was_acked_before_a_close_is_written_before_the_close_is_answered(
+    valkey: EmbeddedServer, tmp_path: Path, prefix: str
+) -> None:
+    with (
+        Redis.from_url(valkey.url, decode_responses=True) as redis,
+        nodes(1, valkey.url, tmp_path, prefix=prefix, acks_gather_seconds=0.025) as (node,),
+    ):
+        for _ in range(20):  # what nobody waits for is written in time, now and then
+            sent = await publish(node, "u1", "once")
+            async with Phone(node) as phone:
+                await phone.notifications(1, ack=True)
+            assert redis.hget(f"{prefix}:{{u:u1}}:cursors", "phone") == sent
+
+
 async def test_an_ack_covers_everything_before_it(node: Node, user: str) -> None:
     async with Phone(node, user) as phone:
         sent = await publish_all(node, user, range(4))

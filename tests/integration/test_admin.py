@@ -211,12 +211,12 @@ def test_a_node_without_redis_is_unready_after_its_lease_and_ready_again_after(
 ) -> None:
     with EmbeddedServer() as server, Node(server.url, tmp_path, lease_seconds=1) as node:
         server.kill()
-        wait_until(lambda: ready(node)["troubles"], "the node to be unready", 5)
+        wait_until(lambda: ready(node)["troubles"], "the node to be unready")
         assert any("Redis" in trouble for trouble in ready(node)["troubles"])
         assert admin(node, "/livez").status_code == 200
         assert node.metric("pushsvc_ready_workers") == 0
         server.start()
-        wait_until(node.is_ready, "the node to be ready", 5)
+        wait_until(node.is_ready, "the node to be ready")
 
 
 def test_a_node_that_starts_without_redis_waits_for_it(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_node_that_starts_without_redis_waits_for_it(tmp_path: Path) -> None:
             node.start(ready=False)
             assert not node.is_ready()
             server.start()
-            wait_until(node.is_ready, "the node to be ready", 5)
+            wait_until(node.is_ready, "the node to be ready")
             node.publish("u1", 1)
         finally:
             assert node.stop() == 0
@@ -308,10 +308,10 @@ def test_a_deaf_node_turns_unready(tmp_path: Path) -> None:
         Node(server.url, tmp_path, lease_seconds=1) as node,
     ):
         redis.execute_command("ACL", "SETUSER", "default", "-xread")
-        wait_until(lambda: ready(node)["troubles"], "the node to be unready", 5)
+        wait_until(lambda: ready(node)["troubles"], "the node to be unready")
         assert any("canary" in trouble for trouble in ready(node)["troubles"])
         redis.execute_command("ACL", "SETUSER", "default", "+@all")
-        wait_until(node.is_ready, "the node to be ready", 5)
+        wait_until(node.is_ready, "the node to be ready")
 
 
 # --- stopping ------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -139,9 +139,10 @@ async def test_bytes_come_back_as_bytes_and_acks_with_their_device(
 ) -> None:
     async with opened(node.url, token=publisher_token()) as ask:
         receipt = await ask("publish", user=user, data=b"\x00\xff", receipt=True)
-        async for notification in listen(node.url, token=token(user), device="phone"):
-            await notification.ack()
-            break
+        async with aclosing(listen(node.url, token=token(user), device="phone")) as listening:
+            async for notification in listening:
+                await notification.ack()
+                break
         (kept,) = await ask("history", user)
         assert kept.data == b"\x00\xff"
         assert [each.device for each in kept.acked] == ["phone"]

@@ -199,7 +199,7 @@ async def test_a_stream_that_was_cut_off_is_told_on_its_return_what_another_sett
         await phone.notification()
         assert await phone.acked(call) == call
     async with Stream(pair[1], user, "b", after=after) as stream:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(10):
             message = await stream.message()
         assert message == {"type": "withdrawn", "id": call, "reason": "acked"}
 

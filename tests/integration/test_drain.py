@@ -40,7 +40,7 @@ def begin_to_drain(node: Node) -> float:
     """SIGTERM; when, and the node is unready."""
     at = time.monotonic()
     node.process.send_signal(signal.SIGTERM)
-    wait_until(lambda: troubles(node) == ["draining"], "the node to be unready", 5)
+    wait_until(lambda: troubles(node) == ["draining"], "the node to be unready")
     return at
 
 

@@ -115,7 +115,7 @@ async def test_a_poll_waits_for_what_comes(pair: list[Node], user: str, poller: 
     await asyncio.sleep(0.5)
     assert not asking.done()
     sent = await publish(pair[1], user, 1)
-    async with asyncio.timeout(3):
+    async with asyncio.timeout(15):  # it would wait for longer
         (note,) = await asking
     assert note["id"] == sent
 
@@ -160,7 +160,7 @@ async def test_a_draining_node_answers_who_waits(
         started = time.monotonic()
         stopping = asyncio.create_task(asyncio.to_thread(pair[0].stop))
         assert await asking == []
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 20  # it would wait for longer
         await stopping
         sent = await publish(pair[1], user, 1)
         (note,) = await poller.ask(pair[1])
@@ -407,6 +407,12 @@ def test_a_poll_is_got_and_nothing_else(node: Node, user: str, method: str) -> N
     assert "GET" in answer.headers["Allow"]
 
 
+async def refused(node: Node, *pollers: Poller) -> list[httpx.Response]:
+    """The answers to too many polls that come within a moment, however slow the machine is."""
+    asked = [each.get(node, "busy", wait=0) for each in pollers for _ in range(20)]
+    return [each for each in await asyncio.gather(*asked) if "rate_limited" in each.text]
+
+
 async def test_who_polls_without_a_pause_is_told_to_wait(
     valkey: EmbeddedServer, tmp_path: Path, prefix: str, poller: Poller
 ) -> None:
@@ -414,26 +420,28 @@ async def test_who_polls_without_a_pause_is_told_to_wait(
         1, valkey.url, tmp_path, prefix=prefix, rate_messages_per_second=0.1, rate_burst=3,
         max_connections_per_user=1,
     ) as (node,):  # fmt: skip
-        answers = [await poller.get(node, wait=0) for _ in range(5)]
-        assert [answer.status_code for answer in answers[:3]] == [200, 200, 200]
-        told = problem(answers[-1], 429, "rate_limited")
+        answers = [await poller.get(node, wait=0) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 200]
+        last = (await refused(node, poller))[-1]
+        told = problem(last, 429, "rate_limited")
         assert 0 < told["retry_after"] <= 1
-        assert answers[-1].headers["Retry-After"] == "1"
+        assert last.headers["Retry-After"] == "1"
 
 
-async def test_two_devices_of_a_user_may_poll_faster_than_it_may_begin_other_connections(
+async def test_two_devices_of_a_user_poll_ten_times_as_fast_as_it_may_send_messages(
     valkey: EmbeddedServer, tmp_path: Path, prefix: str, user: str
 ) -> None:
     with nodes(
-        1, valkey.url, tmp_path, prefix=prefix, rate_messages_per_second=60, rate_burst=3,
+        1, valkey.url, tmp_path, prefix=prefix, rate_messages_per_second=0.1, rate_burst=3,
         max_connections_per_user=2,
     ) as (node,):  # fmt: skip
         pollers = [Poller(user, f"d{number}") for number in range(2)]
         async with pollers[0].client, pollers[1].client:
-            for _ in range(50):  # one after the other takes them longer than at 600 a second
-                for each in pollers:
-                    answer = await each.get(node, "busy", wait=0)
-                    assert answer.status_code == 200, answer.text
+            for each in 2 * pollers:
+                answer = await each.get(node, "busy", wait=0)
+                assert answer.status_code == 200, answer.text
+            for last in await refused(node, *pollers):
+                assert 0 < problem(last, 429, "rate_limited")["retry_after"] <= 1
 
 
 async def test_a_poll_of_many_topics_counts_as_several(
@@ -446,9 +454,10 @@ async def test_a_poll_of_many_topics_counts_as_several(
         poller = Poller(user, auth=member(user))
         async with poller.client:
             topics = [f"room.{number}" for number in range(32)]
+            began = time.monotonic()
             assert (await poller.get(node, *topics, wait=0)).status_code == 200
             told = problem(await poller.get(node, wait=0), 429, "rate_limited")
-            assert 6 < told["retry_after"] <= 7
+            assert 7 - (time.monotonic() - began) <= told["retry_after"] <= 7
 
 
 async def test_who_polls_with_a_new_device_each_time_is_told_to_wait(

@@ -12,7 +12,9 @@ from pushsvc.node.registrations import BATCH
 from pushsvc.protocol import ids
 from pushsvc.protocol.feeds import BROADCAST
 from pushsvc.protocol.notifications import Append
+from pushsvc.protocol.session import Acked
 from tests.support.dispatching import POLICY, Listener, Node, rejoin, until
+from tests.support.hubs import session_of
 
 
 async def test_who_leaves_while_a_node_registers_anew_is_not_registered(node: Node) -> None:
@@ -35,6 +37,27 @@ async def test_everyone_is_registered_under_the_new_id_and_under_no_other(node: 
     await rejoin(node, "b")
     assert node.registered() == {node.dispatcher.connection_id(each) for each in listeners}
     assert node.registered() == {f"b.{n:x}" for n in range(5)}
+
+
+async def test_a_registration_that_could_not_be_removed_holds_up_no_other(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = await node.join(2)
+
+    def refuse(_leaves: object) -> None:
+        raise StoreUnavailable("cut", retry_after=1.0)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(node.feeds, "leave", refuse)
+        node.dispatcher.left(first)
+        await asyncio.sleep(0)
+    node.dispatcher.left(second)
+    await asyncio.sleep(0)
+    await node.commands.one("PING")
+    assert node.registered() == {node.dispatcher.connection_id(first)}
+    node.dispatcher.tick()
+    await node.commands.one("PING")
+    assert node.registered() == set()
 
 
 class Cut:
@@ -130,6 +153,29 @@ async def test_a_withdrawal_makes_room_in_the_window(node: Node) -> None:
     assert last not in listener.written
     node.dispatcher.control(ControlMessage("withdrawn", feed, [ids.render(sent[0]), "recalled"]))
     await until(lambda: last in listener.written)
+
+
+async def test_a_device_that_comes_back_is_not_sent_what_it_acknowledged_a_moment_before(
+    node: Node,
+) -> None:
+    (listener,) = await node.join(1)
+    cursor = listener.session.cursor
+    sent = []
+    for number in range(2):
+        body = b'"data":%d}' % number
+        (result,), _ = await node.feeds.append([Append(cursor.feed, body)])
+        assert isinstance(result, Appended)
+        node.dispatcher.deliver([Entry.of(cursor.feed, result.id, result.previous, body)])
+        sent.append(result.id)
+    for entry_id in sent:
+        assert cursor.ack(entry_id, 0.0)
+        node.dispatcher.acked(listener, Acked(cursor, entry_id, None, moved=True))
+        await asyncio.sleep(0)  # the first is on its way to Redis, and the second waits for that
+    node.dispatcher.left(listener)
+    again = Listener(1)
+    again.session = session_of("u0", "phone")
+    backlog = await node.dispatcher.join(again)
+    assert (again.session.cursor.feed, backlog.entries) == (cursor.feed, [])
 
 
 # --- the broadcast -------------------------------------------------------------------------------

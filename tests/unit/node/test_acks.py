@@ -4,9 +4,12 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+import pytest
+
 from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds.feed import AckKind, Acknowledged, Acknowledgement, Feeds
 from pushsvc.feeds.nodes import Outbox
+from pushsvc.node import acks as module
 from pushsvc.node.acks import MOST_SHARED, SLICE, Acks
 from pushsvc.protocol import ids
 
@@ -305,3 +308,77 @@ async def test_while_redis_is_away_only_the_tick_and_the_end_try() -> None:
         feeds.done()
     await closing
     assert len(client.heard) == 100
+
+
+# --- what waits until they are written -----------------------------------------------------------
+
+
+async def test_what_gathers_is_written_for_who_waits_for_it() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds, FOREVER)
+    client.ack(acks, "u:1", "phone", 10)
+    assert acks.written("u:1", "tablet") is None
+    assert acks.written("u:2", "phone") is None
+    written = acks.written("u:1", "phone")
+    assert written is not None
+    assert acks.written("u:1", "phone") is written
+    await turn()
+    assert feeds.written == [{("u:1", "phone"): 10}]
+    assert not written.done()
+    feeds.done()
+    await written
+    assert acks.written("u:1", "phone") is None
+    await acks.aclose()
+
+
+async def test_who_waits_sees_the_end_of_what_came_while_others_were_written() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds, FOREVER)
+    client.ack(acks, "u:1", "phone", 10)
+    acks.hurry()
+    await turn()
+    client.ack(acks, "u:1", "phone", 20)
+    acks.add("u:2", "phone", 5, AckKind.BROADCAST, "n1.2", None)
+    waiting = acks.written("u:1", "phone"), acks.written("u:2", "phone")
+    feeds.done()
+    await turn()
+    assert feeds.written[1:] == [{("u:1", "phone"): 20, ("u:2", "phone"): 5}]
+    assert [each is not None and each.done() for each in waiting] == [False, False]
+    feeds.done()
+    await turn()
+    assert [each is not None and each.done() for each in waiting] == [True, True]
+    await acks.aclose()
+
+
+async def test_nobody_waits_for_what_redis_does_not_write() -> None:
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds)
+    for refused in (True, False):
+        client.ack(acks, "u:1", "phone", 10)
+        await turn()
+        written = acks.written("u:1", "phone")
+        assert written is not None
+        if refused:
+            feeds.answers[-1].set_result([StoreUnavailable("out of memory")])
+        else:
+            feeds.answers[-1].set_exception(StoreUnavailable("gone"))
+        await written
+        assert acks.written("u:1", "phone") is None
+        acks.flush()
+    await turn()
+    feeds.done()
+    await acks.aclose()
+
+
+async def test_nobody_waits_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LONGEST", 0.01)
+    feeds, client = SlowFeeds(), Client()
+    acks = new_acks(feeds)
+    client.ack(acks, "u:1", "phone", 10)
+    await turn()
+    written = acks.written("u:1", "phone")
+    assert written is not None
+    await written
+    assert not acks._awaited
+    feeds.done()
+    await acks.aclose()

@@ -66,6 +66,7 @@ class Owner:
         self.told: list[tuple[Any, ...]] = []
         self.on_drained: Callable[[Connection], None] = lambda _: None
         self.on_acked: Callable[[Connection], None] = lambda _: None
+        self.writing: asyncio.Future[None] | None = None
 
     def drained(self, connection: Connection) -> None:
         self.told.append(("drained", connection.number))
@@ -81,6 +82,10 @@ class Owner:
 
     def left(self, connection: Connection) -> None:
         self.told.append(("left", connection.number))
+
+    def written(self, connection: Connection) -> asyncio.Future[None] | None:
+        assert ("left", connection.number) in self.told
+        return self.writing
 
     def renew(self, connection: Connection, token: str, ref: Ref) -> None:
         self.told.append(("renew", connection.number, token, ref))
@@ -558,6 +563,51 @@ async def test_a_close_of_the_peer_is_answered_behind_what_waits_for_it(bench: B
     peer.socket.close()
     await until(lambda: not is_open(connection), "the end")
     assert bench.owner.told == [("left", connection.number)]
+
+
+async def test_a_close_of_the_peer_is_answered_once_what_it_acknowledged_is_written(
+    bench: Bench,
+) -> None:
+    connection, peer = bench.connect()
+    bench.owner.writing = asyncio.get_running_loop().create_future()
+    await peer.send(close(1000))
+    await until(lambda: not connection.open, "the close")
+    await peer.send(say(type="ping"))
+    await turns()
+    assert peer.has_nothing()
+    assert bench.owner.told == [("left", connection.number)]
+    bench.owner.writing.set_result(None)
+    assert await peer.closed() == (1000, "")
+    assert await peer.rest() == b""
+    assert not is_open(connection)
+
+
+async def test_an_answer_that_waits_comes_behind_what_waits_for_the_peer(bench: Bench) -> None:
+    connection, peer, data = bench.blocked()
+    bench.owner.writing = asyncio.get_running_loop().create_future()
+    await peer.send(close(1000))
+    await until(lambda: not connection.open, "the close")
+    assert await peer.read(len(data)) == data
+    await until(lambda: connection.tail is None, "room")
+    await turns()
+    assert peer.has_nothing(), "neither the answer nor the end"
+    bench.owner.writing.set_result(None)
+    assert await peer.closed() == (1000, "")
+    assert await peer.rest() == b""
+
+
+async def test_a_peer_that_goes_before_its_close_is_answered_is_dropped(bench: Bench) -> None:
+    connection, peer = bench.connect()
+    bench.owner.writing = asyncio.get_running_loop().create_future()
+    await peer.send(close(1000))
+    await until(lambda: not connection.open, "the close")
+    peer.socket.close()
+    await until(lambda: not is_open(connection), "the end")
+    _, other = bench.connect()  # which may have the descriptor now
+    bench.owner.writing.set_result(None)
+    await turns()
+    assert other.has_nothing()
+    assert not bench.core._answering
 
 
 async def test_a_peer_that_closes_and_does_not_read_is_dropped_after_the_linger(
