@@ -243,6 +243,37 @@ test("history waits where it is told to, and gets one new token where one is ref
   end();
 });
 
+test("what is asked of a stream goes on with the token that took the place of a refused one", async () => {
+  const used: string[] = [];
+  const { url, end } = await server(({ url: path = "", headers }, response) => {
+    if (path.startsWith("/v1/stream")) {
+      response.writeHead(200, { "Content-Type": "text/event-stream" });
+      response.write('data: {"type":"welcome","user":"u","device":"d"}\n\n');
+      response.write('data: {"type":"notification","id":"1-0","data":1}\n\n');
+      return;
+    }
+    const token = `${headers.authorization}`.replace("Bearer ", "");
+    used.push(`${path.replace(/\?.*/, "").replace(/.*\//, "")} ${token}`);
+    if (token === "t1") json(response, 401, { type: "urn:x:invalid_token" });
+    else json(response, 200, path.startsWith("/v1/topic") ? { users: [] } : { id: "2-0" });
+  });
+  let tokens = 0;
+  const push = connect(streaming(url, { token: () => `t${++tokens}` }));
+  for (const topic of ["a", "b"]) await push.publish(topic, 1);
+  await push.presence("a");
+  push.on("notification", () => {});
+  await until(() => used.at(-1)?.startsWith("ack") === true);
+  assert.deepEqual(used, [
+    "notifications t1",
+    "notifications t2",
+    "notifications t2",
+    "presence t2",
+    "ack t2",
+  ]);
+  push.close();
+  end();
+});
+
 for (const [name, headers] of Object.entries({
   nothing: {},
   zero: { "Retry-After": "0" },

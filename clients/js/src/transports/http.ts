@@ -194,7 +194,7 @@ export function http(PushError: ErrorClass) {
       for (const [broadcast, id] of [...due]) {
         due.delete(broadcast);
         try {
-          await ask(target, "/v1/ack", { device: target.device, id, broadcast });
+          await request("/v1/ack", { device: target.device, id, broadcast });
         } catch (e) {
           // Tried again, unless a later one says it too.
           if (!due.has(broadcast)) due.set(broadcast, id);
@@ -204,15 +204,16 @@ export function http(PushError: ErrorClass) {
       }
       timer = due.size && !closed ? setTimeout(acknowledge, pause) : undefined;
     };
-    /** Asks, once more with another token where this one is refused. */
+    /** Asks, once more with another token where this one is refused, and so does what follows. */
     const request = async (path: string, body?: unknown) => {
+      const { token, tokens } = target;
       try {
         return await ask(target, path, body);
       } catch (e) {
-        const { tokens } = target;
         if ((e as PushError).status !== 401 || !tokens || tokens.fixed) throw e;
-        tokens.doubt(target.token);
-        return ask({ ...target, token: await tokens.get() }, path, body);
+        tokens.doubt(token);
+        target = { ...target, token: await tokens.get() };
+        return ask(target, path, body);
       }
     };
     return {
