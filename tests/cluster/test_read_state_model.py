@@ -21,6 +21,8 @@ from tests.support.phone import Phone
 from tests.support.topics import order
 
 OPERATIONS: Final = int(os.environ.get("MODEL_EXAMPLES", "16"))
+KILL_EVERY: Final = min(10 + OPERATIONS // 5, 50)
+"""Operations."""
 SEED: Final = int(os.environ.get("MODEL_SEED", str(random.randrange(1 << 30))))
 MOST: Final = 12
 """Entries of the mailbox, so that some are trimmed."""
@@ -200,7 +202,7 @@ async def test_counts_and_lists_are_those_of_a_plain_dict_on_every_node(
             await getattr(world, act)()
             if number % 5 == 0:
                 await world.check()
-            if number and number % max(10, OPERATIONS // 5 + 10) == 0:
+            if number and number % KILL_EVERY == 0:
                 await asyncio.to_thread(world.kill)
         await world.check()
     finally:

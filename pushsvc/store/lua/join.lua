@@ -25,11 +25,15 @@ local meta =
   redis.call('HMGET', cursors, HEAD, STORED, TRIMMED, FIRST, device, BROADCAST .. device, EVICTED,
     BEGAN .. device, SEEN)
 local cursor, broadcast, evicted = meta[5], meta[6], meta[7]
-local new = not cursor
+local new, written = not cursor, {} -- what is written into the cursors, in one command
+local function write(field, value)
+  written[#written + 1] = field
+  written[#written + 1] = value
+end
 if cursor and held ~= '' and cursor == meta[8] and less(held, cursor) then
   -- It was lost, and made anew by what was published to the device: that is owed what it was owed.
   cursor = '0-0'
-  redis.call('HSET', cursors, device, cursor)
+  write(device, cursor)
   redis.call('HDEL', cursors, BEGAN .. device)
 end
 if new then
@@ -55,18 +59,27 @@ if new then
     redis.call(
       'HDEL', cursors, lowest_device, BROADCAST .. lowest_device, BEGAN .. lowest_device
     )
-    redis.call('HSET', cursors, EVICTED, lowest_device)
+    write(EVICTED, lowest_device)
     evicted = lowest_device
   end
-  redis.call('HSET', cursors, device, cursor)
+  write(device, cursor)
   if cursor ~= '0-0' then
-    redis.call('HSET', cursors, BEGAN .. device, cursor)
+    write(BEGAN .. device, cursor)
   end
 end
 if not broadcast then
   -- Who was never here before was not owed what was broadcast before.
   broadcast = ARGV[9]
-  redis.call('HSET', cursors, BROADCAST .. device, broadcast)
+  write(BROADCAST .. device, broadcast)
+end
+local stored, seen = meta[2], meta[9]
+if not (stored or seen) then
+  -- Nothing was ever kept: from here on, what is acknowledged is not read by that.
+  seen = '0-0 0 0-0'
+  write(SEEN, seen)
+end
+if #written > 0 then
+  redis.call('HSET', cursors, unpack(written))
 end
 local now = now_ms()
 redis.call('HSET', listeners, connection, device .. ' ' .. string.format('%.0f', now))
@@ -76,7 +89,7 @@ else
   keep_alive(listeners, keep_ms)
 end
 keep_alive(cursors, keep_ms)
-local unread = count_unread(log, cursors, meta[2], meta[9], now, CATCH_UP_SHARE)
+local unread = count_unread(log, cursors, stored, seen, now, CATCH_UP_SHARE)
 local answer = backlog(
   log, meta, marks, cursor, held, tonumber(ARGV[4]), tonumber(ARGV[5]), broadcast .. ' ' .. unread,
   ARGV[11] == '1' and cursor or nil, device

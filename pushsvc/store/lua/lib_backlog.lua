@@ -1,25 +1,5 @@
 -- Reading a feed; goes after the marks and the entry.
 
--- Say in a backlog which of its entries are read or archived.
-local function say_read(log, answer)
-  local of = string.sub(log, 1, -#LOG - 1)
-  local read, archived = of .. READ, of .. ARCHIVED
-  if #answer == 6 or redis.call('EXISTS', read, archived) == 0 then
-    return
-  end
-  local ids = {}
-  for i = 7, #answer, 2 do
-    ids[#ids + 1] = answer[i]
-  end
-  for which, set in pairs({r = read, a = archived}) do
-    for i, expires in ipairs(redis.call('ZMSCORE', set, unpack(ids))) do
-      if expires then
-        answer[5 + 2 * i] = ids[i] .. ' ' .. which
-      end
-    end
-  end
-end
-
 -- What follows a position in a feed, at most `count` entries and about `bytes` bytes.
 -- `meta` is what the cursors have of HEAD, STORED, TRIMMED and FIRST, and maybe more. `marks` is nil for feeds from which
 -- nothing is withdrawn; what was withdrawn is told from `told` on, nil for the start. What is for another
@@ -97,8 +77,19 @@ local function backlog(log, meta, marks, cursor, held, count, bytes, extra, told
       answer[5 + 2 * i], answer[6 + 2 * i] = each[3], each[4]
     end
   end
-  if marks then
-    say_read(log, answer)
+  local of = string.sub(log, 1, -#LOG - 1)
+  if marks and #answer > 6 and redis.call('EXISTS', of .. READ, of .. ARCHIVED) > 0 then
+    local ids = {}
+    for i = 7, #answer, 2 do
+      ids[#ids + 1] = answer[i]
+    end
+    for which, set in pairs({r = READ, a = ARCHIVED}) do
+      for i, expires in ipairs(redis.call('ZMSCORE', of .. set, unpack(ids))) do
+        if expires then
+          answer[5 + 2 * i] = ids[i] .. ' ' .. which
+        end
+      end
+    end
   end
   return answer
 end

@@ -6,6 +6,14 @@ local CATCH_UP_BYTES, CATCH_UP_SHARE = 262144, 65536
 -- Most entries that are read at once: those that follow may be larger than those before.
 local CHUNK = 32
 
+-- Have the sets live as long as the log, which never expires where somebody has made it so.
+local function keep_read_state(log)
+  local life = redis.call('PTTL', log)
+  for _, which in ipairs(life > 0 and {UNREAD, READ, ARCHIVED} or {}) do
+    redis.call('PEXPIRE', set_of(log, which), life)
+  end
+end
+
 -- Take ids out of a set, or put them into it with the expiry of each before it; how many.
 local function change(command, set, members)
   local changed = 0
@@ -13,21 +21,6 @@ local function change(command, set, members)
     changed = changed + redis.call(command, set, unpack(members, first, math.min(first + 999, #members)))
   end
   return changed
-end
-
--- Take out of the sets `surplus` entries that are no longer in the log.
-local function remove_gone(log, surplus)
-  local first = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
-  for _, which in ipairs({UNREAD, READ, ARCHIVED}) do
-    local gone = {}
-    for _, id in ipairs(surplus > 0 and redis.call('ZRANGE', set_of(log, which), 0, -1) or {}) do
-      if surplus > #gone
-          and (not first or less(id, first[1]) or #redis.call('XRANGE', log, id, id) == 0) then
-        gone[#gone + 1] = id
-      end
-    end
-    surplus = surplus - change('ZREM', set_of(log, which), gone)
-  end
 end
 
 -- Bring the read state up to date with the log, as far as one call may; whether it is. What is new is unread,
@@ -106,7 +99,19 @@ local function catch_up(log, cursors, stored, seen, bytes)
       for _, which in ipairs({UNREAD, READ, ARCHIVED}) do
         kept = kept + redis.call('ZCOUNT', set_of(log, which), '-inf', '+inf')
       end
-      remove_gone(log, kept - (length - signals))
+      -- So many are in the sets, and no longer in the log.
+      local surplus = kept - (length - signals)
+      local oldest = redis.call('XRANGE', log, '-', '+', 'COUNT', 1)[1]
+      for _, which in ipairs({UNREAD, READ, ARCHIVED}) do
+        local gone = {}
+        for _, id in ipairs(surplus > 0 and redis.call('ZRANGE', set_of(log, which), 0, -1) or {}) do
+          if surplus > #gone
+              and (not oldest or less(id, oldest[1]) or #redis.call('XRANGE', log, id, id) == 0) then
+            gone[#gone + 1] = id
+          end
+        end
+        surplus = surplus - change('ZREM', set_of(log, which), gone)
+      end
     end
     upto, signals = stored or upto, nil
   end
@@ -120,6 +125,9 @@ end
 
 -- How many of a mailbox are unread, -1 where that takes another call; `stored` and `seen` as above.
 local function count_unread(log, cursors, stored, seen, now, bytes)
+  if seen and string.find(seen, '^%d+%-%d+ 0 %S+$') and string.match(seen, '^%S+') == (stored or '0-0') then
+    return 0 -- nothing was kept when somebody counted last, and nothing has come since
+  end
   if not catch_up(log, cursors, stored, seen, bytes or CATCH_UP_BYTES) then
     return -1
   end

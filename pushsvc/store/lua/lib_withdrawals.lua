@@ -1,5 +1,31 @@
 -- Taking entries out of a mailbox; goes after the marks and the read state.
 
+-- Entries have left the log. That is done, so this may not fail: a set may be elsewhere while its slot moves.
+-- Then SEEN stays as it was, and who counts next looks at all again.
+local function forget(log, cursors, ids)
+  local upto, count, rest = string.match(redis.call('HGET', cursors, SEEN) or '', '^(%S+) (%d+)(.*)$')
+  local gone = {}
+  for _, id in ipairs(upto and ids or {}) do
+    if not less(upto, id) then
+      gone[#gone + 1] = id
+    end
+  end
+  local left = #gone
+  for _, which in ipairs({UNREAD, READ, ARCHIVED}) do
+    for first = 1, left > 0 and #gone or 0, 1000 do
+      local removed =
+        redis.pcall('ZREM', set_of(log, which), unpack(gone, first, math.min(first + 999, #gone)))
+      if type(removed) == 'table' then
+        return
+      end
+      left = left - removed
+    end
+  end
+  if #gone > 0 then
+    redis.call('HSET', cursors, SEEN, upto .. ' ' .. count - #gone .. rest)
+  end
+end
+
 -- Take entries out of a mailbox, and of its read state; the marks tell those that may hold them. The reason is
 -- followed by the device where they are for one.
 local function withdraw(log, cursors, marks, ids, reason)

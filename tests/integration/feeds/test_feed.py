@@ -792,7 +792,16 @@ async def commands(store: Store, act: Callable[[], Awaitable[object]]) -> dict[s
 
 async def test_what_happens_all_day_runs_no_command_too_many(store: Store) -> None:
     """Each costs Redis about a microsecond, and a write costs replicas and the disk as well."""
-    await store.join("n1.1", "phone")
+    assert await commands(store, lambda: store.join("n1.1", "phone")) == {
+        "evalsha": 1, "hlen": 1, "hmget": 1, "time": 1, "hset": 1, "pttl": 2,
+    }  # fmt: skip
+    newcomers = iter((mailbox("new-1"), mailbox("new-2")))
+    assert await commands(
+        store, lambda: store.feeds.join([Join(next(newcomers), "n1.1", "phone", None, 0)])
+    ) == {
+        "evalsha": 1, "hlen": 1, "hmget": 1, "hgetall": 1, "time": 1, "hset": 2, "pexpire": 2,
+        "pttl": 1,
+    }  # fmt: skip
     assert await commands(store, store.publish) == {
         "evalsha": 1, "time": 1, "hmget": 1, "pttl": 1, "xadd": 1, "hset": 1, "xlen": 1,
         "hkeys": 1,

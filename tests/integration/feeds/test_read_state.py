@@ -160,6 +160,31 @@ async def test_a_user_who_comes_back_is_told_how_many_are_unread(store: Reading)
     assert [entry.state for entry in (await store.read("laptop", 0)).entries] == ["", "read", ""]
 
 
+async def test_what_nodes_of_before_do_in_a_mailbox_that_was_empty_is_counted(
+    store: Reading,
+) -> None:
+    """While it is empty nobody looks at it."""
+
+    async def joined() -> int | None:
+        return (await store.join("n1.1", "phone")).unread
+
+    assert await joined() == 0
+    sent = await store.publish()
+    await store.ack("phone", sent)
+    assert await joined() == 1
+    assert await store.withdraw(sent)
+    assert await joined() == 0
+    newer = store.old_node_publishes(sent + 1)
+    assert await joined() == 1
+    store.old_node_removes(newer)
+    assert await joined() == 0
+    store.old_node_removes(store.old_node_publishes(newer + 1))
+    assert await joined() == 0
+    store.old_node_publishes(newer + 2)
+    assert await joined() == 1
+    assert await store.count() == 1
+
+
 async def test_after_redis_lost_everything_what_is_there_is_counted(store: Reading) -> None:
     sent = [await store.publish() for _ in range(3)]
     await store.join("n1.1", "phone", held=sent[2])
