@@ -141,7 +141,15 @@ class Connection(msgspec.Struct, gc=False, eq=False):
         self._core.perform(self, effects)
 
     def watch(self) -> None:
-        """Something of the session is due earlier than before."""
+        """See ``Listener``."""
+        core = self._core
+        due = core.readiness.now + core.policy.ack_timeout
+        # It is looked at earlier anyway, unless it is asked for signs of life more seldom.
+        if not 0 < self.wake <= due and self.fd >= 0:
+            core.readiness.look(self, due)
+
+    def renewed(self) -> None:
+        """Its token ends at another time than before."""
         self._core.watch(self)
 
     def end(self, code: Close) -> None:

@@ -30,7 +30,7 @@ class Listener(Protocol):
         """Send one message that is no entry of a feed."""
 
     def watch(self) -> None:
-        """Something of the session is due earlier than before."""
+        """It owes an acknowledgement from now on, or does still."""
 
 
 class Listeners:

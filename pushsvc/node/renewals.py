@@ -66,7 +66,7 @@ class Renewals:
             session.token_key = token_key(claims.token_id)
             session.issuer = claims.issuer
         connection.perform(session.renewed(whose, expires, claims.expires, claims.grants, ref))
-        connection.watch()
+        connection.renewed()
 
     def _refuse(self, connection: Connection, error: PushError, ref: Ref) -> None:
         sampled.warning("refresh refused", code=error.code, detail=error.detail)

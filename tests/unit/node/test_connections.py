@@ -1,6 +1,7 @@
 """The connection core on real sockets: order, bounds, the closing handshake, and time."""
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import os
@@ -961,6 +962,29 @@ async def test_what_is_not_acknowledged_in_time_is_sent_again(bench: Bench) -> N
         await peer.send(client(Opcode.PONG))
     await bench.pass_time(1)
     assert bench.owner.told == [("redeliver", connection.number)]
+
+
+async def test_an_ack_may_be_due_before_the_next_sign_of_life() -> None:
+    bench = Bench(dataclasses.replace(POLICY, heartbeat=10 * ACK_TIMEOUT))
+    connection, _ = bench.connect()
+    await bench.pass_time(5)
+    connection.session.cursor.take(ids.parse("5-0"), bench.clock.now)
+    connection.watch()
+    await bench.pass_time(ACK_TIMEOUT - 1)
+    assert bench.owner.told == []
+    await bench.pass_time(2)
+    assert bench.owner.told == [("redeliver", connection.number)]
+    bench.close()
+
+
+async def test_a_new_token_that_ends_earlier_is_looked_at_earlier(bench: Bench) -> None:
+    connection, _ = bench.connect()
+    before = closes(Close.TOKEN_EXPIRED)
+    connection.session.expires = bench.clock.now + 5
+    connection.renewed()
+    await bench.pass_time(6)
+    assert bench.owner.told == [("left", connection.number)]
+    assert closes(Close.TOKEN_EXPIRED) == before + 1
 
 
 async def test_a_token_that_ends_is_announced_and_then_enforced(bench: Bench) -> None:
