@@ -28,6 +28,8 @@ from pushsvc.server.embedded import EmbeddedServer
 
 SECRET: Final = "a-secret-for-benchmarks-only-of-48-bytes-01234567"
 START_SECONDS: Final = 180.0
+IDLE: Final = 0.0015
+"""Seconds of CPU that a worker may take in a tenth of a second and have nothing to do."""
 """A node of many workers takes its time, on a machine that does other things as well."""
 TOP: Final = 30
 """Functions that a profile shows."""
@@ -211,12 +213,13 @@ class Process:
         return last
 
     def rest(self) -> None:
-        """Wait until the process has nothing to do."""
+        """Wait until the process has nothing to do but what it does all the time."""
+        little = max(0.015, IDLE * len(self.members))
         idle, last = 0, self.cpu()
         while idle < 5:
             time.sleep(0.1)
             now = self.cpu()
-            idle = idle + 1 if now - last < 0.015 else 0
+            idle = idle + 1 if now - last < little else 0
             last = now
 
 
