@@ -29,6 +29,18 @@ local function now_ms()
   return call_ms
 end
 
+-- Whole numbers as text: the times of a call are the same in all of its runs.
+local texts = {}
+
+local function text(number)
+  local known = texts[number]
+  if not known then
+    known = string.format('%.0f', number)
+    texts[number] = known
+  end
+  return known
+end
+
 -- What the key of a node's inbox ends with, and a batch of entries there.
 local INBOX, PACKET = ':inbox', 'p'
 
@@ -64,8 +76,8 @@ local function split(id)
 end
 
 local function less(a, b)
-  if a == b then
-    return false
+  if #a == #b then
+    return a < b -- as their milliseconds have 13 digits until 2286
   end
   local a_ms, b_ms = ms_of(a), ms_of(b)
   if a_ms ~= b_ms then
