@@ -88,3 +88,14 @@ local function full(log, cursors, latest, order, now, retention, added, most)
   redis.call('HSET', cursors, BYTES, string.format('%.0f 0', size + added))
   return false
 end
+
+-- It is appended. What was scheduled waits until then and no longer: an error before leaves it where it
+-- is, and one after does not send it again.
+local function appended(keys, once_ttl, scheduled, id)
+  if scheduled then
+    unschedule(keys[7], keys[8], scheduled)
+  end
+  if keys[6] then
+    redis.call('SET', keys[6], id, 'PX', once_ttl)
+  end
+end

@@ -40,17 +40,6 @@ if once and not scheduled then
   end
 end
 
--- It is appended. What was scheduled waits until then and no longer: an error before leaves it where it
--- is, and one after does not send it again.
-local function appended(id)
-  if scheduled then
-    unschedule(KEYS[7], KEYS[8], scheduled)
-  end
-  if once then
-    redis.call('SET', once, id, 'PX', once_ttl)
-  end
-end
-
 local now = now_ms()
 if client_bytes and client_bytes > 0 and ttl > 0 then
   local added = (ENTRY + #body) * (key ~= '' and 2 or 1)
@@ -87,7 +76,9 @@ if not fields[1] then
 end
 if ttl == 0 then
   redis.call('HSET', cursors, HEAD, id)
-  appended(id)
+  if scheduled or once then
+    appended(KEYS, once_ttl, scheduled, id)
+  end
   keep_alive(cursors, retention * 2)
 else
   local expires = text(now + ttl)
@@ -165,7 +156,9 @@ else
   else
     redis.call('XADD', log, id, 'x', expires, 'd', body)
   end
-  appended(id)
+  if scheduled or once then
+    appended(KEYS, once_ttl, scheduled, id)
+  end
   if order and ordered == stored then
     redis.call('HSET', cursors, HEAD, id, STORED, id, ORDERED, id)
   else
