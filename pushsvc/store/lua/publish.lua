@@ -18,9 +18,9 @@
 -- Returns false where the topic is full, and where what was scheduled waits no more; 'devices' where the
 -- device never came and there are as many as may be.
 local log, listeners, cursors, latest, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6]
-local body, ttl, keep, retention = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local body, ttl, keep, retention = ARGV[1], ARGV[2] + 0, ARGV[3] + 0, ARGV[4] + 0
 local by_node, key, any, publisher = ARGV[5] == '1', ARGV[6] or '', ARGV[7] == '1', ARGV[8] or ''
-local once_ttl, client_bytes = ARGV[9], tonumber(ARGV[10] or '')
+local once_ttl, client_bytes = ARGV[9], ARGV[10] and tonumber(ARGV[10])
 local scheduled = ARGV[11] ~= '' and ARGV[11]
 local marks, order = not by_node and KEYS[5], by_node and KEYS[5]
 local device, signal = ARGV[16] ~= '' and ARGV[16], ARGV[18] == '1'
@@ -62,8 +62,13 @@ if device and ttl > 0 and redis.call('HEXISTS', cursors, device) == 0 then
   end
 end
 local receipts, freed = '0', 0
-local fields = redis.call('HMGET', cursors, HEAD, STORED, ORDERED)
-local previous, stored, ordered = fields[1] or '0-0', fields[2], fields[3]
+local head, stored, ordered
+if order then
+  head, stored, ordered = unpack(redis.call('HMGET', cursors, HEAD, STORED, ORDERED))
+else
+  head = redis.call('HGET', cursors, HEAD)
+end
+local previous = head or '0-0'
 -- Ids never go back, even where a failover brings a clock that is behind.
 local id = text(now) .. '-0'
 if not less(previous, id) then
@@ -71,7 +76,7 @@ if not less(previous, id) then
   id = string.format('%.0f-%.0f', head_ms, head_seq + 1)
 end
 
-if not fields[1] then
+if not head then
   redis.call('HSET', cursors, FIRST, id)
 end
 if ttl == 0 then
@@ -146,7 +151,7 @@ else
   end
   local left = redis.call('PTTL', log)
   -- A log from which the last entry was taken stays there, empty.
-  local trimmed = left == -2 and stored or nil -- all of it passed its retention
+  local trimmed = left == -2 and redis.call('HGET', cursors, STORED) or nil -- all of it passed its retention
   if device and signal then
     redis.call('XADD', log, id, 'x', expires, 'd', body, DEVICE, device, SIGNAL, '1')
   elseif device then
@@ -166,7 +171,7 @@ else
   end
   -- The cursors outlive the log, so that a device that comes back late is told what it missed. A log that
   -- has longer to live than any gets was kept for longer before, and has what is too old by now.
-  if left < retention or left > lifetime(retention) or not fields[1] then
+  if left < retention or left > lifetime(retention) or not head then
     redis.call('PEXPIRE', log, lifetime(retention))
     redis.call('PEXPIRE', cursors, retention * 2)
     old, aged = trim_by_age(log, now, retention)
