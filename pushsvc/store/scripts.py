@@ -70,7 +70,7 @@ def _whole(folder: Traversable, file: Traversable) -> str:
 
 
 def _folded(text: str) -> str:
-    """A script without the definitions of its constants, whose names begin a line in capitals."""
+    """A script with its constants, lines of ``local NAME = value``, where their names stand."""
     values: dict[str, str] = {}
     for names, given in _constants.findall(text):
         values |= zip(names.split(", "), given.split(", "), strict=True)
