@@ -29,18 +29,6 @@ local function now_ms()
   return call_ms
 end
 
--- Whole numbers as text: the times of a call are the same in all of its runs.
-local texts = {}
-
-local function text(number)
-  local known = texts[number]
-  if not known then
-    known = string.format('%.0f', number)
-    texts[number] = known
-  end
-  return known
-end
-
 -- What the key of a node's inbox ends with, and a batch of entries there.
 local INBOX, PACKET = ':inbox', 'p'
 

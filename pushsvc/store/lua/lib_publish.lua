@@ -1,5 +1,17 @@
 -- Parts of a publish, which are defined once for all runs of a call.
 
+-- Whole numbers as text: the times of a call are the same in all of its runs.
+local texts = {}
+
+local function text(number)
+  local known = texts[number]
+  if not known then
+    known = string.format('%.0f', number)
+    texts[number] = known
+  end
+  return known
+end
+
 -- Put an entry into the inboxes of the nodes that listen, as a batch of one; 1 if it is in all of them, else 2.
 -- Their keys are no KEYS, as nobody knows before who listens. A server that refuses that is no harm: the
 -- publisher sends what was not sent here.
