@@ -87,7 +87,7 @@ def spread(answers: Sequence[Any], counts: Sequence[int]) -> list[Any]:
     for answer, count in zip(answers, counts, strict=True):
         if not count:
             results.append(answer)
-        elif isinstance(answer, list):
+        elif count > 1 and isinstance(answer, list):
             results += answer
         else:
             results += [answer] * count

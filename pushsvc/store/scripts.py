@@ -15,6 +15,9 @@ each of the others, ``lib_runs.lua``, which is put behind it, and ``lib_<name>.l
 goes before those that name it.
 """
 _with = re.compile(r"^-- WITH: (.+)$", re.MULTILINE).search
+_constants = re.compile(
+    r"^local ([A-Z_]+(?:, [A-Z_]+)*) = ('[^']*'(?:, '[^']*')*|\d+)\n", re.MULTILINE
+)
 _runs = re.compile(r"^-- RUNS: (\d+)$", re.MULTILINE).search
 
 
@@ -56,14 +59,23 @@ class Scripts:
 def _whole(folder: Traversable, file: Traversable) -> str:
     """A script as the body of a function, with the libraries round it.
 
-    What these define costs each call a little.
+    What these define costs each call a little, so constants are put where their names stand.
     """
     text = file.read_text()
     named = _with(text)
     names = [LIBRARY, *(f"{LIBRARY}_{each}" for each in (named[1].split(", ") if named else ()))]
     before = "".join((folder / f"{name}.lua").read_text() for name in names)
     behind = (folder / f"{LIBRARY}_runs.lua").read_text()
-    return f"{before}local function run(KEYS, ARGV)\n{text}end\n{behind}"
+    return _folded(f"{before}local function run(KEYS, ARGV)\n{text}end\n{behind}")
+
+
+def _folded(text: str) -> str:
+    """A script with its constants, lines of ``local NAME = value``, where their names stand."""
+    values: dict[str, str] = {}
+    for names, given in _constants.findall(text):
+        values |= zip(names.split(", "), given.split(", "), strict=True)
+    name = re.compile(rf"(?<!')\b({'|'.join(values)})\b(?!')")
+    return name.sub(lambda found: values[found[1]], _constants.sub("", text))
 
 
 def _script(text: str) -> Script:

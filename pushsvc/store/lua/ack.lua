@@ -11,8 +11,8 @@
 -- {cursor, {listener, device and time, ...}, {id that is settled for all devices, ...},
 --  1 if a receipt may be due}.
 local cursors, listeners, log, marks, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local device, id, retention, kind = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[5]
-local told = tonumber(ARGV[6])
+local device, id, retention, kind = ARGV[1], ARGV[2], ARGV[3] + 0, ARGV[5]
+local told = ARGV[6] + 0
 
 if kind == 'broadcast' then
   local cursor = redis.call('HGET', cursors, BROADCAST .. device)

@@ -64,8 +64,8 @@ local function split(id)
 end
 
 local function less(a, b)
-  if a == b then
-    return false
+  if #a == #b then
+    return a < b -- as their milliseconds have 13 digits until 2286
   end
   local a_ms, b_ms = ms_of(a), ms_of(b)
   if a_ms ~= b_ms then

@@ -3,8 +3,8 @@
 -- KEYS: those of each run
 -- ARGV: how many runs, how many ARGV each has of its own, those of each run, and what all of them have
 --       behind their own
--- Returns what came of each. One that fails has its error for an answer, and is none of the others'
--- concern: what each has done stays done, as it would in calls of their own.
+-- Returns what came of each, or of the only one. One that fails has its error for an answer, and is none
+-- of the others' concern: what each has done stays done, as it would in calls of their own.
 local runs, own = ARGV[1] + 0, ARGV[2] + 0
 local each, answers = #KEYS / runs, {}
 -- Tables that are made at once cost a fraction of such as grow: those of the last run stand together.
@@ -27,4 +27,4 @@ for number = 1, runs do
   end
   answers[number] = answer or false
 end
-return answers
+return runs > 1 and answers or answers[1]

@@ -1,5 +1,5 @@
 -- Append one message to a feed and say who listens.
--- WITH: marks, state, schedule
+-- WITH: marks, state, schedule, publish
 -- RUNS: 32
 -- KEYS: log, listeners, cursors, latest, marks, and the idempotency key where the caller gave one;
 --       in place of the marks, which only mailboxes have, the order of the latest where nodes listen;
@@ -18,44 +18,12 @@
 -- Returns false where the topic is full, and where what was scheduled waits no more; 'devices' where the
 -- device never came and there are as many as may be.
 local log, listeners, cursors, latest, once = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[6]
-local body, ttl, keep, retention = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local body, ttl, keep, retention = ARGV[1], ARGV[2] + 0, ARGV[3] + 0, ARGV[4] + 0
 local by_node, key, any, publisher = ARGV[5] == '1', ARGV[6] or '', ARGV[7] == '1', ARGV[8] or ''
-local once_ttl, client_bytes = ARGV[9], tonumber(ARGV[10] or '')
+local once_ttl, client_bytes = ARGV[9], ARGV[10] and tonumber(ARGV[10])
 local scheduled = ARGV[11] ~= '' and ARGV[11]
 local marks, order = not by_node and KEYS[5], by_node and KEYS[5]
 local device, signal = ARGV[16] ~= '' and ARGV[16], ARGV[18] == '1'
-
--- Put it into the inboxes of the nodes that listen, as a batch of one; 1 if it is in all of them, else 2. Their
--- keys are no KEYS, as nobody knows before who listens. A server that refuses that is no harm: the
--- publisher sends what was not sent here.
-local function send(id, previous, listening)
-  local ms, seq = split(id)
-  local previous_ms, previous_seq = split(previous)
-  -- In MessagePack: four integers of 64 bits, and bytes with a length of 32.
-  local batch = ARGV[14] .. struct.pack('>BI8BI8BI8BI8BI4',
-    0xcf, ms, 0xcf, seq, 0xcf, previous_ms, 0xcf, previous_seq, 0xc6, #body) .. body .. ARGV[15]
-  local sent, whole = {}, '1'
-  for i = 1, #listening, device and 2 or 1 do
-    local node = string.match(listening[i], '^[^.]+')
-    if not sent[node] then
-      sent[node] = true
-      local added = redis.pcall('XADD', ARGV[12] .. node .. INBOX, 'NOMKSTREAM', 'MAXLEN', '~', ARGV[13],
-        '*', PACKET, batch)
-      if type(added) == 'table' then
-        whole = '2'
-      end
-    end
-  end
-  return whole
-end
-
--- One string costs less than a table of them.
-local function answer(id, previous, receipts, freed)
-  local listening = redis.call((by_node or device) and 'HGETALL' or 'HKEYS', listeners)
-  local sent = (ARGV[12] or '') ~= '' and previous ~= '0' and send(id, previous, listening) or '0'
-  local told = id .. ' ' .. previous .. ' ' .. receipts .. ' ' .. freed .. ' ' .. sent
-  return #listening > 0 and told .. ' ' .. table.concat(listening, ' ') or told
-end
 
 -- What was scheduled goes out in the one step in which it stops to wait: whoever comes later, to send
 -- or to recall it, finds that it is out.
@@ -68,80 +36,16 @@ if once and not scheduled then
   if seen then
     -- A write, so that what waits for a durability waits for the first request's append as well.
     redis.call('PEXPIRE', once, once_ttl)
-    return answer(seen, '0', '0', '0')
-  end
-end
-
--- What an entry takes beside its body, about.
-local ENTRY = 256
-
--- Take out of the log what passed its retention; the newest id of that, if there was any, and how many.
-local function trim_by_age(now)
-  local old = redis.call('XREVRANGE', log, string.format('%.0f', now - retention), '-', 'COUNT', 1)
-  if #old > 0 then
-    return old[1][1], redis.call('XTRIM', log, 'MINID', string.format('%.0f', now - retention + 1))
-  end
-end
-
--- Whether a topic is too full for a client. What is there is counted only when clients have added enough
--- to what was counted last; from seven eighths on it is full, and for 30 seconds not counted again: so
--- that a publish costs in proportion to itself, however near to full the topic is. What is counted and
--- has passed its time goes, so that a topic frees itself though nobody may publish to it.
-local function full(now, most)
-  local size, closed = string.match(redis.call('HGET', cursors, BYTES) or '0 0', '^(%d+) (%d+)$')
-  if now < tonumber(closed) then
-    return true
-  end
-  local more = (ENTRY + #body) * (key ~= '' and 2 or 1)
-  if size + more > most then
-    size = 0
-    local old = trim_by_age(now)
-    if old then
-      redis.call('HSET', cursors, TRIMMED, old)
-    end
-    local function add(stream, expiry_and_length)
-      local after = '-'
-      repeat
-        local entries = redis.call('XRANGE', stream, after, '+', 'COUNT', 32)
-        for _, entry in ipairs(entries) do
-          local expires, length = expiry_and_length(entry[2])
-          if tonumber(expires) > now then
-            size = size + ENTRY + length
-          elseif stream == log then
-            redis.call('XDEL', log, entry[1])
-          else
-            remove_latest(latest, order, entry[1], entry[2][1])
-          end
-          after = '(' .. entry[1]
-        end
-      until #entries < 32 or size > most
-    end
-    add(log, function(fields) return fields[2], #fields[4] end)
-    add(order, function(fields) return string.match(fields[2], '^(%d+) (%d+)$') end)
-    if size + more > most * 7 / 8 then
-      redis.call('HSET', cursors, BYTES, string.format('%.0f %.0f', size, now + 30000))
-      redis.call('PEXPIRE', cursors, retention * 2)
-      return true
-    end
-  end
-  redis.call('HSET', cursors, BYTES, string.format('%.0f 0', size + more))
-  return false
-end
-
--- It is appended. What was scheduled waits until then and no longer: an error before leaves it where it
--- is, and one after does not send it again.
-local function appended(id)
-  if scheduled then
-    unschedule(KEYS[7], KEYS[8], scheduled)
-  end
-  if once then
-    redis.call('SET', once, id, 'PX', once_ttl)
+    return told(ARGV, listeners, by_node, device, seen, '0', '0', '0')
   end
 end
 
 local now = now_ms()
-if client_bytes and client_bytes > 0 and ttl > 0 and full(now, client_bytes) then
-  return false
+if client_bytes and client_bytes > 0 and ttl > 0 then
+  local added = (ENTRY + #body) * (key ~= '' and 2 or 1)
+  if full(log, cursors, latest, order, now, retention, added, client_bytes) then
+    return false
+  end
 end
 -- A device that has never come is owed what is for it: its cursor begins as if it came now.
 if device and ttl > 0 and redis.call('HEXISTS', cursors, device) == 0 then
@@ -158,24 +62,31 @@ if device and ttl > 0 and redis.call('HEXISTS', cursors, device) == 0 then
   end
 end
 local receipts, freed = '0', 0
-local fields = redis.call('HMGET', cursors, HEAD, STORED, ORDERED)
-local previous, stored, ordered = fields[1] or '0-0', fields[2], fields[3]
+local head, stored, ordered
+if order then
+  head, stored, ordered = unpack(redis.call('HMGET', cursors, HEAD, STORED, ORDERED))
+else
+  head = redis.call('HGET', cursors, HEAD)
+end
+local previous = head or '0-0'
 -- Ids never go back, even where a failover brings a clock that is behind.
-local id = string.format('%.0f-0', now)
-if now <= ms_of(previous) then
+local id = text(now) .. '-0'
+if not less(previous, id) then
   local head_ms, head_seq = split(previous)
   id = string.format('%.0f-%.0f', head_ms, head_seq + 1)
 end
 
-if not fields[1] then
+if not head then
   redis.call('HSET', cursors, FIRST, id)
 end
 if ttl == 0 then
   redis.call('HSET', cursors, HEAD, id)
-  appended(id)
+  if scheduled or once then
+    appended(KEYS, once_ttl, scheduled, id)
+  end
   keep_alive(cursors, retention * 2)
 else
-  local expires = string.format('%.0f', now + ttl)
+  local expires = text(now + ttl)
   local gone, old, aged -- what leaves a mailbox: its ids, or how many up to an old one
   if key ~= '' then
     -- The newer takes the older's place: who was not sent that one never needs it.
@@ -240,7 +151,7 @@ else
   end
   local left = redis.call('PTTL', log)
   -- A log from which the last entry was taken stays there, empty.
-  local trimmed = left == -2 and stored or nil -- all of it passed its retention
+  local trimmed = left == -2 and redis.call('HGET', cursors, STORED) or nil -- all of it passed its retention
   if device and signal then
     redis.call('XADD', log, id, 'x', expires, 'd', body, DEVICE, device, SIGNAL, '1')
   elseif device then
@@ -250,7 +161,9 @@ else
   else
     redis.call('XADD', log, id, 'x', expires, 'd', body)
   end
-  appended(id)
+  if scheduled or once then
+    appended(KEYS, once_ttl, scheduled, id)
+  end
   if order and ordered == stored then
     redis.call('HSET', cursors, HEAD, id, STORED, id, ORDERED, id)
   else
@@ -258,10 +171,10 @@ else
   end
   -- The cursors outlive the log, so that a device that comes back late is told what it missed. A log that
   -- has longer to live than any gets was kept for longer before, and has what is too old by now.
-  if left < retention or left > lifetime(retention) or not fields[1] then
+  if left < retention or left > lifetime(retention) or not head then
     redis.call('PEXPIRE', log, lifetime(retention))
     redis.call('PEXPIRE', cursors, retention * 2)
-    old, aged = trim_by_age(now)
+    old, aged = trim_by_age(log, now, retention)
     trimmed = old or trimmed
     for _, which in ipairs(marks and {UNREAD, READ, ARCHIVED} or {}) do
       redis.pcall('PEXPIRE', string.sub(log, 1, -#LOG - 1) .. which, lifetime(retention))
@@ -331,4 +244,4 @@ else
     end
   end
 end
-return answer(id, previous, receipts, freed > 0 and string.format('%.0f', freed) or '0')
+return told(ARGV, listeners, by_node, device, id, previous, receipts, freed > 0 and string.format('%.0f', freed) or '0')

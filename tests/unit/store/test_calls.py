@@ -18,16 +18,17 @@ RUNS = st.tuples(
 
 
 def server(call: tuple[Any, ...]) -> Any:
-    """What a server answers that tells for each run its keys and arguments."""
+    """What a server answers that tells for each run its keys and arguments; one run is no list."""
     name, digest, count, *rest = call
     if name != "EVALSHA":
         return call
     keys, (runs, own, *args) = rest[:count], rest[count:]
     each, common = count // runs, args[runs * own :]
-    return [
+    answers = [
         (digest, keys[n * each : (n + 1) * each], args[n * own : (n + 1) * own] + common)
         for n in range(runs)
     ]
+    return answers if runs > 1 else answers[0]
 
 
 @given(st.lists(st.one_of(RUNS, st.just(("SET", "k", "v")))), st.booleans())
