@@ -64,8 +64,9 @@ local function split(id)
 end
 
 local function less(a, b)
-  if #a == #b then
-    return a < b -- as their milliseconds have 13 digits until 2286
+  -- As text, where both have milliseconds of 13 digits, as they have until 2286; a client may name any id.
+  if #a == #b and string.byte(a, 14) == 45 and string.byte(b, 14) == 45 then
+    return a < b
   end
   local a_ms, b_ms = ms_of(a), ms_of(b)
   if a_ms ~= b_ms then

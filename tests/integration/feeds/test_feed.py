@@ -75,6 +75,18 @@ async def test_cursors_move_forward_only_and_never_past_the_head(store: Store) -
     assert await store.ack("phone", ids.parse("99999999999999-0")) == sent[2]
 
 
+async def test_an_id_is_no_later_one_because_its_text_looks_so(store: Store) -> None:
+    first = ids.render(await store.publish())
+    await store.join("n1.1", "phone")
+    await store.ack("phone", ids.parse(first))
+    last = first
+    while last[:12] == first[:12]:  # a later hundredth of a second
+        last = ids.render(await store.publish())
+    early = ids.parse(f"{last[:12]}-{'1' * (len(last) - 13)}")
+    assert first < ids.render(early) < last
+    assert await store.ack("phone", early) == ids.parse(first)
+
+
 async def test_a_new_device_starts_after_what_any_device_acked(store: Store) -> None:
     sent = [await store.publish() for _ in range(4)]
     await store.join("n1.1", "phone")
