@@ -26,6 +26,9 @@ PER_CLIENT: Final = 19_000
 """A process has 20,000 descriptors on many machines."""
 AT_ONCE: Final = 8
 """Handshakes under way, for each worker."""
+HEARTBEAT: Final = 300.0
+"""Seconds. At 25, as by default, a million are pinged 40,000 times a second, for which two cores
+that have the clients on them as well have no room."""
 PUBLISHES, RATE = 500, 50.0
 """Of the publishes to one user, and how many a second."""
 PATIENCE: Final = 120.0
@@ -45,7 +48,9 @@ def run(sockets: int) -> list[Figure]:
     workers = max(2, ceil(sockets / PER_WORKER))
     with ExitStack() as stack:
         # The broadcast is not acknowledged.
-        server = stack.enter_context(node(workers=workers, ack_timeout_seconds=3600))
+        server = stack.enter_context(
+            node(workers=workers, ack_timeout_seconds=3600, heartbeat_seconds=HEARTBEAT)
+        )
         server.find()
         for each in server.members:
             unpin(each.pid)
