@@ -28,9 +28,9 @@ from pushsvc.server.embedded import EmbeddedServer
 
 SECRET: Final = "a-secret-for-benchmarks-only-of-48-bytes-01234567"
 START_SECONDS: Final = 180.0
+"""A node of many workers takes its time, on a machine that does other things as well."""
 IDLE: Final = 0.0015
 """Seconds of CPU that a worker may take in a tenth of a second and have nothing to do."""
-"""A node of many workers takes its time, on a machine that does other things as well."""
 TOP: Final = 30
 """Functions that a profile shows."""
 

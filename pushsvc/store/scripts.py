@@ -37,7 +37,7 @@ class Scripts:
     async def load(self, send: Send) -> None:
         """Give a server those that it lacks.
 
-        They are 165 KB, so after a failover only the first of many connections give them.
+        They are about 240 KB, so after a failover only the first of many connections give them.
 
         Args:
             send: to the server.
