@@ -1,0 +1,1 @@
+"""The ways to devices that are away: Web Push, APNs and FCM."""
