@@ -23,7 +23,7 @@ def fit(
     Args:
         message: what a device is to be told.
         encode: makes JSON of it, in which a body stands once.
-        most: the bytes that there is room for.
+        most: bytes that may be made.
     """
     payload = encode(message)
     if len(payload) <= most:
