@@ -163,11 +163,12 @@ class Outbound:
         )
         kept = b""
         try:
-            # Read to its end, so that the connection can be used again.
-            async with asyncio.timeout(BODY_SECONDS):
-                async for part in response.content.iter_any():
-                    if len(kept) < MAX_KEPT:
-                        kept += part[: MAX_KEPT - len(kept)]
+            if not response.content.at_eof():
+                # To its end, so that the connection can be used again.
+                async with asyncio.timeout(BODY_SECONDS):
+                    async for part in response.content.iter_any():
+                        if len(kept) < MAX_KEPT:
+                            kept += part[: MAX_KEPT - len(kept)]
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
             pass  # the status is what was asked for
         finally:
