@@ -33,6 +33,7 @@ SERVER_COMMANDS: Final = {
     "doctor": ServerCommand("server", "doctor", "Check what a node needs, and say what to change."),
     "serve": ServerCommand("server", "server", "Run one node against a Redis or Valkey."),
     "token": ServerCommand("server", "server", "Mint a token with a secret of the settings."),
+    "vapid": ServerCommand("server", "vapid", "Make the key of this service for Web Push (VAPID)."),
 }
 """By name."""
 SERVER_MODULES: Final = (

@@ -12,7 +12,7 @@ PACKAGE = TESTS.parent / "pushsvc"
 SELF = Path(__file__).name
 
 IO = {
-    "asyncio", "click", "concurrent", "fcntl", "http", "logging", "multiprocessing",
+    "aiohttp", "asyncio", "click", "concurrent", "fcntl", "http", "logging", "multiprocessing",
     "opentelemetry", "os", "prometheus_client", "redis", "resource", "select", "selectors",
     "shutil", "signal", "socket", "ssl", "structlog", "subprocess", "tempfile", "threading",
     "tornado", "urllib3", "uvloop", "websockets",
@@ -44,6 +44,7 @@ ELSEWHERE = {
     "client/tokens": "integration/test_client_publisher.py::test_a_refused_token_is_replaced",
     "client/wire": "integration/test_client_python.py"
     "::test_nothing_is_missing_or_handled_twice_when_the_node_dies_again_and_again",
+    "egress": "integration/server/test_fetch.py::test_a_proxy_of_the_environment_is_used",
     "feeds/departures": "integration/feeds/test_schedule.py"
     "::test_everything_is_out_once_or_recalled_however_many_try_and_die",
     "feeds/publisher": "integration/test_publish.py"

@@ -43,6 +43,7 @@ from pushsvc.protocol import (
     webhooks,
     wire,
 )
+from pushsvc.push import hosts
 from pushsvc.server.process import settle_memory
 from pushsvc.web import cors, operation, publish, query, websocket
 from pushsvc.web.base import MAX_HEADERS
@@ -145,6 +146,12 @@ def structured_event(data: bytes) -> object:
 
 def json_text(head: str, unit: str, tail: str) -> Callable[[int], bytes]:
     return run_of(unit.encode(), head.encode(), tail.encode())
+
+
+def push_endpoint(text: str) -> object:
+    with contextlib.suppress(hosts.NotAllowed):
+        return hosts.Hosts(["*"]).endpoint(text)
+    return None
 
 
 def origin(text: str) -> object:
@@ -501,9 +508,20 @@ SCANS: dict[str, Scan] = {
         lambda body: connection._refusal(InvalidStatus(Response(401, "", Headers(), body))),
         run_of(b"["),
     ),
+    **{
+        f"an endpoint of {unit!r}": Scan(
+            push_endpoint,
+            run_of(unit, "https://", "_"),
+            size=hosts.MAX_ENDPOINT,
+            covers=("push/hosts:_ENDPOINT", "push/hosts:_NUMBER"),
+        )
+        for unit in ("a", "a.", "a-", "1", "x/")
+    },
 }
 
 BOUNDED = {
+    "push/hosts:_PATTERN": "what the operator sets",
+    "push/vapid:": "what the operator sets",
     "web/spec/page:_code": "the descriptions of the API, which are ours",
     "client/asking:_id": "the id that the program gives; 41 characters by the expression",
     "client/publishing:_key": "the key that the program gives; 255 characters by the expression",
