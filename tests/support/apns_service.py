@@ -132,7 +132,7 @@ class ApnsService:
         self.tell("rule", device=of, rules=list(rules))
 
     def state(self) -> dict[str, int]:
-        """Counts: sessions, live, requests, open, most, resets, pings, held."""
+        """Counts: sessions, live, requests, open, most, resets, pings, pongs, held."""
         return self.tell("state")
 
     def freeze(self) -> None:
