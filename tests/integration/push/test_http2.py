@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from socket import AF_INET, AF_INET6, socket
+from typing import cast
 
 import pytest
 
@@ -38,9 +39,11 @@ async def serve(tmp_path: Path) -> Serve:
         context.load_cert_chain(*files)
         context.set_alpn_protocols([alpn])
         connections: list[asyncio.StreamWriter] = []
+        speaking: list[asyncio.Task[None]] = []
 
         async def spoken(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             connections.append(writer)
+            speaking.append(cast("asyncio.Task[None]", asyncio.current_task()))
             with suppress(OSError, asyncio.IncompleteReadError):
                 await speak(reader, writer)
 
@@ -54,6 +57,9 @@ async def serve(tmp_path: Path) -> Serve:
             server.close()
             for each in connections:
                 each.transport.abort()
+                with suppress(OSError):
+                    await each.wait_closed()
+            await asyncio.gather(*speaking)
 
     return serving
 
