@@ -68,6 +68,16 @@ class _Stream:
             self.answer.exception()  # whoever waited may have been cancelled
 
 
+class _Frames(H2Connection):
+    """The states of a connection and its streams.
+
+    Of streams that have ended h2 would remember 65,536, which is megabytes; frames that were under
+    way then come sooner than a thousand requests later.
+    """
+
+    MAX_CLOSED_STREAMS = 1024
+
+
 class _PlainEncoder(Encoder):
     """Compresses headers by its table only.
 
@@ -89,7 +99,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, ended: "Callable[[Connection], None]") -> None:
         self._ended = ended
         self._loop = asyncio.get_running_loop()
-        self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
+        self._h2 = _Frames(H2Configuration(client_side=True, header_encoding=None))
         self._h2.encoder = _PlainEncoder()
         self._h2.local_settings = Settings(
             client=True,
@@ -299,17 +309,18 @@ class Connection(asyncio.Protocol):
         try:
             await waiter
         except asyncio.CancelledError:
-            if waiter.cancelled():
-                self._waiting.remove(waiter)
-            else:
+            if not waiter.cancelled():
                 self._give_back()
+            elif waiter in self._waiting:
+                self._waiting.remove(waiter)
             raise
 
     def _wake(self) -> None:
         while self._waiting and self._taken < self._limit:
             waiter = self._waiting.popleft()
-            self._taken += 1
-            waiter.set_result(None)
+            if not waiter.done():  # whoever gave up is only told so a moment later
+                self._taken += 1
+                waiter.set_result(None)
 
     def _turn_away(self) -> None:
         """Have those who wait find that the connection is over."""

@@ -285,6 +285,24 @@ async def test_one_that_waits_for_room_may_give_up(own: ApnsService, to_own: Apn
     assert not own.of(device(1))
 
 
+async def test_room_that_is_given_back_passes_by_those_who_gave_up(
+    own: ApnsService, to_own: Apns
+) -> None:
+    own.tell("allow", settings={"maxConcurrentStreams": 1})
+    own.rule(device(0), HOLD)
+    first, second, third = (
+        asyncio.create_task(to_own.send(registration(address=device(each)), message()))
+        for each in range(3)
+    )
+    await until(lambda: own.state()["held"] == 1, "the first")
+    first.cancel()
+    second.cancel()
+    assert (await third).outcome is Outcome.SENT
+    ended = await asyncio.gather(first, second, return_exceptions=True)
+    assert [type(each) for each in ended] == [asyncio.CancelledError] * 2
+    assert made(to_own) == 1
+
+
 async def test_what_was_under_way_is_answered_after_a_goodbye(
     own: ApnsService, to_own: Apns
 ) -> None:
