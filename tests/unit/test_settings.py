@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import example, given
@@ -369,7 +370,8 @@ def test_every_row_is_complete() -> None:
         assert row.flag in (None, "--" + row.field.replace("_", "-"))
         assert row.help.endswith(".")
         assert "|" not in row.help
-        is_number = isinstance(Settings.model_fields[row.field].default, int | float)
+        kind = Settings.model_fields[row.field].annotation
+        is_number = bool({int, float} & {kind, *get_args(kind)})
         assert (row.bounds is not None) == is_number, row.field
         if row.field.endswith("_seconds"):
             assert "econds" in row.help
