@@ -215,15 +215,20 @@ def test_a_node_starts_with_what_the_chart_sets(form: str, tmp_path: Path) -> No
 
 
 def test_every_setting_can_be_set() -> None:
-    sample = {"string": "push", "array": ["https://a.example"]}
+    sample = {"string": "push", "array": ["https://a.example"], "boolean": True}
+    particular = {
+        "pushApnsUrl": "https://a.example",
+        "pushFcmUrl": "https://a.example",
+        "pushHosts": ["push.example.com", "*.example.org"],
+    }
     for name, kind in chart.settings_schema()["properties"].items():
-        value = (
-            kind["enum"][0] if "enum" in kind else kind.get("maximum", sample.get(kind.get("type")))
-        )
+        usual = kind.get("maximum", sample.get(kind.get("type")))
+        value = kind["enum"][0] if "enum" in kind else particular.get(name, usual)
         environ = environment(manifests(merged(LEAST, {"settings": {name: value}})))
         variable = kind["description"].partition(":")[0]
         written = environ[variable]
-        assert written == (",".join(value) if isinstance(value, list) else str(value)), variable
+        told = ",".join(value) if isinstance(value, list) else str(value)
+        assert written == (told.lower() if value is True else told), variable
         load({variable: written}, {})  # not "1e+06"
     elsewhere = {row.variable for row in rows() if row.field in ELSEWHERE}
     set_by_values = {name for form in CI for name in environment(rendered(form))}
