@@ -30,6 +30,7 @@ from pushsvc.protocol.feeds import broadcast
 from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.read_state import Verb
 from pushsvc.protocol.session import Policy
+from pushsvc.push.provider import Provider
 from pushsvc.server import checks
 from pushsvc.server.auth_file import AuthFile
 from pushsvc.server.build import ANSWER_SECONDS, Store, open_store, publish_seconds
@@ -44,6 +45,15 @@ from pushsvc.web.handshake import Handshakes
 from pushsvc.web.operation import MAX_SMALL
 from pushsvc.web.poll import Poll, PollOperation
 from pushsvc.web.publish import BatchOperation, PublishOperation
+from pushsvc.web.push import (
+    MAX_REGISTRATION,
+    Capabilities,
+    DevicePushOperation,
+    DevicesOperation,
+    PushedOperation,
+    PushOperation,
+    PushReadOperation,
+)
 from pushsvc.web.rates import RequestRates
 from pushsvc.web.revocations import DisconnectOperation, RevocationsOperation
 from pushsvc.web.tickets import TicketsOperation
@@ -269,7 +279,7 @@ async def worker(
         _start(settings, store, authenticator, tasks, stack)
         membership.start(tasks)
         stack.push_async_callback(membership.aclose)
-        front = _front(settings, store, node, authenticator, rates, demo, stack)
+        front = _front(settings, store, node, authenticator, rates, providers, demo, stack)
         verify.start()
         _close_gone(node.connections, verify)
         following = tasks.create_task(verify.follow(), name="issuers")
@@ -347,6 +357,7 @@ def _front(
     node: Node,
     authenticator: Authenticator,
     rates: RequestRates,
+    providers: Mapping[str, Provider],
     demo: str | None,
     stack: AsyncExitStack,
 ) -> _Front:
@@ -370,7 +381,9 @@ def _front(
         admission, origins, node.connections, node.dispatcher, node.topics, store.read_states
     )
     polls: set[Poll] = set()
-    routes = _routes(settings, store, node, authenticator, admission, polls, origins)
+    routes = _routes(
+        settings, store, node, authenticator, admission, polls, origins, providers
+    )
     http = Front(
         node.readiness,
         admission,
@@ -425,6 +438,7 @@ def _routes(
     admission: Admission,
     polls: set[Poll],
     origins: Origins,
+    providers: Mapping[str, Provider],
 ) -> api.Routes:
     """What the paths of the public port are served with."""
     small = min(MAX_SMALL, settings.max_body_bytes)
@@ -443,11 +457,24 @@ def _routes(
         "max_body": settings.max_body_bytes,
         "origins": origins,
     }
+    asked: dict[str, Any] = {"rates": client_rates, "verifier": authenticator, "origins": origins}
     reading: dict[str, Any] = {
+        **asked,
         "read_states": store.read_states,
-        "rates": client_rates,
-        "verifier": authenticator,
         "max_body": min(MAX_NAMED, settings.max_body_bytes),
+    }
+    revoking: dict[str, Any] = {
+        "authenticator": authenticator,
+        "push_registrations": store.push_registrations,
+        "max_body": small,
+    }
+    opening: dict[str, Any] = {
+        "capabilities": Capabilities(
+            store.push_registrations,
+            authenticator,
+            RequestRates(settings.rate_messages_per_second, settings.rate_burst),
+            store.leases.redis_time,
+        ),
         "origins": origins,
     }
     return api.Routes(
@@ -476,8 +503,24 @@ def _routes(
         tickets=TicketsOperation(
             authenticator=authenticator, rates=client_rates, max_body=small, origins=origins
         ),
-        revocations=RevocationsOperation(authenticator=authenticator, max_body=small),
-        disconnect=DisconnectOperation(authenticator=authenticator, max_body=small),
+        revocations=RevocationsOperation(**revoking),
+        disconnect=DisconnectOperation(**revoking),
+        push_ways=PushOperation(providers=providers, web_key=web_key, origins=origins),
+        pushed=PushedOperation(history=store.history, pushes=store.pushes, **opening),
+        push_read=PushReadOperation(read_states=store.read_states, **opening),
+        devices=DevicesOperation(
+            history=store.history,
+            registrations=store.push_registrations,
+            max_body=small,
+            **asked,
+        ),
+        device_push=DevicePushOperation(
+            registrations=store.push_registrations,
+            providers=providers,
+            redis_time=store.leases.redis_time,
+            max_body=min(MAX_REGISTRATION, settings.max_body_bytes),
+            **asked,
+        ),
         users={**asking, "history": store.history},
         recall={**asking, "history": store.history, "schedule": store.schedule},
         topics={**asking, "presence": node.presence},

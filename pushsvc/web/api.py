@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -44,7 +45,7 @@ class Operations:
         self,
         whole: Mapping[str, Operation],
         of_users: Mapping[str, Operation],
-        of_devices: Mapping[str, Operation],
+        of_devices: Mapping[str, Operation] = MappingProxyType({}),
     ) -> None:
         self.whole = whole
         self.of_users = of_users

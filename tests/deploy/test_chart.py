@@ -161,7 +161,9 @@ def test_no_secret_is_made_where_all_are_named() -> None:
     for form in ("sentinel", "cluster-tls-acl", "jwks", "issuers", "production"):
         assert of_kind("Secret", rendered(form)) == []
     (own,) = of_kind("Secret", rendered("external-redis"))
-    assert set(secret_values(own)) == {"jwt-secret", "webhook-secret"}
+    assert set(secret_values(own)) == {
+        "jwt-secret", "webhook-secret", "vapid.pem", "apns.p8", "fcm.json",
+    }  # fmt: skip
     given = merged(LEAST, {"redis": {"url": "redis://r", "existingSecret": "", "password": "p"}})
     (own,) = of_kind("Secret", manifests(given))
     assert secret_values(own) == {"redis-password": "p"}
