@@ -43,9 +43,7 @@ class Subscription(msgspec.Struct, frozen=True):
     keys: Keys
 
 
-class OfWeb(
-    msgspec.Struct, frozen=True, tag_field="provider", tag=WEB, forbid_unknown_fields=True
-):
+class OfWeb(msgspec.Struct, frozen=True, tag_field="provider", tag=WEB, forbid_unknown_fields=True):
     """A subscription of a browser, and the key that it was made with."""
 
     subscription: Subscription
@@ -62,9 +60,7 @@ class OfApns(
     environment: Literal["production", "sandbox"] = "production"
 
 
-class OfFcm(
-    msgspec.Struct, frozen=True, tag_field="provider", tag=FCM, forbid_unknown_fields=True
-):
+class OfFcm(msgspec.Struct, frozen=True, tag_field="provider", tag=FCM, forbid_unknown_fields=True):
     """An app that Firebase Cloud Messaging reaches."""
 
     token: str

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -58,6 +58,9 @@ from pushsvc.web.rates import RequestRates
 from pushsvc.web.revocations import DisconnectOperation, RevocationsOperation
 from pushsvc.web.tickets import TicketsOperation
 from pushsvc.web.users import MAX_NAMED, AckOperation, ReadStateOperation
+
+if TYPE_CHECKING:
+    from pushsvc.push.providers import PushConfig
 
 STOP_SECONDS: Final = 20.0
 """Most seconds that a worker takes to stop, beyond its delay, its drain and the time-out of
@@ -218,6 +221,15 @@ def _node(
     return node
 
 
+async def _providers(config: "PushConfig | None", stack: AsyncExitStack) -> Mapping[str, Provider]:
+    """What reaches devices that are away, by name."""
+    if config is None:
+        return {}
+    from pushsvc.push.providers import providers  # noqa: PLC0415 - costs who pushes nothing nothing
+
+    return await stack.enter_async_context(providers(config))
+
+
 def _tracer(settings: Settings, stack: AsyncExitStack) -> Tracer | None:
     """What makes spans, if they are wanted.
 
@@ -247,6 +259,7 @@ async def worker(
     async with AsyncExitStack() as stack:
         verify = verifier_of(settings)
         tls = checks.tls(settings)
+        push = checks.push(settings)
         metrics.build_info.labels(__version__).set(1)
         store = await open_store(settings, stack)
         redis_time = store.leases.redis_time
@@ -279,6 +292,7 @@ async def worker(
         _start(settings, store, authenticator, tasks, stack)
         membership.start(tasks)
         stack.push_async_callback(membership.aclose)
+        providers = await _providers(push, stack)
         front = _front(settings, store, node, authenticator, rates, providers, demo, stack)
         verify.start()
         _close_gone(node.connections, verify)
@@ -381,9 +395,7 @@ def _front(
         admission, origins, node.connections, node.dispatcher, node.topics, store.read_states
     )
     polls: set[Poll] = set()
-    routes = _routes(
-        settings, store, node, authenticator, admission, polls, origins, providers
-    )
+    routes = _routes(settings, store, node, authenticator, admission, polls, origins, providers)
     http = Front(
         node.readiness,
         admission,
@@ -505,7 +517,7 @@ def _routes(
         ),
         revocations=RevocationsOperation(**revoking),
         disconnect=DisconnectOperation(**revoking),
-        push_ways=PushOperation(providers=providers, web_key=web_key, origins=origins),
+        push_ways=PushOperation(providers=providers, web_key=_web_key(providers), origins=origins),
         pushed=PushedOperation(history=store.history, pushes=store.pushes, **opening),
         push_read=PushReadOperation(read_states=store.read_states, **opening),
         devices=DevicesOperation(
@@ -528,6 +540,13 @@ def _routes(
         receipts={"receipt_log": store.receipt_log, "verifier": authenticator},
         user_data={"data": store.user_data, "verifier": authenticator},
     )
+
+
+def _web_key(providers: Mapping[str, Provider]) -> str | None:
+    """The key that pages subscribe with, if there is Web Push."""
+    web = providers.get("web")
+    key: str | None = getattr(web, "public_key", None)
+    return key
 
 
 async def _tick(node: Node, tls: Certificates | None) -> None:

@@ -10,7 +10,7 @@ from pushsvc.auth.tokens import Claims
 from pushsvc.errors import InvalidRequest, InvalidToken, NotFound
 from pushsvc.feeds.history import EVERYTHING, History
 from pushsvc.feeds.push_registrations import PushRegistrations
-from pushsvc.feeds.pushes import PushRecord, Pushes
+from pushsvc.feeds.pushes import Pushes, PushRecord
 from pushsvc.feeds.read_state import ReadStates
 from pushsvc.protocol import encoding, ids
 from pushsvc.protocol.feeds import name_of, namespace_of
@@ -158,9 +158,7 @@ class DevicesOperation(UserOperation):
     route: ClassVar[str] = "devices"
     allow: ClassVar[str] = "GET, OPTIONS"
 
-    def __init__(
-        self, *, history: History, registrations: PushRegistrations, **made: Any
-    ) -> None:
+    def __init__(self, *, history: History, registrations: PushRegistrations, **made: Any) -> None:
         super().__init__(**made)
         self._history = history
         self._registrations = registrations
