@@ -12,8 +12,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 MAX_PLAINTEXT: Final = 2967
-"""Bytes of a message. Encrypted they are 3,070, which is what Mozilla's service takes for Firefox on
-Android, while others take 4,096."""
+"""Bytes of a message. Encrypted they are 3,070, which is what Mozilla's service takes for Firefox
+on Android, while others take 4,096."""
 
 PUBLIC_BYTES: Final = 65
 """Of a public key on P-256, uncompressed."""

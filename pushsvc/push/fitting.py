@@ -12,8 +12,10 @@ _MARK: Final = "…"
 """What stands where the rest of a body was left out."""
 
 
-def fit(message: PushMessage, encode: Callable[[PushMessage], bytes]) -> bytes:
-    """What ``encode`` makes of a message, with as much of it as ``MAX_PAYLOAD`` has room for.
+def fit(
+    message: PushMessage, encode: Callable[[PushMessage], bytes], most: int = MAX_PAYLOAD
+) -> bytes:
+    """What ``encode`` makes of a message, with as much of it as there is room for.
 
     The body is shortened first; where that is not enough, ids only are left, and at last nothing
     but the notification's own id.
@@ -21,17 +23,18 @@ def fit(message: PushMessage, encode: Callable[[PushMessage], bytes]) -> bytes:
     Args:
         message: what a device is to be told.
         encode: makes JSON of it, in which a body stands once.
+        most: bytes that may be made.
     """
     payload = encode(message)
-    if len(payload) <= MAX_PAYLOAD:
+    if len(payload) <= most:
         return payload
     if message.text is not None:
-        body = shortened(message.text.body, len(payload) - MAX_PAYLOAD)
+        body = shortened(message.text.body, len(payload) - most)
         if body:
             text = msgspec.structs.replace(message.text, body=body)
             return encode(message._replace(text=text))
         payload = encode(message.ids_only())
-        if len(payload) <= MAX_PAYLOAD:
+        if len(payload) <= most:
             return payload
     return encode(message.ids_only()._replace(capability="", tag="", group=""))
 

@@ -37,7 +37,7 @@ def sign(key: SigningKey, header: Mapping[str, str], claims: Mapping[str, Any]) 
 def _signature(key: SigningKey, signed: bytes) -> bytes:
     if isinstance(key, rsa.RSAPrivateKey):
         return key.sign(signed, padding.PKCS1v15(), hashes.SHA256())
-    if not isinstance(key.curve, ec.SECP256R1):
+    if key.curve.name != ec.SECP256R1.name:
         raise ValueError(f"the key is on the curve {key.curve.name} and not on P-256")
     # OpenSSL gives two numbers in DER, RFC 7518 (3.4) wants them as they are, 32 bytes each.
     r, s = decode_dss_signature(key.sign(signed, ec.ECDSA(hashes.SHA256())))

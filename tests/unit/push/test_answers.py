@@ -11,7 +11,9 @@ def test_an_object_is_read() -> None:
     assert said(b'{"reason":"BadDeviceToken"}') == {"reason": "BadDeviceToken"}
 
 
-@pytest.mark.parametrize("body", [b"", b"[]", b"<html>", b'"\xff"', b"7", b"[" * 4096, b'{"a":' * 800])
+@pytest.mark.parametrize(
+    "body", [b"", b"[]", b"<html>", b'"\xff"', b"7", b"[" * 4096, b'{"a":' * 800]
+)
 def test_anything_else_says_nothing(body: bytes) -> None:
     assert said(body) == {}
 
