@@ -160,7 +160,10 @@ def push(settings: Settings) -> "PushConfig | None":
 
         return vapid.load_keys(file)
 
-    _loaded("PUSH_CA_FILE", settings.push_ca_file, tls_context)
+    try:
+        tls_context(settings.push_ca_file)
+    except ValueError as error:
+        raise SettingsError(PREFIX + "PUSH_CA_FILE", str(error)) from None
     return PushConfig(
         vapid=_loaded("PUSH_VAPID_KEY_FILE", vapid, load_vapid),
         vapid_subject=settings.push_vapid_subject or "",

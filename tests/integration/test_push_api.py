@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 import redis
 from cryptography.hazmat.primitives import serialization
@@ -20,7 +21,7 @@ from pushsvc.protocol.push_capability import seal
 from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.web.spec import openapi
 from tests.support.backend import problem, publish
-from tests.support.nodes import Node, publisher_token, token, wait_until
+from tests.support.nodes import SECRET, Node, publisher_token, token, wait_until
 from tests.support.phone import Phone
 
 pytestmark = pytest.mark.promise
@@ -357,10 +358,11 @@ async def revoke(node: Node, path: str = "/v1/revocations", **body: Any) -> None
 
 
 async def test_what_revokes_a_token_ends_what_it_registered_at_once(node: Node, user: str) -> None:
-    auth = token(user, jti=f"j-{user}")
+    auth = token(user)
+    token_id = jwt.decode(auth, SECRET, ["HS256"], audience="pushsvc")["jti"]
     await register(node, user, "by-one", auth=auth)
     await register(node, user, "by-another")
-    await revoke(node, jti=f"j-{user}")
+    await revoke(node, jti=token_id)
     assert not await registered(node, user, "by-one")
     assert await registered(node, user, "by-another")
 
