@@ -414,7 +414,7 @@ def secret(node: Node, valkey: EmbeddedServer) -> bytes:
     """The key of capabilities; it is there once somebody needed it."""
     asyncio.run(ask(node, "GET", "/v1/push/notification", "pc1." + "A" * 100))
     with redis.Redis.from_url(valkey.url) as client:
-        return bytes.fromhex(client.get(f"{PREFIX}:push:secret").decode())  # type: ignore[union-attr]
+        return bytes.fromhex(client.get(f"{PREFIX}:push:secret").decode())
 
 
 def sealed(secret: bytes, user: str, notification: str, device: str = "phone", **other: Any) -> str:
@@ -445,7 +445,7 @@ async def test_a_capability_reads_one_notification_and_marks_it_as_read(
         await desk.notifications(2)
         answer = await ask(node, "POST", "/v1/push/read", opens)
         assert (answer.status_code, answer.json()) == (200, {"unread": 1})
-        assert (await desk.next("read"))["ids"] == [sent]
+        assert (await desk.receive())["ids"] == [sent]
     found = (await ask(node, "GET", "/v1/push/notification", opens)).json()
     assert (found["read"], found["unread"], found["badge"]) == (True, 1, 1)
 

@@ -10,6 +10,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+import pushsvc.push
 from pushsvc.push.vapid import new_key
 from pushsvc.server.checks import LEAST_STREAMS, SPARE_DESCRIPTORS, dates, push, room
 from pushsvc.settings import SettingsError
@@ -136,6 +137,7 @@ def test_a_library_that_is_missing_is_told_with_what_to_install(
 ) -> None:
     for module in modules:
         monkeypatch.delitem(sys.modules, f"pushsvc.push.{module}", raising=False)
+        monkeypatch.delattr(pushsvc.push, module, raising=False)
     for name in [each for each in sys.modules if each.partition(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
