@@ -215,8 +215,8 @@ FIELDS: Final[dict[str, Schema]] = {
     ),
     "push": {"description": "also reach devices that have not acknowledged it by then"},
     "PushAsked.after": number(
-        "seconds that a device has to acknowledge it; without it the server's `PUSH_AFTER_SECONDS`, "
-        "if that is set",
+        "seconds that a device has to acknowledge it; without it the server's "
+        "`PUSH_AFTER_SECONDS`, if that is set",
         minimum=0,
         maximum=push_asking.MAX_AFTER,
     ),
