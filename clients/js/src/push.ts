@@ -198,10 +198,19 @@ export function push(host: PushHost, PushError: ErrorClass): PushPart {
     if (old && keyOf(old) === key.replace(/=/g, "")) return old;
     // One that was made with another key is no good for this one, and stands in the way.
     await old?.unsubscribe();
+    let timer: ReturnType<typeof setTimeout> | undefined;
     try {
-      return await pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: key });
+      return await Promise.race([
+        pushManager.subscribe({ userVisibleOnly: true, applicationServerKey: key }),
+        // A browser that does not reach its push service may try for ever.
+        new Promise<never>((_, reject) => {
+          timer = setTimeout(() => reject("no answer"), timing.answer);
+        }),
+      ]);
     } catch (error) {
       throw denied() ?? no("push_service", `the browser's push service gives no address: ${error}`);
+    } finally {
+      clearTimeout(timer);
     }
   }
 

@@ -102,7 +102,7 @@ export function serve(worker: WorkerScope): void {
     try {
       const signal = AbortSignal.timeout(PATIENCE);
       const got = await ask(known, capability, "/v1/push/notification", { signal });
-      return { group: got.event, ...got, ...payload };
+      return { ...got, ...payload };
     } catch {
       return payload; // something has to be shown
     }
@@ -111,8 +111,8 @@ export function serve(worker: WorkerScope): void {
   async function show(pushed: Payload): Promise<void> {
     const { scope } = registration;
     const known = await recordOf(scope);
-    const { id, capability, title, body, url, icon, group } = await complete(pushed, known);
-    const { badge, tag = id } = pushed;
+    const payload = await complete(pushed, known);
+    const { id, capability, title, body, url, icon, badge, group, tag = id } = payload;
     const shown = await registration.getNotifications({ tag });
     const data: Shown = { id, capability, url, group, counts: badge !== undefined };
     // A push may come twice: that is no news.

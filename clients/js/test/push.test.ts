@@ -256,14 +256,15 @@ test("where only ids come the text is got; and where it cannot be, something is 
   stored.set(SCOPE, RECORD);
   const { pushed } = worker();
   answers["GET /v1/push/notification"] = () =>
-    json({ id: "1-0", title: "Secret", url: "/s", event: "mail", read: false, unread: 1 });
+    json({ id: "1-0", title: "Secret", url: "/s", group: "mail", tag: "m", badge: 4, read: false });
   await pushed({ v: 1, id: "1-0", capability: "pc1.y" });
   assert.deepEqual(asked, [
     { method: "GET", path: "/v1/push/notification", body: undefined, token: "Bearer pc1.y" },
   ]);
   assert.equal(registration.shown[0]?.title, "Secret");
-  assert.deepEqual(registration.shown[0]?.data.pushsvc.url, "/s");
-  assert.deepEqual(registration.shown[0]?.data.pushsvc.group, "mail");
+  assert.equal(registration.shown[0]?.tag, "m");
+  const { url, group } = registration.shown[0]?.data.pushsvc;
+  assert.deepEqual([url, group, badges], ["/s", "mail", [4]]);
   delete answers["GET /v1/push/notification"];
   await pushed({ v: 1, id: "2-0", capability: "pc1.z" });
   answers["GET /v1/push/notification"] = () => {
@@ -353,7 +354,10 @@ function client(user = "ann", token: any = "t") {
   let state: State = { status: "connected", user };
   const watchers = new Set<(message?: ServerMessage) => void>();
   const host: PushHost = {
-    settings: settings({ url: NODE, token, device: "d1", timing: { open: 50 } }, undefined),
+    settings: settings(
+      { url: NODE, token, device: "d1", timing: { open: 50, answer: 50 } },
+      undefined,
+    ),
     tokens: new Tokens(token),
     state: () => state,
     watch: (told) => {
@@ -416,6 +420,10 @@ test("it says why it cannot be", async () => {
   registration.fails = new Error("AbortError");
   assert.equal(await codeOf(enabled()), "push_service");
   registration.fails = undefined;
+  const { subscribe } = registration.pushManager;
+  registration.pushManager.subscribe = () => new Promise(() => {}); // as where it is not reached
+  assert.equal(await codeOf(enabled()), "push_service");
+  registration.pushManager.subscribe = subscribe;
   answers["PUT /v1/user/devices/push"] = () => json({ detail: "that host is not allowed" }, 400);
   await assert.rejects(enabled(), {
     code: "refused",
