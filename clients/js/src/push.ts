@@ -104,34 +104,39 @@ export function push(host: PushHost, PushError: ErrorClass): PushPart {
     });
   }
 
+  function fetched(path: string, init: RequestInit): Promise<Response> {
+    const { fetch = globalThis.fetch } = settings;
+    const signal = AbortSignal.timeout(timing.answer);
+    return fetch(url + path, { ...init, cache: "no-store", signal }).catch((error) => {
+      throw no("lost", `no answer came: ${error}`);
+    });
+  }
+
   /** Asks the server, once more with another token where this one is refused. */
   async function ask(method: string, path: string, body?: unknown): Promise<any> {
-    const { fetch = globalThis.fetch } = settings;
     for (let again = false; ; again = true) {
       const token = await tokens.get().catch((error) => {
         throw no("token", `no token: ${error}`);
       });
-      const answer = await fetch(url + path, {
+      const answer = await fetched(path, {
         method,
-        cache: "no-store",
-        signal: AbortSignal.timeout(timing.answer),
         headers: {
           Authorization: `Bearer ${token}`,
           ...(body ? { "Content-Type": "application/json" } : {}),
         },
         ...(body ? { body: JSON.stringify(body) } : {}),
-      }).catch((error) => {
-        throw no("lost", `no answer came: ${error}`);
       });
       const { ok, status } = answer;
       if (ok) return status === 204 ? undefined : answer.json();
       if (status === 401 && !again && !tokens.fixed) tokens.doubt(token);
-      else {
-        const { detail, retry_after } = await answer.json().catch(() => ({}));
-        const why = detail ?? `${method} ${path.replace(/\?.*/, "")} is answered with ${status}`;
-        throw no("refused", why, status, retry_after);
-      }
+      else await refused(answer);
     }
+  }
+
+  async function refused(answer: Response): Promise<never> {
+    const { status } = answer;
+    const { detail, retry_after } = await answer.json().catch(() => ({}));
+    throw no("refused", detail ?? `the answer is ${status}`, status, retry_after);
   }
 
   /** Where the server has this device of the user. */
@@ -139,10 +144,12 @@ export function push(host: PushHost, PushError: ErrorClass): PushPart {
 
   /** The key that subscriptions for this server are made with. */
   async function serverKey(): Promise<string> {
-    const { web } = await ask("GET", "/v1/push").catch((error) => {
-      if (error.status === 404) return {}; // a node of before
-      throw error;
-    });
+    const answer = await fetched("/v1/push", {});
+    // A node of before has no such path.
+    const { web } =
+      answer.ok || answer.status === 404
+        ? await answer.json().catch(() => ({}))
+        : await refused(answer);
     if (!web)
       throw no("not_configured", "the server pushes to no browser: PUSHSVC_PUSH_VAPID_KEY_FILE");
     return web.key;

@@ -143,7 +143,7 @@ beforeEach(() => {
     const path = address.slice(NODE.length);
     const { method = "GET", headers } = init;
     const body = init.body && JSON.parse(init.body);
-    asked.push({ method, path, body, token: headers.Authorization });
+    asked.push({ method, path, body, token: headers?.Authorization });
     const answer = answers[`${method} ${path.replace(/\?.*/, "")}`];
     return answer ? answer(body) : json({ detail: "no such path" }, 404);
   });
