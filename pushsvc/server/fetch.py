@@ -13,16 +13,16 @@ from concurrent.futures import Future
 from http.client import HTTPResponse
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote, urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import urljoin, urlsplit
 
 from urllib3 import PoolManager, ProxyManager, Timeout, connection_from_url, make_headers
-from urllib3.exceptions import HTTPError, LocationParseError
-from urllib3.util import Url, parse_url
+from urllib3.exceptions import HTTPError
+from urllib3.util import Url
 
 from pushsvc import __version__
 from pushsvc.auth.jwks import FETCH_TIMEOUT, is_address
 from pushsvc.auth.keys import MAX_JWKS
+from pushsvc.egress import proxy_login, proxy_of, tls_context
 from pushsvc.printable import printable
 
 MAX_REDIRECTS: Final = 5
@@ -33,9 +33,6 @@ MAX_ANSWER: Final = 2 * MAX_JWKS
 
 Of headers ``http.client`` takes 100 at most, of 64 KiB each.
 """
-
-MAX_AUTHORITIES: Final = 1 << 20
-"""Bytes of a file with authorities; those of the system are a quarter of it."""
 
 CONNECT_TIMEOUT: Final = 4.0
 """Seconds for a connection to one address of a host, so that the next one has its turn."""
@@ -61,7 +58,10 @@ class Fetcher:
         self._ca_file = ca_file
         self._timeout = timeout
         if ca_file is not None:
-            _context(ca_file)
+            try:
+                tls_context(ca_file)
+            except ValueError as error:
+                raise FetchError(str(error)) from None
 
     async def get(self, url: str) -> bytes:
         """The document at an http or https address, ``MAX_JWKS`` bytes at most.
@@ -89,9 +89,9 @@ class Fetcher:
             raise FetchError("an address is not http or https, or has a user and a password in it")
         where, to = urlsplit(url).netloc, url
         try:
-            proxy = _proxy_of(url)
+            proxy = proxy_of(url)
             where += "" if proxy is None else f" through the proxy {proxy.netloc}"
-            with _connections(url, proxy, _context(self._ca_file), until) as connections:
+            with _connections(url, proxy, tls_context(self._ca_file), until) as connections:
                 for _ in range(MAX_REDIRECTS + 1):
                     answer = _ask(connections, to, until)
                     if isinstance(answer, bytes):
@@ -99,6 +99,8 @@ class Fetcher:
                     to = answer
         except (HTTPError, OSError) as error:
             raise FetchError(_reason(error, where)) from None
+        except ValueError as error:  # of the proxy, or of the authorities
+            raise FetchError(str(error)) from None
         raise FetchError(f"{url} is redirected more than {MAX_REDIRECTS} times")
 
 
@@ -161,49 +163,6 @@ def _reason(error: BaseException, where: str) -> str:
     return f"no answer from {where}: {printable(str(error)[:200])}{hint}"
 
 
-def _proxy_of(url: str) -> Url | None:
-    """The proxy that the environment names for an address.
-
-    Raises:
-        FetchError: it is of a kind that is not supported.
-    """
-    parts = urlsplit(url)
-    named = getproxies().get(parts.scheme)
-    if not named or proxy_bypass(parts.netloc):
-        return None
-    try:
-        proxy = parse_url(named if "://" in named else f"http://{named}")
-    except LocationParseError:
-        proxy = Url()
-    if proxy.scheme != "http" or not proxy.host or proxy.port == 0:
-        raise FetchError(
-            f"{parts.scheme.upper()}_PROXY is not http://[user:password@]host[:port], the one kind"
-            " of proxy that is supported"
-        )
-    return proxy
-
-
-def _context(ca_file: Path | None) -> ssl.SSLContext:
-    """Whom to trust.
-
-    Raises:
-        FetchError: the file cannot be used.
-    """
-    try:
-        if ca_file is not None and ca_file.stat().st_size > MAX_AUTHORITIES:
-            raise FetchError(f"'{ca_file}' is larger than {MAX_AUTHORITIES} bytes")
-        context = ssl.create_default_context(cafile=ca_file)
-    except ssl.SSLError:
-        raise FetchError(f"'{ca_file}' is no PEM file of certificates") from None
-    except OSError as error:
-        raise FetchError(f"'{ca_file}' cannot be read: {error.strerror}") from None
-    if ca_file is not None:
-        # Python 3.13 refuses authorities without a key usage (RFC 5280, 4.2.1.3), as made by
-        # `openssl req -x509`: one that is named is meant.
-        context.verify_flags &= ~ssl.VERIFY_X509_STRICT
-    return context
-
-
 def _connections(url: str, proxy: Url | None, context: ssl.SSLContext, until: float) -> PoolManager:
     """What connects to the origin of an address, each answer bounded."""
     headers = make_headers(user_agent=f"pushsvc/{__version__}")
@@ -212,10 +171,7 @@ def _connections(url: str, proxy: Url | None, context: ssl.SSLContext, until: fl
     if proxy is None:
         connections = PoolManager(**settings)
     else:
-        login = proxy.auth if ":" in (proxy.auth or ":") else f"{proxy.auth}:"
-        # As Latin-1, since urllib3 encodes it so: the bytes are those of the URL.
-        login = login and unquote(login, "latin-1")
-        settings["proxy_headers"] = make_headers(proxy_basic_auth=login)
+        settings["proxy_headers"] = proxy_login(proxy)
         connections = ProxyManager(proxy.url, **settings)
     pool: Any = connections.connection_from_url(url)
     make = pool.ConnectionCls

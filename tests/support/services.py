@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import ssl
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
@@ -74,12 +75,17 @@ def service(answer: Callable[[Any], tuple[int, Any]]) -> Iterator[str]:
 
 
 class TCPService(ABC):
-    """A server with an event loop of its own; ``serve`` says what becomes of each connection."""
+    """A server with an event loop of its own; ``serve`` says what becomes of each connection.
+
+    Args:
+        context: for TLS.
+    """
 
     loop: asyncio.AbstractEventLoop
     _stopped: asyncio.Event
 
-    def __init__(self) -> None:
+    def __init__(self, context: ssl.SSLContext | None = None) -> None:
+        self._context = context
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()))
         self._serving: set[asyncio.Task[None]] = set()
@@ -106,7 +112,7 @@ class TCPService(ABC):
     async def _run(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
-        server = await asyncio.start_server(self._hold, "127.0.0.1", 0)
+        server = await asyncio.start_server(self._hold, "127.0.0.1", 0, ssl=self._context)
         self.port = server.sockets[0].getsockname()[1]
         self._started.set()
         await self._stopped.wait()

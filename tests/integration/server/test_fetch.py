@@ -18,9 +18,9 @@ from tornado.httpserver import HTTPServer
 from tornado.testing import bind_unused_port
 
 from pushsvc.auth.keys import MAX_JWKS
+from pushsvc.egress import MAX_AUTHORITIES
 from pushsvc.server.fetch import (
     MAX_ANSWER,
-    MAX_AUTHORITIES,
     MAX_REDIRECTS,
     Fetcher,
     FetchError,
