@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { beforeEach, test } from "node:test";
 import { PushError } from "../src/errors.js";
 import { push, type PushHost } from "../src/push.js";
+import { reach } from "../src/reach.js";
 import type { PushRecord } from "../src/records.js";
 import { settings } from "../src/settings.js";
 import { Tokens } from "../src/tokens.js";
@@ -372,7 +373,7 @@ function client(user = "ann", token: any = "t") {
     state = next;
     told();
   };
-  return { ...push(host, PushError), told, become };
+  return { ...push(host, PushError), told, become, host };
 }
 
 const codeOf = (promise: Promise<unknown>) =>
@@ -409,6 +410,36 @@ test("a page subscribes with the server's key and tells the server", async () =>
   await enabled();
   assert.equal(registration.subscriptions, 2);
   assert.equal(asked.at(-1)?.body.key, OTHER);
+});
+
+test("a user is asked within the click, before anything is loaded or waited for", async () => {
+  worker();
+  const { host } = client();
+  let questions = 0;
+  const answer = async () => (++questions, permission);
+  Object.assign(Notification, { requestPermission: answer });
+  permission = "default";
+  const asking = codeOf(reach(host).enable());
+  assert.equal(questions, 1);
+  assert.equal(await asking, "dismissed");
+  permission = "granted";
+  const one = reach(host);
+  assert.equal((await one.enable()).enabled, true);
+  assert.equal((await one.status()).enabled, true);
+  registration.subscription = null;
+  one.renew();
+  const again = "https://service.example/2";
+  while (stored.get(SCOPE).endpoint !== again)
+    await new Promise((resolve) => setImmediate(resolve));
+  await one.disable();
+  assert.equal((await one.status()).enabled, false);
+  assert.equal(questions, 2);
+  // Where there is nothing of it, as in Node, nobody is asked and nothing happens.
+  define("PushManager", undefined);
+  define("Notification", undefined);
+  const nowhere = reach(host);
+  nowhere.renew();
+  assert.equal(await codeOf(nowhere.enable()), "unsupported");
 });
 
 test("it says why it cannot be", async () => {
