@@ -175,25 +175,25 @@ export function push(host: PushHost, PushError: ErrorClass): PushPart {
     return found;
   }
 
-  /** Whether a worker answers as push-sw.js does. */
+  /** Whether a worker answers as push-sw.js does: the one that there is, or one that comes. */
   async function greets(registration: ServiceWorkerRegistration): Promise<boolean> {
     const coming = registration.installing ?? registration.waiting;
-    const { port1, port2 } = new MessageChannel();
+    const ports: MessagePort[] = [];
     let timer: ReturnType<typeof setTimeout> | undefined;
     const answered = await new Promise<boolean>((resolve) => {
       timer = setTimeout(() => resolve(false), registration.active ? PATIENCE : timing.open);
-      port1.onmessage = () => resolve(true);
       const hello = () => {
+        const { port1, port2 } = new MessageChannel();
+        ports.push(port1);
+        port1.onmessage = () => resolve(true);
         if (registration.active) registration.active.postMessage({ pushsvc: "hello" }, [port2]);
-        else if (coming?.state !== "redundant") return;
-        else resolve(false);
-        coming?.removeEventListener("statechange", hello);
+        else if (coming?.state === "redundant") resolve(false);
       };
       coming?.addEventListener("statechange", hello);
       hello();
     });
     clearTimeout(timer);
-    port1.close();
+    for (const port of ports) port.close();
     return answered;
   }
 
