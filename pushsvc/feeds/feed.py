@@ -252,8 +252,10 @@ class Feeds:
             if sends and feed.startswith(MAILBOX):
                 sending = pack_head(feed), pack_tail(append.device)
                 options = *_PLAIN, self._keys.node, INBOX_PACKETS, *sending
-        if device or append.signal:
-            more = device, MAX_DEVICES, "1" if append.signal else ""
+        if device or append.signal or append.push:
+            more: tuple[Any, ...] = device, MAX_DEVICES, "1" if append.signal else ""
+            if append.push:
+                more = *more, append.push, round(append.push_after * 1000), append.push_event
             options = *options, *("",) * (_OPTIONS - len(options)), *more
         alike: tuple[Any, ...] = ttl, self._most(feed), retention, "1" if by_node(feed) else ""
         script = self._publishing.script

@@ -16,6 +16,7 @@ from pushsvc.errors import DurabilityNotReached, Overloaded, PushError
 from pushsvc.feeds.event_log import ACCEPTED, EventLog
 from pushsvc.feeds.feed import Appended, Feeds
 from pushsvc.feeds.nodes import ControlMessage, Entry, Leases, Outbox, node_of
+from pushsvc.feeds.pushes import Pushes
 from pushsvc.feeds.quota import ClientQuota
 from pushsvc.feeds.receipts import Receipts
 from pushsvc.feeds.schedule import Schedule
@@ -79,6 +80,7 @@ class Publisher:
         event_log: remembers what was accepted.
         quota: of what clients store.
         schedule: keeps what is not to be published yet.
+        pushes: are foreseen; None where nothing asks for any.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Publisher:
         event_log: EventLog,
         quota: ClientQuota,
         schedule: Schedule,
+        pushes: Pushes | None = None,
     ) -> None:
         self._feeds = feeds
         self._outbox = outbox
@@ -100,6 +103,7 @@ class Publisher:
         self._event_log = event_log
         self._quota = quota
         self._schedule = schedule
+        self._pushes = pushes
         # Who listens to a feed as which device, as read a moment ago, for what is ephemeral.
         self._heard: OrderedDict[tuple[str, str], tuple[float, Mapping[str, int]]] = OrderedDict()
 
@@ -206,9 +210,7 @@ class Publisher:
 
     async def _append(self, appends: Sequence[Append], by: str) -> list[Published | PushError]:
         """Publish what is stored, or was numbered at least."""
-        owed = [append for append in appends if append.receipt]
-        if owed:
-            await self._receipts.foresee(owed)
+        await self._foresee(appends)
         try:
             results, confirmed = await self._feeds.append(appends)
         except Overloaded:  # none of them was sent
@@ -255,6 +257,15 @@ class Publisher:
             outcomes.append(outcome)
         metrics.published.labels("accepted").inc(accepted)
         return outcomes
+
+    async def _foresee(self, appends: Sequence[Append]) -> None:
+        """Foresee what is to follow, before they are appended."""
+        owed = [append for append in appends if append.receipt]
+        if owed:
+            await self._receipts.foresee(owed)
+        pushed = [append for append in appends if append.push]
+        if pushed and self._pushes is not None:
+            await self._pushes.foresee(pushed)
 
     def _suspects(self, results: Sequence[Appended | PushError]) -> Sequence[str]:
         """Those of the listeners whose node may be gone."""

@@ -35,15 +35,19 @@ class WorkQueue:
         redis: any queue without a tail.
         hold: seconds that a lease lasts, longer than any look.
         keep: seconds that a feed may have to stay there.
+        again: seconds until the next look at a feed that was put there a moment ago.
     """
 
-    def __init__(self, name: str, redis: Redis, *, hold: float, keep: float) -> None:
+    def __init__(
+        self, name: str, redis: Redis, *, hold: float, keep: float, again: float = AGAIN
+    ) -> None:
         self._redis = redis
         self._due = redis.keys.work_queue(name, "due")
         self._owed = redis.keys.work_queue(name, "owed")
         self._leases = redis.keys.work_queue(name, "claims")
         self._hold = round(hold * 1000)
         self._keep = round(keep * 1000)
+        self._again = round(again * 1000)
         self._holder: Final = secrets.token_hex(6)
 
     async def enqueue(self, looks: Mapping[str, float]) -> None:
@@ -110,5 +114,5 @@ class WorkQueue:
             fields += [lease.feed, lease.token, look, "1" if rest else ""]
         await self._redis.run(
             "release", (self._due, self._owed, self._leases),
-            round(SETTLING * 1000), round(AGAIN * 1000), *fields,
+            round(SETTLING * 1000), self._again, *fields,
         )  # fmt: skip

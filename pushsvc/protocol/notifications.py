@@ -12,6 +12,7 @@ from pushsvc.protocol import feeds
 from pushsvc.protocol.encoding import MAX_DEPTH, check_depth, encode, shape
 from pushsvc.protocol.messages import Publish
 from pushsvc.protocol.names import require_label, require_name, require_topic
+from pushsvc.protocol.push_asking import PushAsked, asked
 from pushsvc.protocol.timestamps import from_rfc3339
 
 MAX_BATCH: Final = 1000
@@ -48,6 +49,7 @@ class Notification(msgspec.Struct, forbid_unknown_fields=True):
     encoding: Literal["base64"] | None = None
     at: str | None = None
     inbox: bool = True
+    push: PushAsked | None = None
 
 
 class Append(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -70,6 +72,9 @@ class Append(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         by: who had that published.
         device: the one device of the user that it is for; empty for all.
         signal: it has no read state: it is for the program, and not for the person.
+        push: what devices that are away are shown (``PushText`` as JSON); empty for no push.
+        push_after: seconds after which a device that has not acknowledged it gets the push.
+        push_event: the event that it belongs to there; empty for none.
     """
 
     feed: str
@@ -86,6 +91,9 @@ class Append(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     by: str = ""
     device: str = ""
     signal: bool = False
+    push: bytes = b""
+    push_after: float = 0.0
+    push_event: str = ""
 
 
 def appends_from(
@@ -97,6 +105,7 @@ def appends_from(
     client: bool = False,
     once: str | None = None,
     traceparent: str = "",
+    push_after: float | None = None,
 ) -> list[Append]:
     """Check a parsed notification and make of it what is appended: one message for each feed.
 
@@ -108,6 +117,7 @@ def appends_from(
         client: whether that is a client, which clients are told.
         once: the digest of its idempotency key.
         traceparent: the trace context that it carries on, empty without one.
+        push_after: seconds until a push whose publisher does not say; None where each has to.
 
     Raises:
         InvalidRequest: it has not the documented shape.
@@ -126,6 +136,13 @@ def appends_from(
         raise InvalidRequest('"inbox" is for "user" and "users" only: nothing else is in an inbox')
     if (note.ephemeral or note.ttl == 0) and (note.deliver != "all" or note.receipt):
         raise InvalidRequest('what is not stored can have neither "deliver" nor "receipt"')
+    push, after = b"", 0.0
+    if note.push is not None:
+        if not addressed:
+            raise InvalidRequest('"push" is for "user" and "users" only: name whom it is to reach')
+        if note.ephemeral or note.ttl == 0:
+            raise InvalidRequest('what is not stored can have no "push": leave it out')
+        push, after = asked(note.push, push_after)
     at = 0 if note.at is None else _time_of(note, note.at, client=client)
     body = body_of(
         note,
@@ -152,6 +169,9 @@ def appends_from(
             at,
             device=device,
             signal=not note.inbox,
+            push=push,
+            push_after=after,
+            push_event=(note.event or "") if push else "",
         )
         for feed in targets
     ]

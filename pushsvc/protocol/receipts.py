@@ -16,7 +16,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Status(StrEnum):
-    """How it ended for one user; exactly one of these is told."""
+    """What became of it for one user; exactly one of the first five is told."""
 
     ACKED = "acked"
     """A device acknowledged it, the first one to do so."""
@@ -28,9 +28,17 @@ class Status(StrEnum):
     """A newer one with the same collapse key took its place."""
     RECALLED = "recalled"
     """It was recalled."""
+    PUSHED = "pushed"
+    """A push provider took the push for a device, once for each device."""
+    PUSH_FAILED = "push_failed"
+    """The push for a device went to nobody, once for each device."""
+    READ = "read"
+    """It was marked as read, or archived."""
 
 
-def body(notification: int, user: str, status: Status, at: int, device: str) -> bytes:
+def body(
+    notification: int, user: str, status: Status, at: int, device: str, reason: str = ""
+) -> bytes:
     """What of a receipt is stored: the end of a JSON object.
 
     Args:
@@ -38,11 +46,15 @@ def body(notification: int, user: str, status: Status, at: int, device: str) -> 
         user: whose mailbox it was in.
         status: how it ended.
         at: when, in milliseconds since the epoch.
-        device: which one acknowledged it; empty if none did, or it is not known.
+        device: which one acknowledged it, or was to get the push; empty if none did, or it is not
+            known.
+        reason: of a push: the push provider, and why it failed.
     """
     fields = {"notification": ids.render(notification), "user": user, "status": status.value}
     if device:
         fields["device"] = device
+    if reason:
+        fields["reason"] = reason
     return _encode(fields | {"at": rfc3339(at)})[1:]
 
 

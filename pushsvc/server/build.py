@@ -12,6 +12,8 @@ from pushsvc.feeds.feed import Bounds, Feeds
 from pushsvc.feeds.history import History
 from pushsvc.feeds.nodes import BLOCK_SECONDS, Inbox, Leases, Outbox
 from pushsvc.feeds.publisher import Publisher, confirmation
+from pushsvc.feeds.push_registrations import PushRegistrations
+from pushsvc.feeds.pushes import AGAIN, Pushes
 from pushsvc.feeds.quota import ClientQuota
 from pushsvc.feeds.read_state import ReadStates
 from pushsvc.feeds.receipt_log import ReceiptLog
@@ -31,13 +33,15 @@ from pushsvc.store.pipeline_queue import MAX_PIPELINE, PipelineQueue
 from pushsvc.store.redis import Redis
 from pushsvc.store.schema import Keys
 from pushsvc.store.scripts import Scripts
-from pushsvc.store.server_connection import Command
+from pushsvc.store.server_connection import Command, StoreConnection
 from pushsvc.store.topology import connector
 
 ANSWER_SECONDS: Final = 5.0
 """How long Redis may take for a pipeline."""
 SESSIONS_AT_ONCE: Final = 32
 """Answers to connections in a turn of the event loop: what follows one takes about 0.1 ms."""
+PUSH_LEASE: Final = 10.0
+"""Seconds until the mailboxes whose pushes a node took are taken by another."""
 FIRST_ANSWER_SECONDS: Final = 2.0
 """How long a start waits for Redis to say what is permitted; a node starts without Redis, too."""
 
@@ -55,6 +59,8 @@ class Store:
     receipt_log: ReceiptLog
     webhooks: WorkQueue | None
     publisher: Publisher
+    push_registrations: PushRegistrations
+    pushes: Pushes
     read_states: ReadStates
     schedule: Schedule
     departures: Departures
@@ -74,6 +80,31 @@ def publish_seconds(settings: Settings) -> float:
     """How long Redis may take for a pipeline of publishes."""
     memory = settings.durability is Durability.MEMORY
     return ANSWER_SECONDS + (0 if memory else settings.durability_timeout_seconds)
+
+
+async def _ask(
+    connect: Callable[[float], StoreConnection],
+    keys: Keys,
+    confirm: Command | None,
+    settings: Settings,
+) -> None:
+    """Ask Redis whether it permits, and can confirm, what a node asks of it.
+
+    Raises:
+        SettingsError: it does not.
+    """
+    asking = connect(FIRST_ANSWER_SECONDS)
+    try:
+        await redis_permits(asking, keys, confirm, settings)
+    except PushError:
+        pass  # it is not reachable yet; the log tells when a command is refused later
+    finally:
+        await asking.aclose()
+    confirming = connect(publish_seconds(settings))
+    try:
+        await redis_confirms(confirming, confirm)
+    finally:
+        await confirming.aclose()
 
 
 async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
@@ -130,18 +161,7 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
     receipts = Receipts(feeds, maintenance, work, webhooks)
     # Acknowledgements are the last to end, and may still call for a look.
     stack.push_async_callback(receipts.aclose)
-    asking = connect(FIRST_ANSWER_SECONDS)
-    try:
-        await redis_permits(asking, keys, confirm, settings)
-    except PushError:
-        pass  # it is not reachable yet; the log tells when a command is refused later
-    finally:
-        await asking.aclose()
-    confirming = connect(publish_seconds(settings))
-    try:
-        await redis_confirms(confirming, confirm)
-    finally:
-        await confirming.aclose()
+    await _ask(connect, keys, confirm, settings)
     history = History(
         sessions,
         leases=leases,
@@ -154,7 +174,11 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
     # What a dead node had taken is late by no more than its lease.
     scheduled = WorkQueue("scheduled", maintenance, hold=settings.lease_seconds, keep=keep)
     schedule = Schedule(publishing, maintenance, scheduled, bounds, leases.redis_time)
-    publisher = Publisher(feeds, outbox, leases, durability, receipts, event_log, quota, schedule)
+    pushed = WorkQueue("push", maintenance, hold=PUSH_LEASE, keep=keep, again=AGAIN)
+    pushes = Pushes(feeds, maintenance, pushed, PushRegistrations(maintenance), webhooks)
+    publisher = Publisher(
+        feeds, outbox, leases, durability, receipts, event_log, quota, schedule, pushes
+    )
     return Store(
         redis=maintenance,
         feeds=feeds,
@@ -164,6 +188,8 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
         receipt_log=ReceiptLog(maintenance, keep=keep),
         webhooks=webhooks,
         publisher=publisher,
+        push_registrations=pushes.registrations,
+        pushes=pushes,
         read_states=ReadStates(sessions, outbox),
         schedule=schedule,
         departures=Departures(schedule, publisher, scheduled),
@@ -173,7 +199,7 @@ async def open_store(settings: Settings, stack: AsyncExitStack) -> Store:
             lambda: connect(ANSWER_SECONDS),
             leases=leases,
             outbox=outbox,
-            queues=[work, scheduled, *([] if webhooks is None else [webhooks])],
+            queues=[work, scheduled, pushed, *([] if webhooks is None else [webhooks])],
             history=history,
             schedule=schedule,
             retention=settings.retention_seconds,

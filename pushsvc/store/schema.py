@@ -39,6 +39,8 @@ ORDERED: Final = "~ordered"
 """Of topics: the newest id in the log up to which the order of the latest is known to be right."""
 SEEN: Final = "~seen"
 """Of mailboxes: the newest id in the log and how many are there, as the read state has them."""
+ASKS: Final = "~asks"
+"""Of mailboxes: the newest id whose publisher is told when it is read."""
 SENT: Final = "~sent"
 """Of a publisher's receipts: how far they were sent on."""
 FAILURES: Final = "~failures"
@@ -80,6 +82,22 @@ READ: Final = ":read"
 ARCHIVED: Final = ":archived"
 SIGNAL: Final = "n"
 """Of an entry in a log: it has no read state."""
+DEVICES: Final = ":devices"
+"""And in its place what the keys of a mailbox's pushes end with, which scripts make of it."""
+PUSHES: Final = ":pushes"
+PUSH: Final = ":push:"
+"""Before the id of a notification."""
+ASKED: Final = ":asked"
+
+TEXT: Final = "~text"
+"""Of a push record: what is shown, as JSON."""
+PUBLISHER: Final = "~publisher"
+"""Who wants receipts, as the feed of these is called after ``r:``."""
+EVENT: Final = "~event"
+KEY: Final = "~key"
+"""The collapse key."""
+OWED: Final = "~owed:"
+"""Before a device: the receipt of its outcome is yet to be given."""
 
 
 class Keys:
@@ -156,7 +174,7 @@ class Keys:
         of = self._feed + feed
         parts = (
             "cursors", "log", "listeners", "latest", "marks", "acks", "times", "scheduled",
-            "unread", "read", "archived",
+            "unread", "read", "archived", "devices", "pushes", "asked",
         )  # fmt: skip
         return tuple(f"{of}}}:{part}" for part in parts)
 
@@ -274,6 +292,41 @@ class Keys:
         """String: when the budget of bytes that its user may store is full again (ms)."""
         return f"{self.prefix}:stored:{mailbox}"
 
+    def devices(self, feed: str) -> str:
+        """Hash: of a mailbox, device to where it is reached while it is away."""
+        return self._feed + feed + "}" + DEVICES
+
+    def pushes(self, feed: str) -> str:
+        """Sorted set: the ids of a mailbox whose pushes are pending, by the next look (ms)."""
+        return self._feed + feed + "}" + PUSHES
+
+    def push_record(self, feed: str, entry_id: str) -> str:
+        """Hash: what a push of one notification shows, and device to what came of it."""
+        return self._feed + feed + "}" + PUSH + entry_id
+
+    def asked(self, feed: str) -> str:
+        """Hash: of a mailbox, id to who is told when it is read; behind that when it was (ms)."""
+        return self._feed + feed + "}" + ASKED
+
+    def push_owner(self, digest: str) -> str:
+        """String: the mailbox and the device that a push address is of."""
+        return f"{self.prefix}:push:owner:{digest}"
+
+    def push_token(self, token_key: int) -> str:
+        """Set: the mailboxes and devices that one token registered for pushes."""
+        return f"{self.prefix}:push:token:{token_key}"
+
+    def push_since(self, namespace: str) -> str:
+        """String: push registrations by tokens issued up to then (Unix s) are void."""
+        return f"{self.prefix}:push:since:{namespace}"
+
+    def push(self, part: str) -> str:
+        """``stopped`` is a hash of push providers that are stopped, to who did that and when (ms).
+
+        ``secret`` is a string: the key of capabilities.
+        """
+        return f"{self.prefix}:push:{part}"
+
     def webhook_gone(self, digest: str) -> str:
         """String: set while the webhook address with this digest is not to be used."""
         return f"{self.prefix}:webhook:{digest}:gone"
@@ -288,10 +341,11 @@ def left_by(key: bytes) -> str | None:
     """What a key of a feed was left by that no other key names.
 
     Returns:
-        The id of something scheduled, empty for an idempotency key, None for any other key.
+        The id of something scheduled, or of the notification of a push, empty for an idempotency
+        key, None for any other key.
     """
     kind, _, rest = key.decode(errors="replace").partition("}:")[2].partition(":")
-    if kind == "became":
+    if kind in ("became", "push"):
         return rest
     return "" if kind == "once" else None
 

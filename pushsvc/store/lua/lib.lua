@@ -36,6 +36,13 @@ local INBOX, PACKET = ':inbox', 'p'
 -- has none.
 local LOG, UNREAD, READ, ARCHIVED = ':log', ':unread', ':read', ':archived'
 local SIGNAL = 'n'
+-- What those of its pushes end with.
+local DEVICES, PUSHES, PUSH, ASKED = ':devices', ':pushes', ':push:', ':asked'
+-- Of a push record: what is shown, who wants receipts, its event and its collapse key; and before a device,
+-- that the receipt of its outcome is yet to be given.
+local TEXT, PUBLISHER, EVENT, KEY, OWED = '~text', '~publisher', '~event', '~key', '~owed:'
+-- Of the cursors of a mailbox: the newest id whose publisher is told when it is read.
+local ASKS = '~asks'
 
 -- How long a key is given (ms) that must be there for so long after each use: it is renewed once a
 -- sixteenth of its life has passed, since a renewal is a write, which replicas and the disk get too.

@@ -111,3 +111,39 @@ local function appended(keys, once_ttl, scheduled, id)
     redis.call('SET', keys[6], id, 'PX', once_ttl)
   end
 end
+
+-- Whoever published an entry wants to know when it is read. What is not read is forgotten with the log, in
+-- great steps: the newest as many as that keeps stay.
+local function ask(log, id, publisher, keep, retention)
+  local asked = string.sub(log, 1, -#LOG - 1) .. ASKED
+  redis.call('HSET', asked, id, publisher)
+  keep_alive(asked, retention * 2)
+  if redis.call('HLEN', asked) > 2 * keep + 16 then
+    local ids = {}
+    for _, each in ipairs(redis.call('HKEYS', asked)) do
+      local ms, sequence = split(each)
+      ids[#ids + 1] = {ms, sequence, each}
+    end
+    table.sort(ids, earlier)
+    for i = 1, #ids - keep do
+      redis.call('HDEL', asked, ids[i][3])
+    end
+  end
+end
+
+-- An entry has a push, where any device of the mailbox is registered for that. The keys are no KEYS: they are
+-- that of the log with another end, in its slot.
+local function foresee_push(log, id, now, ttl, retention, args, key, device, publisher)
+  local mailbox = string.sub(log, 1, -#LOG - 1)
+  if redis.call('EXISTS', mailbox .. DEVICES) == 0 then
+    return
+  end
+  local record, pushes = mailbox .. PUSH .. id, mailbox .. PUSHES
+  if device and key ~= '' then
+    key = string.match(key, '^%S+ (.*)$') -- behind the device
+  end
+  redis.call('HSET', record, TEXT, args[19], PUBLISHER, publisher, EVENT, args[21], KEY, key)
+  redis.call('PEXPIRE', record, text(ttl))
+  redis.call('ZADD', pushes, text(now + args[20]), id)
+  keep_alive(pushes, retention * 2)
+end

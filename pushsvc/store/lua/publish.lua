@@ -10,7 +10,8 @@
 --       many bytes may be there for that, 0 for any; of what was scheduled its id; and of a mailbox,
 --       where the nodes that listen are sent it here: what the keys of their inboxes begin with, what
 --       such an inbox keeps, the beginning of a batch, and its end; the device that it is for, most
---       devices; '1' for a signal, which has no read state
+--       devices; '1' for a signal, which has no read state; what a push of it shows, after how long (ms)
+--       it goes out, and its event
 -- Returns 'id previous receipt freed sent listener ...', or '... node count ...', or where it is for one
 -- device '... listener device time ...': 1 if a receipt may be due, how many bytes of a topic's state went
 -- for a client's, 1 if all nodes that listen were sent it and 2 if the server refused that; the previous
@@ -148,6 +149,10 @@ else
       redis.call('HSET', marks, 'v:' .. id, device)
     end
     keep_alive(marks, retention * 2)
+    ask(log, id, publisher, keep, retention)
+  end
+  if ARGV[19] and ARGV[19] ~= '' then
+    foresee_push(log, id, now, ttl, retention, ARGV, key, device, publisher)
   end
   local left = redis.call('PTTL', log)
   -- A log from which the last entry was taken stays there, empty.
@@ -166,6 +171,8 @@ else
   end
   if order and ordered == stored then
     redis.call('HSET', cursors, HEAD, id, STORED, id, ORDERED, id)
+  elseif publisher ~= '' then
+    redis.call('HSET', cursors, HEAD, id, STORED, id, ASKS, id)
   else
     redis.call('HSET', cursors, HEAD, id, STORED, id)
   end

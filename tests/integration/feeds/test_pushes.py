@@ -1,0 +1,364 @@
+"""Pushes on a real server: who is to get one, and one only, whatever breaks off on the way."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+
+from pushsvc.errors import TooManyDevices, checked
+from pushsvc.feeds.feed import Bounds
+from pushsvc.feeds.nodes import Outbox
+from pushsvc.feeds.pushes import Done, PushOutcome
+from pushsvc.feeds.read_state import ReadStates
+from pushsvc.protocol import ids
+from pushsvc.protocol.feeds import mailbox
+from pushsvc.protocol.push import MAX_DEVICES, PushText
+from pushsvc.protocol.read_state import Change, Verb
+from pushsvc.protocol.revocation import Revocation, token_key
+from pushsvc.server.embedded import EmbeddedServer
+from tests.support.pushes import BACKEND, PushStore, registered
+from tests.support.store import FEED
+
+BOUNDS = Bounds(entries=10, retention=3600, connections=4)
+OTHER = mailbox("u2")
+
+
+@pytest.fixture
+async def store(valkey: EmbeddedServer, prefix: str) -> AsyncIterator[PushStore]:
+    store = PushStore(valkey.url, prefix, BOUNDS)
+    yield store
+    await store.aclose()
+
+
+async def test_each_device_that_has_not_acknowledged_is_due_once(store: PushStore) -> None:
+    for device in ("phone", "tablet", "laptop"):
+        await store.register(device)
+    await store.join("n1.1", "phone")
+    await store.join("n1.2", "laptop")
+    sent = await store.push(push_event="order", collapse_key="k")
+    await store.ack("laptop", sent)
+    due = await store.look()
+    assert {each.device for each in due.pushes} == {"phone", "tablet"}
+    push = due.pushes[0]
+    assert (push.text, push.event, push.collapse_key) == (
+        PushText("Your order", "It is on its way."),
+        "order",
+        "k",
+    )
+    assert push.notification == sent
+    assert await store.pushes.settle([Done(each, "sent") for each in due.pushes]) == set()
+    assert await store.look() == (None, [])
+    assert store.pending() == []
+    record = await store.pushes.record(FEED, sent)
+    assert record is not None
+    assert {device: each.state for device, each in record.outcomes.items()} == {
+        "phone": "sent",
+        "tablet": "sent",
+    }
+
+
+async def test_without_registered_devices_a_publish_leaves_nothing(store: PushStore) -> None:
+    sent = await store.push()
+    assert store.pending() == []
+    assert await store.pushes.record(FEED, sent) is None
+
+
+async def test_a_push_is_due_after_its_time(store: PushStore) -> None:
+    await store.register("phone")
+    await store.push(push_after=60.0)
+    due = await store.look()
+    assert due.pushes == []
+    assert due.wait is not None
+    assert 50 < due.wait <= 60
+
+
+@pytest.mark.parametrize("how", ["read", "archived", "recalled", "replaced", "erased", "trimmed"])
+async def test_what_is_done_with_or_gone_is_not_pushed(store: PushStore, how: str) -> None:
+    await store.register("phone")
+    sent = await store.push(collapse_key="k")
+    states = ReadStates(store.commands, Outbox(store.commands))
+    if how == "read":
+        await states.change(FEED, Change(Verb.READ, [sent], None))
+    elif how == "archived":
+        await states.change(FEED, Change(Verb.ARCHIVE, [], sent))
+    elif how == "recalled":
+        assert await store.withdraw(sent)
+    elif how == "replaced":
+        await store.publish(collapse_key="k")
+    elif how == "trimmed":
+        for _ in range(10):
+            await store.publish()
+    else:
+        store.redis.delete(store.keys.log(FEED))
+    assert await store.look() == (None, [])
+    assert store.pending() == []
+
+
+async def test_what_has_expired_is_not_pushed(store: PushStore) -> None:
+    await store.register("phone")
+    sent = await store.push(ttl=0.001)
+    while store.redis.exists(store.keys.push_record(FEED, ids.render(sent))):
+        await asyncio.sleep(0)
+    assert await store.devices_due() == set()
+    assert store.pending() == []
+
+
+async def test_what_is_for_one_device_is_pushed_to_that(store: PushStore) -> None:
+    await store.register("phone")
+    await store.register("tablet")
+    await store.push(device="tablet", collapse_key="k 1")
+    (push,) = (await store.look()).pushes
+    assert (push.device, push.collapse_key) == ("tablet", "k 1")
+
+
+async def test_what_any_device_settles_is_pushed_until_one_did(store: PushStore) -> None:
+    await store.register("phone")
+    await store.register("tablet")
+    await store.join("n1.1", "phone")
+    sent = await store.push(any_device=True)
+    assert await store.devices_due() == {"phone", "tablet"}
+    await store.ack("phone", sent)
+    assert await store.devices_due() == set()
+
+
+async def test_a_device_that_registers_before_it_is_due_is_reached_too(store: PushStore) -> None:
+    await store.register("phone")
+    await store.push()
+    await store.register("tablet")
+    assert await store.devices_due() == {"phone", "tablet"}
+
+
+async def test_a_retry_waits_for_its_time(store: PushStore) -> None:
+    await store.register("phone")
+    sent = await store.push()
+    (push,) = (await store.look()).pushes
+    await store.settle(push, "retry", wait=30.0, detail="503 busy now")
+    due = await store.look()
+    assert due.pushes == []
+    assert due.wait is not None
+    assert 20 < due.wait <= 30
+    record = await store.pushes.record(FEED, sent)
+    assert record is not None
+    assert record.outcomes["phone"][2:] == ("fcm", 1, "503 busy now")
+    await store.settle(push._replace(attempts=1), "retry", wait=0.0)
+    (again,) = (await store.look()).pushes
+    assert again.attempts == 2
+
+
+async def test_a_final_outcome_is_not_overwritten(store: PushStore) -> None:
+    await store.register("phone")
+    sent = await store.push()
+    (push,) = (await store.look()).pushes
+    await store.settle(push)
+    await store.settle(push, "retry", wait=1.0)
+    await store.settle(push, "failed")
+    record = await store.pushes.record(FEED, sent)
+    assert record is not None
+    assert isinstance(record.outcomes["phone"], PushOutcome)
+    assert record.outcomes["phone"].state == "sent"
+    assert await store.look() == (None, [])
+
+
+async def test_each_outcome_has_one_receipt(store: PushStore) -> None:
+    await store.register("phone")
+    await store.register("tablet")
+    sent = await store.push(receipt="backend")
+    phone, tablet = sorted((await store.look()).pushes, key=lambda each: each.device)
+    done = [Done(phone, "sent"), Done(tablet, "failed", "gone: 410", remove=True)]
+    for _ in range(3):
+        await store.pushes.settle(done)
+    told = {each["device"]: each for each in store.told()}
+    assert len(store.told()) == 2
+    assert told["phone"]["status"] == "pushed"
+    assert told["tablet"]["status"] == "push_failed"
+    assert told["tablet"]["reason"] == "fcm: gone: 410"
+    assert told["phone"]["notification"] == ids.render(sent)
+    assert set(await store.registrations.of(FEED)) == {"phone"}
+
+
+async def test_a_settling_that_broke_off_is_gone_on_with(store: PushStore) -> None:
+    await store.register("phone")
+    await store.push(receipt="backend")
+    (push,) = (await store.look()).pushes
+    await store.commands.execute(store.outcome_of_a_crash(push))
+    assert store.told() == []
+    due = await store.look()
+    assert due == (0.0, [])
+    assert [each["status"] for each in store.told()] == ["pushed"]
+    assert await store.look() == (None, [])
+    await store.settle(push)
+    assert len(store.told()) == 1
+
+
+async def test_a_receipt_that_was_given_before_the_node_died_is_not_given_again(
+    store: PushStore,
+) -> None:
+    await store.register("phone")
+    sent = await store.push(receipt="backend")
+    (push,) = (await store.look()).pushes
+    await store.settle(push)
+    # As if the last step had not happened.
+    at = ids.render(sent)
+    store.redis.hset(store.keys.push_record(FEED, at), "~owed:phone", "1")
+    store.redis.zadd(store.keys.pushes(FEED), {at: 1})
+    await store.look()
+    assert len(store.told()) == 1
+    assert store.pending() == []
+
+
+# --- registrations -------------------------------------------------------------------------------
+
+
+async def test_whether_a_registration_is_new_is_told(store: PushStore) -> None:
+    assert await store.register("phone", "a")
+    assert not await store.register("phone", "a", id="again")
+    assert await store.register("phone", "b")
+    assert (await store.registrations.of(FEED))["phone"].address == "b"
+
+
+async def test_an_address_is_of_who_registered_it_last(store: PushStore) -> None:
+    await store.register("phone", "a")
+    await store.push()
+    await store.register("phone", "a", feed=OTHER)
+    assert await store.registrations.of(FEED) == {}
+    assert await store.devices_due() == set()
+    assert set(await store.registrations.of(OTHER)) == {"phone"}
+
+
+async def test_an_address_that_moves_on_and_back_stays(store: PushStore) -> None:
+    for feed in (FEED, OTHER, FEED):
+        await store.register("phone", "a", feed=feed)
+    await store.push()
+    assert await store.devices_due() == {"phone"}
+    assert await store.registrations.of(OTHER) == {}
+
+
+async def test_of_those_that_register_an_address_together_one_is_reached(store: PushStore) -> None:
+    feeds = [mailbox(f"m{i}") for i in range(8)]
+    for _ in range(5):
+        await asyncio.gather(*(store.register("phone", "a", feed=feed) for feed in feeds))
+        for feed in feeds:
+            await store.push(feed)
+        due = [push for feed in feeds for push in (await store.look(feed)).pushes]
+        assert len({each.mailbox for each in due}) == 1
+
+
+async def test_a_registration_that_was_void_when_it_was_read_is_removed(store: PushStore) -> None:
+    await store.register("phone", "a")
+    await store.push()
+    store.redis.delete(*store.redis.keys(f"{store.keys.prefix}:push:owner:*"))
+    due = await store.look()
+    assert due == (0.0, [])
+    assert await store.registrations.of(FEED) == {}
+    assert await store.look() == (None, [])
+
+
+async def test_only_the_registration_that_is_meant_is_removed(store: PushStore) -> None:
+    await store.register("phone", "a", id="one")
+    assert not await store.registrations.remove(FEED, "phone", "other")
+    assert await store.registrations.remove(FEED, "phone", "one")
+    assert not await store.registrations.remove(FEED, "phone")
+    assert store.redis.keys(f"{store.keys.prefix}:push:*") == []
+
+
+async def test_a_failure_of_one_before_does_not_remove_the_next(store: PushStore) -> None:
+    await store.register("phone", "a", id="one")
+    await store.push()
+    (push,) = (await store.look()).pushes
+    await store.register("phone", "b", id="two")
+    await store.settle(push, "failed", remove=True)
+    assert (await store.registrations.of(FEED))["phone"].id == "two"
+
+
+async def test_so_many_devices_may_be_registered(store: PushStore) -> None:
+    for i in range(MAX_DEVICES):
+        await store.register(f"d{i}")
+    with pytest.raises(TooManyDevices):
+        await store.register("more", "m")
+    await store.register("d0", "again")
+    # Those whose address somebody else took, unnoticed, make room.
+    store.redis.delete(*store.redis.keys(f"{store.keys.prefix}:push:owner:*")[:1])
+    assert await store.register("more", "m")
+    assert len(await store.registrations.of(FEED)) == MAX_DEVICES
+
+
+@pytest.mark.parametrize("how", ["user", "token", "all"])
+async def test_what_a_revoked_token_registered_is_not_reached(store: PushStore, how: str) -> None:
+    key = token_key("t1")
+    await store.register("phone", token_key=key, issued=100)
+    await store.register("tablet", token_key=token_key("t2"), issued=200)
+    await store.register("phone", "elsewhere", token_key=key, issued=100, feed=OTHER)
+    await store.push()
+    await store.push(OTHER)
+    revocation = {
+        "user": Revocation(10**10, user="u1", issued_before=150),
+        "token": Revocation(10**10, token_id="t1"),
+        "all": Revocation(10**10, issued_before=150),
+    }[how]
+    await store.registrations.revoked("", revocation)
+    assert await store.devices_due() == {"tablet"}
+    assert await store.devices_due(OTHER) == ({"phone"} if how == "user" else set())
+
+
+async def test_an_earlier_revocation_does_not_undo_a_later_one(store: PushStore) -> None:
+    await store.register("phone", issued=100)
+    await store.push()
+    for until in (150, 50):
+        await store.registrations.revoked("", Revocation(10**10, issued_before=until))
+    assert await store.devices_due() == set()
+
+
+async def test_a_revocation_of_another_namespace_concerns_nobody_else(store: PushStore) -> None:
+    await store.register("phone", issued=100)
+    await store.push()
+    await store.registrations.revoked("shop", Revocation(10**10, issued_before=150))
+    assert await store.devices_due() == {"phone"}
+
+
+async def test_all_of_a_mailbox_are_removed(store: PushStore) -> None:
+    for device in ("phone", "tablet"):
+        await store.register(device, token_key=7)
+    assert await store.registrations.remove_all(FEED) == 2
+    assert store.redis.keys(f"{store.keys.prefix}:*push:*") == []
+
+
+async def test_the_secret_is_the_same_for_all(store: PushStore) -> None:
+    one, other = await asyncio.gather(*(store.registrations.secret() for _ in range(2)))
+    assert one == other
+    assert len(one) == 32
+
+
+async def test_a_provider_is_stopped_and_goes_on(store: PushStore) -> None:
+    await store.registrations.stop("web", "ann")
+    assert await store.registrations.stopped() == {"web"}
+    await store.registrations.go_on("web")
+    assert await store.registrations.stopped() == frozenset()
+
+
+async def test_what_was_sent_has_its_registration_last_on(store: PushStore) -> None:
+    await store.register("phone")
+    await store.push()
+    (owner,) = store.redis.keys(f"{store.keys.prefix}:push:owner:*")
+    for key in (owner, store.keys.devices(FEED)):
+        store.redis.expire(key, 100)
+    await store.send_all()
+    assert min(store.redis.ttl(owner), store.redis.ttl(store.keys.devices(FEED))) > 100_000
+
+
+async def test_a_mailbox_is_on_the_queue_before_its_push(store: PushStore) -> None:
+    await store.register("phone")
+    await store.push()
+    assert [lease.feed for lease in await store.work.lease(8)] == [FEED]
+
+
+async def test_all_that_is_pushed_may_be_erased(store: PushStore) -> None:
+    await store.register("phone")
+    await store.push(receipt="backend")
+    names = set(store.redis.keys(f"{store.keys.prefix}:{{{FEED}}}:*"))
+    known = {*store.keys.all_of(FEED)}
+    assert {store.keys.devices(FEED), store.keys.pushes(FEED), store.keys.asked(FEED)} <= known
+    left = names - known
+    assert len(left) == 1
+    assert ":push:" in left.pop()
+    assert checked(registered("x")) is not None
+    assert BACKEND.startswith("r:")
