@@ -74,7 +74,7 @@ lock: $(READY)  ## pin the newest versions of Python packages, with hashes; thos
 	@$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 		--output-file requirements.txt pyproject.toml
-	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra server --extra otel \
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --extra server --extra otel --extra push \
 		--constraint requirements.txt \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate \
 		--output-file requirements-runtime.txt pyproject.toml

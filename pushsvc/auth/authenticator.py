@@ -229,7 +229,7 @@ class Authenticator:
         Args:
             namespace: of the user.
             user: its subject.
-            token_key: what ``pushsvc.auth.revocations.token_key`` made of its ``jti``.
+            token_key: what ``pushsvc.protocol.revocation.token_key`` made of its ``jti``.
             issued: its ``iat``, 0 without one.
         """
         revoked = self._revoked.get(namespace)
@@ -237,6 +237,23 @@ class Authenticator:
             return True
         known = revoked.known
         return known.active and known.revoked_key(user, token_key, issued, self._clock())
+
+    async def is_revoked(self, namespace: str, user: str, token_key: int, issued: int) -> bool:
+        """The same for what outlives its connection, on a node that may not know the namespace.
+
+        Args:
+            namespace: of the user.
+            user: its subject.
+            token_key: what ``pushsvc.protocol.revocation.token_key`` made of its ``jti``.
+            issued: its ``iat``, 0 without one.
+
+        Raises:
+            PushError: the revocations were never read, and Redis cannot be reached.
+        """
+        if namespace and namespace not in self._verifier.namespaces.values():
+            return True
+        await self._prepare(namespace)
+        return self.revoked_key(namespace, user, token_key, issued)
 
     @property
     def namespaces(self) -> Mapping[str, str]:

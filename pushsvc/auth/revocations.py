@@ -3,19 +3,10 @@
 from collections.abc import Iterable
 from typing import Final
 
-from pushsvc.protocol.revocation import Revocation
+from pushsvc.protocol.revocation import Revocation, token_key
 
 PRUNE_SECONDS: Final = 60.0
 """Time between two walks over everything for what is over."""
-
-
-def token_key(token_id: str | None) -> int:
-    """What stands for a token's id in this process: eight bytes, however long the id is.
-
-    Returns:
-        0 for a token without an id.
-    """
-    return hash(token_id) if token_id else 0
 
 
 class Revocations:

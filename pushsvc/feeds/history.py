@@ -1,5 +1,6 @@
 """What a mailbox holds, who has acknowledged it, who is there, and taking something back."""
 
+import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -76,6 +77,15 @@ class Present(NamedTuple):
     connections: int
     since: int
     """Milliseconds since the epoch: when the longest of its connections began."""
+
+
+class Device(NamedTuple):
+    """A device that has a position in the mailbox, or is connected."""
+
+    device: str
+    acked: int | None
+    """Its position, None where it has acknowledged nothing."""
+    connections: int
 
 
 class Acks:
@@ -221,6 +231,18 @@ class History:
             if connection not in dead:
                 joined.setdefault(device, []).append(since)
         return [Present(device, len(times), min(times)) for device, times in sorted(joined.items())]
+
+    async def devices(self, feed: str) -> list[Device]:
+        """The devices of a mailbox, connected or not, in order of their names."""
+        fields, present = await asyncio.gather(
+            self._redis.one("HGETALL", self._redis.keys.cursors(feed)), self.present(feed)
+        )
+        positions = schema.cursors(fields).devices
+        connections = {each.device: each.connections for each in present}
+        return [
+            Device(name, positions.get(name) or None, connections.get(name, 0))
+            for name in sorted(positions.keys() | connections.keys())
+        ]
 
 
 def _page(answer: Any) -> Page:

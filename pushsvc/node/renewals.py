@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 import structlog
 
-from pushsvc.auth.revocations import token_key
 from pushsvc.auth.tokens import Claims, TokenCheck
 from pushsvc.errors import PushError, internal
 from pushsvc.logs import SampledLog
 from pushsvc.node.connections import Connection
 from pushsvc.node.tasks import Tasks
 from pushsvc.protocol.messages import Ref
+from pushsvc.protocol.revocation import token_key
 from pushsvc.protocol.session import Policy
 
 log = structlog.get_logger("pushsvc.renewals")

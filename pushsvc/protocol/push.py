@@ -42,7 +42,7 @@ class PushRegistration(msgspec.Struct, frozen=True, omit_defaults=True):
         topic: of APNs: the app's bundle id.
         sandbox: of APNs: whether the app is a development build.
         at: when it was made, in milliseconds since the epoch by Redis time.
-        token_key: what the token that made it is revoked by (``auth.revocations.token_key``).
+        token_key: what the token that made it is revoked by (``revocation.token_key``).
         issued: when that token was issued, in Unix seconds.
     """
 

@@ -4,13 +4,15 @@ The start refuses what cannot work, and logs what can; ``pushsvc doctor`` tells 
 """
 
 import resource
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from cryptography import x509
 
+from pushsvc.egress import tls_context
 from pushsvc.settings import PREFIX, Settings, SettingsError
 from pushsvc.store.credentials import TLS, Access, AccessError, Login
 from pushsvc.store.permissions import refusal, unconfirmable
@@ -19,7 +21,13 @@ from pushsvc.store.server_connection import Command, StoreConnection
 from pushsvc.web.certificates import CertificateError, Certificates
 
 if TYPE_CHECKING:  # an extra, which may be missing
+    from pushsvc.push.apns import ApnsKey
+    from pushsvc.push.fcm import FcmCredentials
+    from pushsvc.push.providers import PushConfig
+    from pushsvc.push.vapid import VapidKeys
     from pushsvc.server.telemetry import Telemetry
+
+Loaded = TypeVar("Loaded")
 
 SPARE_DESCRIPTORS: Final = 200
 """Descriptors for everything that is not a connection of the public port, the admin port's too."""
@@ -119,6 +127,75 @@ def telemetry(settings: Settings) -> "Telemetry | None":
         ) from None
     except ValueError as error:  # some are read as the SDK is imported
         raise SettingsError(variable, f"an OTEL_ variable cannot be used: {error}") from None
+
+
+def push(settings: Settings) -> "PushConfig | None":
+    """What reaches devices that are away, with its keys loaded; None where nothing is to.
+
+    Raises:
+        SettingsError: a file cannot be used, or a library is not installed.
+    """
+    vapid, apns, fcm = (
+        settings.push_vapid_key_file,
+        settings.push_apns_key_file,
+        settings.push_fcm_credentials_file,
+    )
+    if vapid is None and apns is None and fcm is None:
+        return None
+    from pushsvc.push.providers import PushConfig  # noqa: PLC0415 - costs who pushes nothing nothing
+
+    def load_apns(file: Path) -> "ApnsKey":
+        from pushsvc.push.apns import load_key  # noqa: PLC0415 - an extra, which may be missing
+
+        key_id, team_id = settings.push_apns_key_id, settings.push_apns_team_id
+        return load_key(file, key_id=key_id or "", team_id=team_id or "")
+
+    def load_fcm(file: Path) -> "FcmCredentials":
+        from pushsvc.push import fcm, outbound  # noqa: F401, PLC0415 - what it sends with, too
+
+        return fcm.load_credentials(file)
+
+    def load_vapid(file: Path) -> "VapidKeys":
+        from pushsvc.push import vapid, web_push  # noqa: F401, PLC0415 - what it sends with, too
+
+        return vapid.load_keys(file)
+
+    try:
+        tls_context(settings.push_ca_file)
+    except ValueError as error:
+        raise SettingsError(PREFIX + "PUSH_CA_FILE", str(error)) from None
+    return PushConfig(
+        vapid=_loaded("PUSH_VAPID_KEY_FILE", vapid, load_vapid),
+        vapid_subject=settings.push_vapid_subject or "",
+        apns=_loaded("PUSH_APNS_KEY_FILE", apns, load_apns),
+        apns_url=settings.push_apns_url or "",
+        fcm=_loaded("PUSH_FCM_CREDENTIALS_FILE", fcm, load_fcm),
+        fcm_url=settings.push_fcm_url or "",
+        hosts=settings.push_hosts,
+        allow_private=settings.push_allow_private,
+        ids_only=settings.push_content == "ids",
+        ca_file=settings.push_ca_file,
+    )
+
+
+def _loaded(name: str, file: Path | None, load: Callable[[Path], Loaded]) -> Loaded | None:
+    """What is in a file that a setting names, if one does.
+
+    Raises:
+        SettingsError: it cannot be used, or a library for it is not installed.
+    """
+    if file is None:
+        return None
+    try:
+        return load(file)
+    except ModuleNotFoundError as error:
+        raise SettingsError(
+            PREFIX + name,
+            f"needs a library that is not installed (no module {error.name})",
+            "pip install 'pushsvc[push]'",
+        ) from None
+    except ValueError as error:
+        raise SettingsError(PREFIX + name, f"'{file}' {error}") from None
 
 
 def descriptors() -> int:

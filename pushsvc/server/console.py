@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 from pushsvc.admin.console_api import (
     ConsoleApi,
@@ -51,6 +51,11 @@ async def console_api(settings: Settings) -> AsyncIterator[ConsoleApi]:
         stack.callback(following.cancel)
         rates = RequestRates(settings.rate_messages_per_second, settings.rate_burst)
         users = {"verifier": authenticator, "rates": rates, "history": store.history}
+        revoking: dict[str, Any] = {
+            "authenticator": authenticator,
+            "push_registrations": store.push_registrations,
+            "max_body": MAX_BODY,
+        }
         yield ConsoleApi(
             authenticator=authenticator,
             summaries=store.summaries,
@@ -61,12 +66,13 @@ async def console_api(settings: Settings) -> AsyncIterator[ConsoleApi]:
                 publisher=store.publisher,
                 rates=RequestRates(settings.publish_rate_per_second),
                 max_message=settings.max_message_bytes,
+                push_after=settings.push_after_seconds,
                 verifier=authenticator,
                 max_body=MAX_BODY,
                 origins=Origins(()),  # pages of this very port and no others
             ),
-            revocations=ConsoleRevocations(authenticator=authenticator, max_body=MAX_BODY),
-            disconnect=ConsoleDisconnect(authenticator=authenticator, max_body=MAX_BODY),
+            revocations=ConsoleRevocations(**revoking),
+            disconnect=ConsoleDisconnect(**revoking),
             timeout=settings.request_timeout_seconds,
             users=users,
             recall={**users, "schedule": store.schedule},

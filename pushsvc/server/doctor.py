@@ -43,6 +43,8 @@ async def examine(settings: Settings) -> AsyncIterator[Finding]:
     yield files(settings.max_connections, checks.descriptors())
     if settings.tracing != "off":
         yield await _tracing(settings)
+    for finding in push(settings):
+        yield finding
 
 
 # --- settings ------------------------------------------------------------------------------------
@@ -106,6 +108,7 @@ def certificates(settings: Settings, now: datetime) -> Iterator[Finding]:
         ("REDIS_CA_FILE", settings.redis_ca_file),
         ("REDIS_CERT_FILE", settings.redis_cert_file),
         ("JWT_CA_FILE", settings.jwt_ca_file),
+        ("PUSH_CA_FILE", settings.push_ca_file),
         ("JWT_PUBLIC_KEY_FILE", settings.jwt_public_key_file),
     ):
         dates = [] if file is None else checks.dates(file)
@@ -202,3 +205,24 @@ async def _tracing(settings: Settings) -> Finding:
     if telemetry is not None:
         await telemetry.aclose()
     return Finding(State.OK, "tracing", f"{settings.tracing}")
+
+
+def push(settings: Settings) -> Iterator[Finding]:
+    """Whether the keys of push providers can be used, where there are any."""
+    try:
+        config = checks.push(settings)
+    except SettingsError as error:
+        yield refused("push", error)
+        return
+    if config is None:
+        return
+    ways = {"web": config.vapid, "apns": config.apns, "fcm": config.fcm}
+    named = ", ".join(name for name, key in ways.items() if key is not None)
+    yield Finding(State.OK, "push", f"the keys of {named} can be used")
+    if config.allow_private:
+        yield Finding(
+            State.WARN,
+            "push",
+            f"{PREFIX}PUSH_ALLOW_PRIVATE lets whoever may register have nodes call any address",
+            "take it out where users may register",
+        )

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -30,6 +30,7 @@ from pushsvc.protocol.feeds import broadcast
 from pushsvc.protocol.limits import Rate
 from pushsvc.protocol.read_state import Verb
 from pushsvc.protocol.session import Policy
+from pushsvc.push.provider import Provider
 from pushsvc.server import checks
 from pushsvc.server.auth_file import AuthFile
 from pushsvc.server.build import ANSWER_SECONDS, Store, open_store, publish_seconds
@@ -44,10 +45,22 @@ from pushsvc.web.handshake import Handshakes
 from pushsvc.web.operation import MAX_SMALL
 from pushsvc.web.poll import Poll, PollOperation
 from pushsvc.web.publish import BatchOperation, PublishOperation
+from pushsvc.web.push import (
+    MAX_REGISTRATION,
+    Capabilities,
+    DevicePushOperation,
+    DevicesOperation,
+    PushedOperation,
+    PushOperation,
+    PushReadOperation,
+)
 from pushsvc.web.rates import RequestRates
 from pushsvc.web.revocations import DisconnectOperation, RevocationsOperation
 from pushsvc.web.tickets import TicketsOperation
 from pushsvc.web.users import MAX_NAMED, AckOperation, ReadStateOperation
+
+if TYPE_CHECKING:
+    from pushsvc.push.providers import PushConfig
 
 STOP_SECONDS: Final = 20.0
 """Most seconds that a worker takes to stop, beyond its delay, its drain and the time-out of
@@ -208,6 +221,15 @@ def _node(
     return node
 
 
+async def _providers(config: "PushConfig | None", stack: AsyncExitStack) -> Mapping[str, Provider]:
+    """What reaches devices that are away, by name."""
+    if config is None:
+        return {}
+    from pushsvc.push.providers import providers  # noqa: PLC0415 - costs who pushes nothing nothing
+
+    return await stack.enter_async_context(providers(config))
+
+
 def _tracer(settings: Settings, stack: AsyncExitStack) -> Tracer | None:
     """What makes spans, if they are wanted.
 
@@ -237,6 +259,7 @@ async def worker(
     async with AsyncExitStack() as stack:
         verify = verifier_of(settings)
         tls = checks.tls(settings)
+        push = checks.push(settings)
         metrics.build_info.labels(__version__).set(1)
         store = await open_store(settings, stack)
         redis_time = store.leases.redis_time
@@ -269,7 +292,8 @@ async def worker(
         _start(settings, store, authenticator, tasks, stack)
         membership.start(tasks)
         stack.push_async_callback(membership.aclose)
-        front = _front(settings, store, node, authenticator, rates, demo, stack)
+        providers = await _providers(push, stack)
+        front = _front(settings, store, node, authenticator, rates, providers, demo, stack)
         verify.start()
         _close_gone(node.connections, verify)
         following = tasks.create_task(verify.follow(), name="issuers")
@@ -347,6 +371,7 @@ def _front(
     node: Node,
     authenticator: Authenticator,
     rates: RequestRates,
+    providers: Mapping[str, Provider],
     demo: str | None,
     stack: AsyncExitStack,
 ) -> _Front:
@@ -370,7 +395,7 @@ def _front(
         admission, origins, node.connections, node.dispatcher, node.topics, store.read_states
     )
     polls: set[Poll] = set()
-    routes = _routes(settings, store, node, authenticator, admission, polls, origins)
+    routes = _routes(settings, store, node, authenticator, admission, polls, origins, providers)
     http = Front(
         node.readiness,
         admission,
@@ -425,6 +450,7 @@ def _routes(
     admission: Admission,
     polls: set[Poll],
     origins: Origins,
+    providers: Mapping[str, Provider],
 ) -> api.Routes:
     """What the paths of the public port are served with."""
     small = min(MAX_SMALL, settings.max_body_bytes)
@@ -438,16 +464,30 @@ def _routes(
         "client_rates": client_rates,
         "client_bytes": RequestRates(*byte_rate(settings), what="bytes"),
         "max_message": settings.max_message_bytes,
+        "push_after": settings.push_after_seconds,
         "spans": node.spans,
         "verifier": authenticator,
         "max_body": settings.max_body_bytes,
         "origins": origins,
     }
+    asked: dict[str, Any] = {"rates": client_rates, "verifier": authenticator, "origins": origins}
     reading: dict[str, Any] = {
+        **asked,
         "read_states": store.read_states,
-        "rates": client_rates,
-        "verifier": authenticator,
         "max_body": min(MAX_NAMED, settings.max_body_bytes),
+    }
+    revoking: dict[str, Any] = {
+        "authenticator": authenticator,
+        "push_registrations": store.push_registrations,
+        "max_body": small,
+    }
+    opening: dict[str, Any] = {
+        "capabilities": Capabilities(
+            store.push_registrations,
+            authenticator,
+            RequestRates(settings.rate_messages_per_second, settings.rate_burst),
+            store.leases.redis_time,
+        ),
         "origins": origins,
     }
     return api.Routes(
@@ -476,8 +516,24 @@ def _routes(
         tickets=TicketsOperation(
             authenticator=authenticator, rates=client_rates, max_body=small, origins=origins
         ),
-        revocations=RevocationsOperation(authenticator=authenticator, max_body=small),
-        disconnect=DisconnectOperation(authenticator=authenticator, max_body=small),
+        revocations=RevocationsOperation(**revoking),
+        disconnect=DisconnectOperation(**revoking),
+        push_ways=PushOperation(providers=providers, web_key=_web_key(providers), origins=origins),
+        pushed=PushedOperation(history=store.history, pushes=store.pushes, **opening),
+        push_read=PushReadOperation(read_states=store.read_states, **opening),
+        devices=DevicesOperation(
+            history=store.history,
+            registrations=store.push_registrations,
+            max_body=small,
+            **asked,
+        ),
+        device_push=DevicePushOperation(
+            registrations=store.push_registrations,
+            providers=providers,
+            redis_time=store.leases.redis_time,
+            max_body=min(MAX_REGISTRATION, settings.max_body_bytes),
+            **asked,
+        ),
         users={**asking, "history": store.history},
         recall={**asking, "history": store.history, "schedule": store.schedule},
         topics={**asking, "presence": node.presence},
@@ -485,6 +541,13 @@ def _routes(
         receipts={"receipt_log": store.receipt_log, "verifier": authenticator},
         user_data={"data": store.user_data, "verifier": authenticator},
     )
+
+
+def _web_key(providers: Mapping[str, Provider]) -> str | None:
+    """The key that pages subscribe with, if there is Web Push."""
+    web = providers.get("web")
+    key: str | None = getattr(web, "public_key", None)
+    return key
 
 
 async def _tick(node: Node, tls: Certificates | None) -> None:

@@ -50,12 +50,7 @@ def with_password_file(user: str | None, info: ValidationInfo) -> str | None:
 
 def with_certificate(key: Path | None, info: ValidationInfo) -> Path | None:
     """A private key goes with its certificate, and a certificate with its key."""
-    certificate = str(info.field_name).replace("key", "cert")
-    if certificate in info.data and (info.data[certificate] is None) != (key is None):
-        raise ValueError(
-            f"is {'empty' if key is None else 'set'} and {variable(certificate)} is"
-            f" {'set' if key is None else 'empty'}: set both or neither"
-        )
+    _together(key, str(info.field_name).replace("key", "cert"), info)
     return key
 
 
@@ -71,9 +66,35 @@ def with_audience_claim(audience: tuple[str, ...], info: ValidationInfo) -> tupl
 
 def with_webhook_url(secret: SecretStr | None, info: ValidationInfo) -> SecretStr | None:
     """The secret of receipts goes with the URL that they are sent to, and the other way round."""
-    if "webhook_url" in info.data and (info.data["webhook_url"] is None) != (secret is None):
-        raise ValueError(
-            f"is {'empty' if secret is None else 'set'} and {PREFIX}WEBHOOK_URL is"
-            f" {'set' if secret is None else 'empty'}: set both or neither"
-        )
+    _together(secret, "webhook_url", info)
     return secret
+
+
+def with_vapid_key(subject: str | None, info: ValidationInfo) -> str | None:
+    """Push services are told who sends, and each message is signed by that one."""
+    _together(subject, "push_vapid_key_file", info)
+    return subject
+
+
+def with_apns_key(part: str | None, info: ValidationInfo) -> str | None:
+    """The key of APNs goes with its id and the team that it is of."""
+    _together(part, "push_apns_key_file", info)
+    return part
+
+
+def _together(value: object, field: str, info: ValidationInfo) -> None:
+    """Two settings go together, or neither is set.
+
+    Args:
+        value: of the one that is checked.
+        field: the other one, which comes before it.
+        info: with the value of that.
+
+    Raises:
+        ValueError: one of them is set and the other is not.
+    """
+    if field in info.data and (info.data[field] is None) != (value is None):
+        raise ValueError(
+            f"is {'empty' if value is None else 'set'} and {variable(field)} is"
+            f" {'set' if value is None else 'empty'}: set both or neither"
+        )

@@ -170,7 +170,7 @@ def _sentence(field: str, error: ErrorDetails) -> str:
             problem = f"is less than {number(context['ge'])}"
         case "less_than_equal":
             problem = f"is more than {number(context['le'])}"
-        case "literal_error" | "enum":
+        case "literal_error" | "enum" | "bool_parsing":
             problem = f"is not one of {', '.join(choices(Settings.model_fields[field]))}"
         case _:
             problem = f"is refused: {' '.join(error['msg'].split())}"

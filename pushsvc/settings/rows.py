@@ -44,6 +44,8 @@ def _row(name: str, field: FieldInfo) -> Row:
     match field.default:
         case None | ():
             default = ""
+        case bool():
+            default = str(field.default).lower()
         case RedisURL():
             default = field.default.get_secret_value()
         case tuple():
@@ -75,6 +77,8 @@ def number(value: float) -> str:
 
 def choices(field: FieldInfo) -> tuple[str, ...]:
     """The values a setting can take, if these can be listed."""
+    if field.annotation is bool:
+        return ("true", "false")
     kinds = [field.annotation]
     for kind in kinds:
         if isinstance(kind, type) and issubclass(kind, StrEnum):

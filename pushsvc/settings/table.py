@@ -10,12 +10,14 @@ from pydantic import AfterValidator, Field
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from pushsvc.settings.combinations import (
+    with_apns_key,
     with_audience_claim,
     with_bare_url,
     with_certificate,
     with_password_file,
     with_redis_tls,
     with_sentinel,
+    with_vapid_key,
     with_webhook_url,
 )
 from pushsvc.settings.names import PREFIX
@@ -23,16 +25,19 @@ from pushsvc.settings.values import (
     MIN_SECRET_BYTES,
     URL,
     Algorithms,
+    AppleID,
     Claim,
     ClaimNames,
     Durability,
     Origins,
     Port,
+    PushHosts,
     RedisPrefix,
     RedisServer,
     RedisURL,
     Seconds,
     SharedSecret,
+    Subject,
     Text,
     Texts,
     WebhookSecret,
@@ -437,6 +442,82 @@ class Settings(BaseSettings):
     webhook_secret_file: Path | None = Field(
         default=None,
         description="File with that secret, in place of the variable; read at the start.",
+    )
+    push_after_seconds: float | None = Field(
+        default=None,
+        ge=0,
+        le=2_592_000,
+        description=(
+            "Seconds after which a device that has not acknowledged a notification published with"
+            " `push` is sent a push, where the publish does not say; empty means that each says it."
+        ),
+    )
+    push_vapid_key_file: Path | None = Field(
+        default=None,
+        description=(
+            "PEM file with the P-256 private key that signs pushes to browsers (Web Push, VAPID);"
+            " a second key in it is one of before, which subscriptions were made with."
+        ),
+    )
+    push_vapid_subject: Annotated[Subject | None, AfterValidator(with_vapid_key)] = Field(
+        default=None,
+        description=(
+            "Where push services reach you about those pushes: `mailto:` and an address, or an"
+            " `https:` URL; set the key as well."
+        ),
+    )
+    push_apns_key_file: Path | None = Field(
+        default=None,
+        description="File with the key of Apple's push service (`.p8`), for devices of Apple.",
+    )
+    push_apns_key_id: Annotated[AppleID | None, AfterValidator(with_apns_key)] = Field(
+        default=None, description="Id of that key, 10 characters."
+    )
+    push_apns_team_id: Annotated[AppleID | None, AfterValidator(with_apns_key)] = Field(
+        default=None, description="Id of the team in Apple's developer account, 10 characters."
+    )
+    push_apns_url: URL | None = Field(
+        default=None,
+        description="HTTP or HTTPS URL in place of Apple's, for tests and relays.",
+    )
+    push_fcm_credentials_file: Path | None = Field(
+        default=None,
+        description=(
+            "JSON file of a service account of Firebase, for devices that Firebase Cloud Messaging"
+            " (FCM) reaches."
+        ),
+    )
+    push_fcm_url: URL | None = Field(
+        default=None,
+        description="HTTP or HTTPS URL in place of that of FCM, for tests and relays.",
+    )
+    push_content: Literal["full", "ids"] = Field(
+        default="full",
+        description=(
+            "What providers are given: the text of a push, or `ids` only, with which the device"
+            " fetches the text here."
+        ),
+    )
+    push_hosts: PushHosts = Field(
+        default=(),
+        description=(
+            "Hosts that subscriptions of browsers may name besides the known push services,"
+            " comma-separated: a host, `*.` and a domain for all below it, `*` for any public host."
+        ),
+    )
+    push_allow_private: bool = Field(
+        default=False,
+        description=(
+            "Whether subscriptions may name any host and port, private ones and plain HTTP too:"
+            " for tests only, as whoever may register then has this server call what it can reach."
+        ),
+    )
+    push_ca_file: Path | None = Field(
+        default=None,
+        description=(
+            "PEM file with the authorities that may certify push services and providers; empty"
+            " means those of the system."
+        ),
     )
     log_format: Literal["console", "json"] | None = Field(
         default=None,

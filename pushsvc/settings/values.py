@@ -136,6 +136,38 @@ def _check_text(text: str) -> str:
     return text
 
 
+_HOST_PART = "[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
+_PUSH_HOST = re.compile(rf"\*|(?:\*\.)?{_HOST_PART}(?:\.{_HOST_PART})*")
+
+
+def _check_push_host(host: str) -> str:
+    host = host.lower()
+    if len(host) > 253 or _PUSH_HOST.fullmatch(host) is None:
+        raise ValueError(
+            "is not a host such as push.example.com, *.example.com for all below it, or *"
+            " for any public host"
+        )
+    return host
+
+
+_SUBJECT = re.compile(r"mailto:[!-?A-~]+@[!-?A-~]+|https://[!-.0-~]+(?:/[!-~]*)?")
+
+
+def _check_subject(subject: str) -> str:
+    if len(subject) > 255 or _SUBJECT.fullmatch(subject) is None:
+        raise ValueError(
+            "is not where push services reach you: write mailto: and a mail address, or a URL that"
+            " begins with https://"
+        )
+    return subject
+
+
+def _check_apple_id(text: str) -> str:
+    if re.fullmatch(r"[A-Z0-9]{10}", text) is None:
+        raise ValueError("is not 10 characters A-Z and 0-9, as Apple's developer account shows it")
+    return text
+
+
 def _split(value: object) -> object:
     """Items separated by commas; white space around an item and empty items do not count."""
     if isinstance(value, str):
@@ -189,5 +221,10 @@ Texts = Annotated[tuple[Text, ...], BeforeValidator(_split)]
 Claim = Annotated[str, AfterValidator(check_claim)]
 ClaimNames = Annotated[tuple[Claim, ...], BeforeValidator(_split), AfterValidator(_check_some)]
 Algorithms = Annotated[tuple[Algorithm, ...], BeforeValidator(_split)]
+PushHosts = Annotated[
+    tuple[Annotated[str, AfterValidator(_check_push_host)], ...], BeforeValidator(_split)
+]
+Subject = Annotated[str, AfterValidator(_check_subject)]
+AppleID = Annotated[str, AfterValidator(_check_apple_id)]
 SharedSecret = Annotated[SecretStr, AfterValidator(_check_secret)]
 WebhookSecret = Annotated[SecretStr, AfterValidator(_check_webhook_secret)]

@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import tornado.web
 
 from pushsvc.protocol.read_state import Verb
-from pushsvc.web import event_stream, pages, scheduled, topics, user_data, users, websocket
+from pushsvc.web import event_stream, pages, push, scheduled, topics, user_data, users, websocket
 from pushsvc.web.base import NotFoundHandler
 from pushsvc.web.cors import Origins
 from pushsvc.web.documents import AsyncAPIHandler, DocsHandler, HomeHandler, OpenAPIHandler
@@ -27,6 +28,8 @@ def _demo(admin_url: str) -> list[Any]:
 
 
 USERS: Final = "/v1/users/"
+DEVICES: Final = push.DEVICES + "/"
+_DEVICES: Final = DEVICES.lstrip("/")
 
 
 class Operations:
@@ -35,14 +38,21 @@ class Operations:
     Args:
         whole: by the whole path.
         of_users: those of a user that the path names, by what follows its name.
+        of_devices: those of a device that the path names behind the user, by what follows it.
     """
 
-    def __init__(self, whole: Mapping[str, Operation], of_users: Mapping[str, Operation]) -> None:
+    def __init__(
+        self,
+        whole: Mapping[str, Operation],
+        of_users: Mapping[str, Operation],
+        of_devices: Mapping[str, Operation] = MappingProxyType({}),
+    ) -> None:
         self.whole = whole
         self.of_users = of_users
+        self.of_devices = of_devices
 
-    def find(self, path: str) -> tuple[Operation, str | None] | None:
-        """The operation, and what the path names; None where it is of none.
+    def find(self, path: str) -> tuple[Operation, str | None, str | None] | None:
+        """The operation, the user and the device that the path names; None where it is of none.
 
         Args:
             path: as it was sent, without the query.
@@ -52,14 +62,18 @@ class Operations:
         """
         operation = self.whole.get(path)
         if operation is not None:
-            return operation, None
+            return operation, None, None
         if not path.startswith(USERS):
             return None
         user, slash, rest = path[len(USERS) :].partition("/")
-        operation = self.of_users.get(slash + rest)
+        operation, device = self.of_users.get(slash + rest), ""
+        if operation is None and rest.startswith(_DEVICES):
+            device, slash, rest = rest[len(_DEVICES) :].partition("/")
+            operation = self.of_devices.get(slash + rest) if device else None
         if operation is None or not user:
             return None
-        return operation, path_part(path, unquote_to_bytes(user))
+        named = path_part(path, unquote_to_bytes(user))
+        return operation, named, path_part(path, unquote_to_bytes(device)) if device else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +87,11 @@ class Routes:
     unread: users.ReadStateOperation
     archive: users.ReadStateOperation
     unarchive: users.ReadStateOperation
+    push_ways: push.PushOperation
+    pushed: push.PushedOperation
+    push_read: push.PushReadOperation
+    devices: push.DevicesOperation
+    device_push: push.DevicePushOperation
     poll: PollOperation
     tickets: TicketsOperation
     revocations: RevocationsOperation
@@ -92,6 +111,7 @@ class Routes:
             f"/{Verb.UNREAD}": self.unread,
             f"/{Verb.ARCHIVE}": self.archive,
             f"/{Verb.UNARCHIVE}": self.unarchive,
+            push.DEVICES: self.devices,
         }
         return Operations(
             {
@@ -101,9 +121,14 @@ class Routes:
                 "/v1/poll": self.poll,
                 "/v1/tickets": self.tickets,
                 "/v1/revocations": self.revocations,
+                push.PUSH: self.push_ways,
+                push.NOTIFICATION: self.pushed,
+                push.READ_ONE: self.push_read,
+                push.DEVICE_PUSH_BY_QUERY: self.device_push,
                 **{f"/v1/user{end}": operation for end, operation in of_users.items()},
             },
             of_users,
+            {push.DEVICE_PUSH: self.device_push},
         )
 
     def rules(self) -> list[Any]:

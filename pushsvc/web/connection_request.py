@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import quote
 
-from pushsvc.auth.revocations import token_key
 from pushsvc.auth.tokens import Claims
 from pushsvc.errors import InvalidRequest
 from pushsvc.node.renewals import deadline
 from pushsvc.protocol.delivery import Cursor
 from pushsvc.protocol.feeds import BROADCAST, TOPIC, broadcast, mailbox, topic
 from pushsvc.protocol.names import require_name, require_topic
+from pushsvc.protocol.revocation import token_key
 from pushsvc.protocol.session import Session, Subscribe
 from pushsvc.protocol.wire import Wire, parse_position
 from pushsvc.web.base import MAX_HEADERS

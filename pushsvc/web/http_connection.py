@@ -348,8 +348,8 @@ class HttpConnection:
                 self._uncount()
                 raise
             return
-        operation, part = found
-        request = Request(head.method, path, query, head.headers, head.length, part)
+        operation, part, device = found
+        request = Request(head.method, path, query, head.headers, head.length, part, device)
         self._abandons = operation.abandons
         self._task = front.tasks.spawn(self._serve(operation, request))
 

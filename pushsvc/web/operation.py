@@ -21,6 +21,7 @@ from pushsvc.logs import SampledLog
 from pushsvc.protocol import encoding
 from pushsvc.protocol.answers import Pairs
 from pushsvc.protocol.names import find_stray_percent
+from pushsvc.protocol.push_capability import Capability
 from pushsvc.web import cors
 from pushsvc.web.cors import Origins
 from pushsvc.web.query import Query
@@ -58,6 +59,7 @@ class Request(msgspec.Struct, frozen=True):
         headers: asked with lower-case names.
         length: bytes of the body, 0 without one, ``CHUNKED`` where that is not told ahead.
         part: what the path names, decoded; None where the query does, or nothing.
+        device: the device that the path names besides, decoded.
     """
 
     method: str
@@ -66,6 +68,7 @@ class Request(msgspec.Struct, frozen=True):
     headers: Mapping[str, str]
     length: int = 0
     part: str | None = None
+    device: str | None = None
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -88,10 +91,12 @@ class Admitted(msgspec.Struct, frozen=True):
     Args:
         claims: who asks; ``ANYONE`` where the operation finds out by itself.
         most: bytes of a body that are read.
+        opened: what the capability opens that was sent in place of a token.
     """
 
     claims: Claims
     most: int
+    opened: Capability | None = None
 
 
 ANYONE: Final = Claims("", 0)

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from pushsvc.auth.authenticator import Authenticator
 from pushsvc.auth.tokens import SCOPE_ADMIN, Claims
 from pushsvc.errors import InvalidRequest
+from pushsvc.feeds.push_registrations import PushRegistrations
 from pushsvc.protocol import encoding
 from pushsvc.protocol.names import require_name
 from pushsvc.protocol.revocation import order_from
@@ -26,9 +27,16 @@ class _AdminOperation(TokenOperation):
     readers: ClassVar[frozenset[str]] = frozenset({SCOPE_ADMIN})
     """With any of these scopes a token may look; all else needs ``push.admin``."""
 
-    def __init__(self, *, authenticator: Authenticator, max_body: int) -> None:
+    def __init__(
+        self,
+        *,
+        authenticator: Authenticator,
+        push_registrations: PushRegistrations,
+        max_body: int,
+    ) -> None:
         super().__init__(authenticator, max_body=max_body)
         self._authenticator = authenticator
+        self._push_registrations = push_registrations
 
     def permit(self, request: Request, claims: Claims) -> None:
         """Check the scope.
@@ -41,8 +49,13 @@ class _AdminOperation(TokenOperation):
             raise self.lacking(f"this needs a token with the scope {SCOPE_ADMIN}", request)
 
     async def revoke(self, value: Any, claims: Claims) -> Answer:
-        """Revoke what a parsed body asks for, and tell what is held."""
+        """Revoke what a parsed body asks for, and tell what is held.
+
+        Devices that registered for pushes with such a token are registered no more: a device that
+        may not connect is not reached while it is away either.
+        """
         held = await self._authenticator.revoke(order_from(value), claims.namespace)
+        await self._push_registrations.revoked(claims.namespace, held)
         return json_answer(201, held.to_json())
 
 

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Awaitable, Callable
-from typing import ClassVar, Final
+from typing import Any, ClassVar, Final
 
 import msgspec
 
@@ -270,34 +270,20 @@ class ReadStateBody(msgspec.Struct, forbid_unknown_fields=True):
     until: str | None = None
 
 
-class ReadStateOperation(TokenOperation):
-    """Changes the read state of notifications in one way.
+class UserOperation(TokenOperation):
+    """Base of operations on one user: by the user, or by a backend.
 
     Args:
-        verb: the way.
-        read_states: of the mailboxes.
         rates: how fast each user may ask.
         verifier: of tokens.
         max_body: most bytes of a body.
         origins: which pages may call.
     """
 
-    route: ClassVar[str] = "read_state"
-    allow: ClassVar[str] = "POST, OPTIONS"
-
     def __init__(
-        self,
-        verb: Verb,
-        *,
-        read_states: ReadStates,
-        rates: RequestRates,
-        verifier: TokenCheck,
-        max_body: int,
-        origins: Origins,
+        self, *, rates: RequestRates, verifier: TokenCheck, max_body: int, origins: Origins
     ) -> None:
         super().__init__(verifier, max_body=max_body, origins=origins)
-        self._verb = verb
-        self._read_states = read_states
         self._rates = rates
 
     def permit(self, request: Request, claims: Claims) -> None:
@@ -323,14 +309,41 @@ class ReadStateOperation(TokenOperation):
             return claims.user if named is None else named
         return subject(request.part, request.query, "user")
 
+    def mailbox(self, request: Request, claims: Claims) -> str:
+        """The mailbox that a request is about.
+
+        Raises:
+            InvalidRequest: a backend names no user.
+            InvalidName: the user id is not one.
+        """
+        return mailbox(require_name(self._user(request, claims), "user id"), claims.namespace)
+
+
+class ReadStateOperation(UserOperation):
+    """Changes the read state of notifications in one way.
+
+    Args:
+        verb: the way.
+        read_states: of the mailboxes.
+        made: what ``UserOperation`` is made with.
+    """
+
+    route: ClassVar[str] = "read_state"
+    allow: ClassVar[str] = "POST, OPTIONS"
+
+    def __init__(self, verb: Verb, *, read_states: ReadStates, **made: Any) -> None:
+        super().__init__(**made)
+        self._verb = verb
+        self._read_states = read_states
+
     async def answer(self, request: Request, admitted: Admitted, body: bytes) -> Answer:
         """Change it, and answer with how many are unread."""
         media_type(request.headers, JSON)
         claims = admitted.claims
-        user = require_name(self._user(request, claims), "user id")
+        feed = self.mailbox(request, claims)
         named = encoding.shape(encoding.decode(body), ReadStateBody)
         change = change_from(self._verb, named.ids, named.until)
-        changed = await self._read_states.change(mailbox(user, claims.namespace), change)
+        changed = await self._read_states.change(feed, change)
         if not claims.scopes & BACKEND:
             cost = changed.looked // LOOKED_AT_ONCE
             self._rates.owe(claims.caller, time.monotonic(), cost)

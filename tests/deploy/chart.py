@@ -47,6 +47,13 @@ ELSEWHERE = {
     "webhook_url": "webhook.url",
     "webhook_secret": "webhook.secret",
     "webhook_secret_file": "webhook.existingSecret",
+    "push_vapid_key_file": "push.vapid.existingSecret",
+    "push_vapid_subject": "push.vapid.subject",
+    "push_apns_key_file": "push.apns.existingSecret",
+    "push_apns_key_id": "push.apns.keyId",
+    "push_apns_team_id": "push.apns.teamId",
+    "push_fcm_credentials_file": "push.fcm.existingSecret",
+    "push_ca_file": "push.caSecret",
     "drain_delay_seconds": "drain.delaySeconds",
     "drain_seconds": "drain.seconds",
     "tls_cert_file": "tls.existingSecret",
@@ -132,6 +139,8 @@ def _type(
     if Settings.model_fields[field].default == ():
         items = {"enum": list(choices)} if choices else {"type": "string", "minLength": 1}
         return {"type": "array", "items": items}
+    if Settings.model_fields[field].annotation is bool:
+        return {"type": "boolean"}
     if choices:
         return {"enum": list(choices)}
     if bounds is not None:

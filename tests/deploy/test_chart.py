@@ -161,7 +161,9 @@ def test_no_secret_is_made_where_all_are_named() -> None:
     for form in ("sentinel", "cluster-tls-acl", "jwks", "issuers", "production"):
         assert of_kind("Secret", rendered(form)) == []
     (own,) = of_kind("Secret", rendered("external-redis"))
-    assert set(secret_values(own)) == {"jwt-secret", "webhook-secret"}
+    assert set(secret_values(own)) == {
+        "jwt-secret", "webhook-secret", "vapid.pem", "apns.p8", "fcm.json",
+    }  # fmt: skip
     given = merged(LEAST, {"redis": {"url": "redis://r", "existingSecret": "", "password": "p"}})
     (own,) = of_kind("Secret", manifests(given))
     assert secret_values(own) == {"redis-password": "p"}
@@ -215,15 +217,20 @@ def test_a_node_starts_with_what_the_chart_sets(form: str, tmp_path: Path) -> No
 
 
 def test_every_setting_can_be_set() -> None:
-    sample = {"string": "push", "array": ["https://a.example"]}
+    sample = {"string": "push", "array": ["https://a.example"], "boolean": True}
+    particular = {
+        "pushApnsUrl": "https://a.example",
+        "pushFcmUrl": "https://a.example",
+        "pushHosts": ["push.example.com", "*.example.org"],
+    }
     for name, kind in chart.settings_schema()["properties"].items():
-        value = (
-            kind["enum"][0] if "enum" in kind else kind.get("maximum", sample.get(kind.get("type")))
-        )
+        usual = kind.get("maximum", sample.get(kind.get("type")))
+        value = kind["enum"][0] if "enum" in kind else particular.get(name, usual)
         environ = environment(manifests(merged(LEAST, {"settings": {name: value}})))
         variable = kind["description"].partition(":")[0]
         written = environ[variable]
-        assert written == (",".join(value) if isinstance(value, list) else str(value)), variable
+        told = ",".join(value) if isinstance(value, list) else str(value)
+        assert written == (told.lower() if value is True else told), variable
         load({variable: written}, {})  # not "1e+06"
     elsewhere = {row.variable for row in rows() if row.field in ELSEWHERE}
     set_by_values = {name for form in CI for name in environment(rendered(form))}

@@ -99,6 +99,11 @@ def test_the_network_policy_opens_what_the_addresses_need() -> None:
     keys = {"existingSecret": "", "issuer": "https://id:8444/realms/a"}
     assert egress(LEAST, {"auth": {"jwt": keys}}) == {53, 6379, 8444}
     assert egress(LEAST, {"auth": {"jwt": {"issuer": "https://id:8444"}}}) == {53, 6379}
+    vapid: Values = {"vapid": {"subject": "mailto:a@b.example", "existingSecret": "v"}}
+    assert egress(LEAST, {"push": vapid}) == {53, 443, 6379}
+    relay: Values = {"settings": {"pushFcmUrl": "http://relay:8085"}}
+    assert egress(LEAST, {"push": {"fcm": {"existingSecret": "f"}}}, relay) == {53, 443, 6379, 8085}
+    assert egress(LEAST, relay) == {53, 6379}
     assert egress(CI["production"]) == {53, 443, 4318, 6379, 8443, 26379}
     for rule in of_kind("NetworkPolicy", rendered("default"))[0]["spec"]["ingress"]:
         assert ("from" in rule) == (rule["ports"][0]["port"] == "admin")

@@ -78,6 +78,30 @@ REFUSED: dict[str, tuple[Values, str]] = {
     "a signature for no webhook": (
         merged(LEAST, {"webhook": {"existingSecret": "w"}}), "set webhook.url too"
     ),
+    "a key of Web Push for nobody": (
+        merged(LEAST, {"push": {"vapid": {"existingSecret": "v"}}}), "set push.vapid.subject"
+    ),
+    "a sender of Web Push without a key": (
+        merged(LEAST, {"push": {"vapid": {"subject": "mailto:a@b.example"}}}),
+        "set push.vapid.existingSecret to a Secret with the key vapid.pem",
+    ),
+    "a key of Web Push twice": (
+        merged(LEAST, {"push": {"vapid": {
+            "subject": "https://a.example", "existingSecret": "v",
+            "key": "-----BEGIN PRIVATE KEY-----\n"}}}),
+        "push.vapid.key and push.vapid.existingSecret are both set",
+    ),
+    "a key of APNs without its id": (
+        merged(LEAST, {"push": {"apns": {"existingSecret": "a", "teamId": "DEF123GHIJ"}}}),
+        "set push.apns.keyId and push.apns.teamId",
+    ),
+    "a team of APNs without a key": (
+        merged(LEAST, {"push": {"apns": {"teamId": "DEF123GHIJ"}}}),
+        "set push.apns.existingSecret to a Secret with the key apns.p8",
+    ),
+    "an authority for no provider": (
+        merged(LEAST, {"push": {"caSecret": "c"}}), "set push.vapid, push.apns or push.fcm"
+    ),
     "too little grace": (
         merged(LEAST, {"drain": {"seconds": 35.5, "delaySeconds": 2}}),
         "is 60 and pods would be killed while they drain: set it to 63 or more",

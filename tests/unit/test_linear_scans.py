@@ -525,6 +525,7 @@ BOUNDED = {
     "web/spec/page:_code": "the descriptions of the API, which are ours",
     "client/asking:_id": "the id that the program gives; 41 characters by the expression",
     "client/publishing:_key": "the key that the program gives; 255 characters by the expression",
+    "protocol/push_capability:_match": "1,200 characters, which are counted before",
     "protocol/names:_substitute_wide": "names that were checked, of 256 bytes",
     "protocol/names:_match_namespace": "what the operator sets; 63 characters by the expression",
     "auth/issuer_table:": "what the operator writes",

@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import example, given
@@ -369,7 +370,8 @@ def test_every_row_is_complete() -> None:
         assert row.flag in (None, "--" + row.field.replace("_", "-"))
         assert row.help.endswith(".")
         assert "|" not in row.help
-        is_number = isinstance(Settings.model_fields[row.field].default, int | float)
+        kind = Settings.model_fields[row.field].annotation
+        is_number = bool({int, float} & {kind, *get_args(kind)})
         assert (row.bounds is not None) == is_number, row.field
         if row.field.endswith("_seconds"):
             assert "econds" in row.help
@@ -395,6 +397,88 @@ def test_receipts_are_sent_on_with_an_address_and_a_secret_or_not_at_all() -> No
         "PUSHSVC_WEBHOOK_SECRET: the value (not shown) is set and PUSHSVC_WEBHOOK_URL is empty: "
         "set both or neither"
     )
+
+
+VAPID = {"PUSHSVC_PUSH_VAPID_KEY_FILE": "v.pem", "PUSHSVC_PUSH_VAPID_SUBJECT": "mailto:a@b.example"}
+APNS = {
+    "PUSHSVC_PUSH_APNS_KEY_FILE": "a.p8",
+    "PUSHSVC_PUSH_APNS_KEY_ID": "ABC123DEFG",
+    "PUSHSVC_PUSH_APNS_TEAM_ID": "DEF123GHIJ",
+}
+
+
+def test_pushes_need_nothing_and_take_what_is_given() -> None:
+    settings = load({}, {})
+    assert settings.push_after_seconds is None
+    assert (settings.push_hosts, settings.push_content) == ((), "full")
+    assert settings.push_allow_private is False
+    settings = load(
+        {
+            **VAPID,
+            **APNS,
+            "PUSHSVC_PUSH_FCM_CREDENTIALS_FILE": "f.json",
+            "PUSHSVC_PUSH_AFTER_SECONDS": "0",
+            "PUSHSVC_PUSH_HOSTS": "Push.Example.com, *.example.org ,*",
+            "PUSHSVC_PUSH_ALLOW_PRIVATE": "true",
+            "PUSHSVC_PUSH_CONTENT": "ids",
+            "PUSHSVC_PUSH_APNS_URL": "https://localhost:2197",
+        },
+        {},
+    )
+    assert settings.push_vapid_key_file == Path("v.pem")
+    assert settings.push_vapid_subject == "mailto:a@b.example"
+    assert (settings.push_apns_key_id, settings.push_apns_team_id) == ("ABC123DEFG", "DEF123GHIJ")
+    assert settings.push_after_seconds == 0
+    assert settings.push_hosts == ("push.example.com", "*.example.org", "*")
+    assert settings.push_allow_private is True
+    assert settings.push_content == "ids"
+
+
+@pytest.mark.parametrize("missing", sorted({**VAPID, **APNS}))
+def test_a_key_of_pushes_without_its_counterpart_is_refused(missing: str) -> None:
+    given = {name: value for name, value in {**VAPID, **APNS}.items() if name != missing}
+    line = refusal(given)
+    assert missing in line
+    assert line.endswith("set both or neither")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("AFTER_SECONDS", "2592001", "is more than 2592000"),
+        ("AFTER_SECONDS", "-1", "is less than 0"),
+        ("AFTER_SECONDS", "soon", "is not a number"),
+        ("HOSTS", "https://a.example", "is not a host such as push.example.com"),
+        ("HOSTS", "a.example:443", "is not a host such as push.example.com"),
+        ("HOSTS", "a.*.example", "is not a host such as push.example.com"),
+        ("HOSTS", "*example", "is not a host such as push.example.com"),
+        ("HOSTS", "-a.example", "is not a host such as push.example.com"),
+        ("ALLOW_PRIVATE", "perhaps", "'perhaps' is not one of true, false"),
+        ("CONTENT", "none", "'none' is not one of full, ids"),
+        ("APNS_URL", "localhost", "is not an http:// or https:// URL"),
+        ("FCM_URL", "ftp://a", "is not an http:// or https:// URL"),
+    ],
+)
+def test_what_cannot_be_meant_of_pushes_is_refused(variable: str, value: str, said: str) -> None:
+    line = refusal({f"PUSHSVC_PUSH_{variable}": value})
+    assert line.startswith(f"PUSHSVC_PUSH_{variable}: ")
+    assert said in line
+
+
+@pytest.mark.parametrize("subject", ["a@b.example", "mailto:", "http://a.example", "mailto:a b@c"])
+def test_who_sends_pushes_is_a_mail_address_or_a_page(subject: str) -> None:
+    line = refusal({**VAPID, "PUSHSVC_PUSH_VAPID_SUBJECT": subject})
+    assert line.startswith("PUSHSVC_PUSH_VAPID_SUBJECT: ")
+    assert "write mailto: and a mail address" in line
+    for good in ("mailto:a@b.example", "https://a.example/contact?x=1", "https://a.example"):
+        assert load({**VAPID, "PUSHSVC_PUSH_VAPID_SUBJECT": good}, {}).push_vapid_subject == good
+
+
+@pytest.mark.parametrize("name", ["KEY_ID", "TEAM_ID"])
+@pytest.mark.parametrize("value", ["ABC123DEF", "abc123defg", "ABC123DEFGH"])
+def test_ids_of_apple_are_told_apart_from_what_is_none(name: str, value: str) -> None:
+    line = refusal({**APNS, f"PUSHSVC_PUSH_APNS_{name}": value})
+    assert "is not 10 characters A-Z and 0-9" in line
 
 
 @pytest.mark.parametrize("url", ["ftp://a/b", "https://", "https://u:p@a/b", "http://a b", "/x"])

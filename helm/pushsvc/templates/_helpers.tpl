@@ -138,6 +138,20 @@ redis://{{ include "pushsvc.fullname" . }}-valkey:6379/0
 {{- if .Values.webhook.url }}
 - {name: webhook, secret: {{ default $own .Values.webhook.existingSecret }}, keys: [webhook-secret]}
 {{- end }}
+{{- with .Values.push }}
+{{- if or .vapid.existingSecret .vapid.key }}
+- {name: vapid, secret: {{ default $own .vapid.existingSecret }}, keys: [vapid.pem]}
+{{- end }}
+{{- if or .apns.existingSecret .apns.key }}
+- {name: apns, secret: {{ default $own .apns.existingSecret }}, keys: [apns.p8]}
+{{- end }}
+{{- if or .fcm.existingSecret .fcm.credentials }}
+- {name: fcm, secret: {{ default $own .fcm.existingSecret }}, keys: [fcm.json]}
+{{- end }}
+{{- with .caSecret }}
+- {name: push-ca, secret: {{ . }}, keys: [ca.crt]}
+{{- end }}
+{{- end }}
 {{- with .Values.tls.existingSecret }}
 - {name: tls, secret: {{ . }}, keys: [tls.crt, tls.key]}
 {{- end }}
@@ -177,6 +191,14 @@ PUSHSVC_REDIS_CERT_FILE: /etc/pushsvc/redis-cert/tls.crt
 PUSHSVC_REDIS_KEY_FILE: /etc/pushsvc/redis-cert/tls.key
 {{- else if eq .name "webhook" }}
 PUSHSVC_WEBHOOK_SECRET_FILE: /etc/pushsvc/webhook/webhook-secret
+{{- else if eq .name "vapid" }}
+PUSHSVC_PUSH_VAPID_KEY_FILE: /etc/pushsvc/vapid/vapid.pem
+{{- else if eq .name "apns" }}
+PUSHSVC_PUSH_APNS_KEY_FILE: /etc/pushsvc/apns/apns.p8
+{{- else if eq .name "fcm" }}
+PUSHSVC_PUSH_FCM_CREDENTIALS_FILE: /etc/pushsvc/fcm/fcm.json
+{{- else if eq .name "push-ca" }}
+PUSHSVC_PUSH_CA_FILE: /etc/pushsvc/push-ca/ca.crt
 {{- else if eq .name "tls" }}
 PUSHSVC_TLS_CERT_FILE: /etc/pushsvc/tls/tls.crt
 PUSHSVC_TLS_KEY_FILE: /etc/pushsvc/tls/tls.key
@@ -201,6 +223,15 @@ PUSHSVC_JWT_ALGORITHMS: {{ join "," . | quote }}
 {{- end }}
 {{- with .Values.webhook.url }}
 PUSHSVC_WEBHOOK_URL: {{ . | quote }}
+{{- end }}
+{{- with .Values.push.vapid.subject }}
+PUSHSVC_PUSH_VAPID_SUBJECT: {{ . | quote }}
+{{- end }}
+{{- with .Values.push.apns.keyId }}
+PUSHSVC_PUSH_APNS_KEY_ID: {{ . | quote }}
+{{- end }}
+{{- with .Values.push.apns.teamId }}
+PUSHSVC_PUSH_APNS_TEAM_ID: {{ . | quote }}
 {{- end }}
 PUSHSVC_DRAIN_DELAY_SECONDS: {{ include "pushsvc.value" .Values.drain.delaySeconds | quote }}
 PUSHSVC_DRAIN_SECONDS: {{ include "pushsvc.value" .Values.drain.seconds | quote }}

@@ -5,6 +5,16 @@ from typing import Final
 
 from pushsvc.protocol import cloudevents, notifications
 from pushsvc.protocol.notifications import MAX_BATCH
+from pushsvc.protocol.push_registering import (
+    APNS,
+    FCM,
+    MAX_APP,
+    MAX_DEVICE_TOKEN,
+    MAX_ENDPOINT,
+    MAX_KEY,
+    PROVIDERS,
+    WEB,
+)
 from pushsvc.protocol.receipts import Status
 from pushsvc.protocol.revocation import DEFAULT_TTL, MAX_TOKEN_ID, MAX_TTL
 from pushsvc.web.spec import schemas
@@ -36,6 +46,20 @@ _KEPT: Final = schemas.number(
     minimum=1,
     maximum=MAX_TTL,
 )
+
+_PROVIDER: Final = schemas.choice(PROVIDERS, "a push provider")
+_REGISTERED: Final = {
+    "provider": _PROVIDER,
+    "registered": {**_INSTANT, "description": "when that was"},
+    "expires": {**_INSTANT, "description": "until when it lasts, unless a push goes out before"},
+}
+_HOST: Final = {"host": text("of Web Push: the push service")}
+
+
+def _printable(description: str, most: int) -> Schema:
+    """A text without spaces that was given to the device."""
+    return text(description, pattern=f"^[!-~]{{1,{most}}}$")
+
 
 _STRING: Final = {"type": "string", "pattern": r"^[^\x00-\x1f\x7f-\x9f]+$"}
 _TARGETS: Final = ("pushuser", "pushtopic", "pushbroadcast")
@@ -265,6 +289,107 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "device": NAME,
             "connections": integer("how many it holds", minimum=1),
             "since": {**_INSTANT, "description": "when the longest of them began"},
+        },
+    ),
+    "PushProviders": schemas.record(
+        "by which ways devices are reached while they are away",
+        {"providers": array(_PROVIDER, "those that this server has; none, and nothing is pushed")},
+        {"web": ref("WebPushKey")},
+    ),
+    "WebPushKey": schemas.record(
+        "what a page needs to subscribe",
+        {"key": text("the `applicationServerKey`: a point of P-256, base64url")},
+    ),
+    "RegisterForPush": schemas.either(
+        ("RegisterWeb", "RegisterApns", "RegisterFcm"), "where a device is reached"
+    ),
+    "RegisterWeb": schemas.record(
+        "a subscription of a browser",
+        {
+            "provider": schemas.constant(WEB, "Web Push"),
+            "subscription": ref("PushSubscription"),
+        },
+        {"key": _printable("the `applicationServerKey` that it was made with", MAX_KEY)},
+    ),
+    "PushSubscription": {
+        **schemas.record(
+            "what `PushSubscription.toJSON()` gives; what else it has is passed over",
+            {
+                "endpoint": _printable("the URL that the push service gave", MAX_ENDPOINT),
+                "keys": ref("PushKeys"),
+            },
+        ),
+        "additionalProperties": True,
+    },
+    "PushKeys": {
+        **schemas.record(
+            "the keys of a subscription; others are passed over",
+            {
+                "p256dh": _printable("its public key, base64url", MAX_KEY),
+                "auth": _printable("its secret, base64url", MAX_KEY),
+            },
+        ),
+        "additionalProperties": True,
+    },
+    "RegisterApns": schemas.record(
+        "an app on a device of Apple",
+        {
+            "provider": schemas.constant(APNS, "Apple's push service"),
+            "token": _printable("the device token, hexadecimal", MAX_DEVICE_TOKEN),
+            "topic": _printable("the app's bundle id", MAX_APP),
+        },
+        {
+            "environment": schemas.choice(
+                ("production", "sandbox"), "`sandbox` for a development build"
+            )
+        },
+    ),
+    "RegisterFcm": schemas.record(
+        "an app that Firebase Cloud Messaging reaches",
+        {
+            "provider": schemas.constant(FCM, "Firebase Cloud Messaging"),
+            "token": _printable("the registration token of the app", MAX_DEVICE_TOKEN),
+        },
+    ),
+    "PushRegistered": schemas.record(
+        "a device that is registered for pushes", {"device": NAME, **_REGISTERED}, _HOST
+    ),
+    "DeviceList": schemas.record(
+        "the devices of a user", {"devices": array(ref("KnownDevice"), "in order of their names")}
+    ),
+    "KnownDevice": schemas.record(
+        "a device of a user",
+        {
+            "device": NAME,
+            "acked": {
+                "anyOf": [ID, {"type": "null"}],
+                "description": "up to where it has acknowledged",
+            },
+            "connections": integer("how many it holds", minimum=0),
+            "push": ref("DevicePush"),
+        },
+    ),
+    "DevicePush": {
+        **schemas.record("how it is registered for pushes; null where not", _REGISTERED, _HOST),
+        "type": ["object", "null"],
+    },
+    "Pushed": schemas.record(
+        "the notification of a push",
+        {
+            "id": ID,
+            "time": schemas.TIME,
+            "read": schemas.flag("whether the user has seen it"),
+            "unread": schemas.UNREAD,
+        },
+        {
+            "title": text("in one line"),
+            "body": text("what it says"),
+            "url": text("what a tap opens"),
+            "icon": text("a picture"),
+            "tag": text("a newer one with the same tag takes its place"),
+            "group": described(LABEL, "the event that it is of"),
+            "urgency": schemas.choice(("very-low", "low", "normal", "high"), "how urgent it is"),
+            "badge": integer("the number at the app's icon", minimum=0),
         },
     ),
     "TopicPresence": schemas.record(

@@ -20,6 +20,9 @@ DESCRIPTION: Final = (
 _ID: Final = "1764000000123-0"
 _TIME: Final = "2025-11-24T16:00:00.123Z"
 
+_WAYS_IN: Final = ("bearer", "ticket")
+"""By which of the security schemes a socket is opened."""
+
 SERVER_EXAMPLES: Final[dict[str, list[dict[str, Any]]]] = {
     "welcome": [
         {
@@ -138,7 +141,7 @@ def document() -> dict[str, Any]:
                 "protocol": "wss",
                 "description": "The public port of any node.",
                 "variables": {"host": {"default": "localhost:8080"}},
-                "security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in SECURITY],
+                "security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in _WAYS_IN],
             }
         },
         "channels": {"socket": _socket(), "stream": _stream()},

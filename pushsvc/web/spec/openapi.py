@@ -11,6 +11,7 @@ from pushsvc.web.spec.answers import SCHEMAS
 from pushsvc.web.spec.looking import LOOKING, WEBHOOK
 from pushsvc.web.spec.operation import ALWAYS, JSON, TAGS, Answer, Operation, in_both_forms
 from pushsvc.web.spec.publishing import PUBLISHING
+from pushsvc.web.spec.pushing import PUSHING
 from pushsvc.web.spec.receiving import RECEIVING
 from pushsvc.web.users import AckBody, ReadStateBody
 
@@ -28,6 +29,12 @@ SECURITY: Final = {
         "bearerFormat": "JWT",
         "description": "A JSON Web Token with `sub`, `aud` and `exp`; `scope` holds `push.publish` "
         "or `push.admin` where an operation needs it.",
+    },
+    "capability": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "pc1",
+        "description": "The `capability` that a push carries: good for one notification.",
     },
     "ticket": {
         "type": "apiKey",
@@ -63,6 +70,7 @@ OPERATIONS: Final = (
     *PUBLISHING,
     *RECEIVING,
     *in_both_forms(LOOKING),
+    *in_both_forms(PUSHING),
     *in_both_forms(ADMINISTERING),
     _document("/openapi.json", "openapi", "This document", JSON, "object"),
     _document(
@@ -73,6 +81,9 @@ OPERATIONS: Final = (
         "/client.js", "client", "The JavaScript client, one module", "text/javascript", "string"
     ),
     _document("/inbox.js", "bell", "The element `<pushsvc-inbox>`", "text/javascript", "string"),
+    _document(
+        "/push-sw.js", "worker", "The service worker that shows pushes", "text/javascript", "string"
+    ),
 )
 """All operations of the public port."""
 

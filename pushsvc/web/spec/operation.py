@@ -58,6 +58,8 @@ TAGS: Final = {
     "receive": "Listen on a WebSocket, or, behind proxies that break those, on an event stream or "
     "by long-polling: the same messages, positions and acknowledgements.",
     "look": "See what is kept for a user, who is connected, and what became of notifications.",
+    "push": "Reach devices that are away, by Web Push, Apple's push service (APNs) or Firebase "
+    "Cloud Messaging (FCM).",
     "administer": "Revoke tokens and close the connections that were made with them.",
     "documents": "This API, described.",
 }
@@ -122,6 +124,7 @@ def in_path(name: str, description: str, example: str, schema: Schema = NAME) ->
 
 
 USER: Final = in_path("user", "the user's id", "u1")
+DEVICE_IN_PATH: Final = in_path("device", "which device of the user", "phone")
 TOPIC: Final = in_path("topic", "the topic", "scores.nba", schemas.TOPIC)
 
 
@@ -187,9 +190,14 @@ def in_both_forms(operations: Iterable[Operation]) -> Iterator[Operation]:
         if each.parameters and each.parameters[0] in (USER, TOPIC):
             named, *others = each.parameters
             name = named["name"]
+            path = each.path.replace(f"s/{{{name}}}", "", 1)
+            if DEVICE_IN_PATH in others:
+                path = path.replace("/{device}", "", 1)
+                others[others.index(DEVICE_IN_PATH)] = {**DEVICE_IN_PATH, "in": "query"}
+                name = "user and the device"
             yield replace(
                 each,
-                path=each.path.replace(f"s/{{{name}}}", "", 1),
+                path=path,
                 id=f"{each.id}ByQuery",
                 summary=f"{each.summary} (the {name} in the query)",
                 description=f"The same as `{each.path}`, whatever the {name} is called: proxies "

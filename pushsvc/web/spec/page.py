@@ -147,7 +147,11 @@ def _operation(method: str, path: str, operation: Mapping[str, Any]) -> str:
 
 
 def _needs(security: Sequence[Mapping[str, Any]]) -> str:
-    names = {"bearer": "a bearer token", "ticket": "a ticket (<code>?ticket=</code>)"}
+    names = {
+        "bearer": "a bearer token",
+        "capability": "the capability of a push",
+        "ticket": "a ticket (<code>?ticket=</code>)",
+    }
     needed = " or ".join(names[name] for each in security for name in each)
     return f'<p class="needs">Authorization: {needed or "none"}.</p>\n'
 

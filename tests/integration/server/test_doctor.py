@@ -14,6 +14,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from pushsvc.cli.development import kept
+from pushsvc.push.vapid import new_key
 from pushsvc.server.doctor import certificates, examine, files
 from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.server.findings import Finding, State
@@ -260,3 +261,20 @@ def test_tracing_is_told_where_it_is_wanted(monkeypatch: pytest.MonkeyPatch) -> 
     one(look(tracing="otlp"), "tracing", OK)
     monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "-1")
     assert "OTEL_" in one(look(tracing="otlp"), "tracing", FAIL).what
+
+
+# --- keys of push providers ----------------------------------------------------------------------
+
+
+def test_keys_of_pushes_are_told_of_where_there_are_any(tmp_path: Path) -> None:
+    assert of(look(), "push") == []
+    pem, _ = new_key()
+    file = tmp_path / "vapid.pem"
+    file.write_bytes(pem)
+    given = {"push_vapid_key_file": str(file), "push_vapid_subject": "mailto:a@b.example"}
+    assert one(look(**given), "push", OK).what == "the keys of web can be used"
+    private = of(look(**given, push_allow_private="true"), "push")
+    assert [each.state for each in private] == [OK, WARN]
+    file.write_text("nothing")
+    finding = one(look(**given), "push", FAIL)
+    assert finding.what.startswith("PUSHSVC_PUSH_VAPID_KEY_FILE: ")

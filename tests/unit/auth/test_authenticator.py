@@ -11,12 +11,11 @@ from pushsvc.auth import authenticator as module
 from pushsvc.auth.authenticator import TICKET_SECONDS, Authenticator
 from pushsvc.auth.claims import Reader, Rules
 from pushsvc.auth.keys import secret_keys
-from pushsvc.auth.revocations import token_key
 from pushsvc.auth.tokens import Claims, Verifier, mint
 from pushsvc.codes import Close
 from pushsvc.errors import InvalidToken, StoreUnavailable, Unavailable
 from pushsvc.feeds.revocations import Changes
-from pushsvc.protocol.revocation import Order, Revocation
+from pushsvc.protocol.revocation import Order, Revocation, token_key
 from tests.support.verifiers import shared_verifier
 
 SECRET = "a-secret-for-tests-only-of-48-bytes-0123456789ab"

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pushsvc.auth.revocations import PRUNE_SECONDS, Revocations, token_key
+from pushsvc.auth.revocations import PRUNE_SECONDS, Revocations
 from pushsvc.protocol.revocation import Revocation
 
 NOW = 1000.0
@@ -86,11 +86,6 @@ def test_loading_afresh_forgets_what_was_there() -> None:
     assert found.revoked("ann", "t", 0, NOW)
     found.load([], NOW, afresh=True)
     assert not found.active
-
-
-def test_a_key_stands_for_a_token_id_and_none_for_none() -> None:
-    assert token_key("t1") == token_key(bytes([116, 49]).decode()) != token_key("t2")
-    assert token_key(None) == token_key("") == 0
 
 
 @given(entries, users, token_ids, st.none() | times, st.sampled_from([0.0, NOW]))

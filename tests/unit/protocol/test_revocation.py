@@ -15,6 +15,7 @@ from pushsvc.protocol.revocation import (
     Order,
     Revocation,
     order_from,
+    token_key,
 )
 
 UNTIL = 1_800_000_001 + DEFAULT_TTL
@@ -86,3 +87,9 @@ def test_arbitrary_bodies_are_refused_or_revoke_what_they_name(body: dict[str, A
     assert one.token_id == body.get("jti")
     assert one.issued_before == body.get("issued_before")
     assert 1 <= one.ttl <= MAX_TTL
+
+
+def test_a_key_stands_for_a_token_id_on_every_node_and_none_for_none() -> None:
+    assert token_key("t1") == 0xCBE920C372F7CF29 != token_key("t2")
+    assert token_key(None) == token_key("") == 0
+    assert 0 < token_key("\ud800") < 2**64
