@@ -33,8 +33,7 @@ class Breaker:
         self._until = 0.0
         self._probe: float | None = None
 
-    @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether attempts are held back."""
         return self._pauses > 0
 
@@ -47,7 +46,7 @@ class Breaker:
         Returns:
             The seconds after which it is worth asking again.
         """
-        if not self.open:
+        if not self.is_open():
             return 0.0
         if now < self._until:
             return self._until - now
@@ -67,8 +66,8 @@ class Breaker:
             self._failed = self._pauses = 0
             self._probe = None
             return
-        if self.open:
-            # What was begun before it opened says nothing new; only an attempt after the pause does.
+        if self.is_open():
+            # What was begun before it opened says nothing new.
             if self._probe is None or now < self._until:
                 return
             self._pause(now)
@@ -108,5 +107,7 @@ class Breakers:
     def open(self, provider: str) -> list[str]:
         """The hosts of a provider that are left alone, in order."""
         return sorted(
-            host for (name, host), each in self._breakers.items() if name == provider and each.open
+            host
+            for (name, host), each in self._breakers.items()
+            if name == provider and each.is_open()
         )

@@ -8,14 +8,15 @@ decides.
 
 import asyncio
 import functools
-import socket
 import ssl
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
 from pathlib import Path
+from socket import AF_INET, AI_NUMERICHOST, SOCK_STREAM, AddressFamily, getaddrinfo
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple
+from weakref import WeakSet
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
@@ -42,10 +43,12 @@ IDLE_SECONDS: Final = 30.0
 LOOKED_UP_SECONDS: Final = 10
 """How long the addresses of a name are used."""
 CONNECTIONS: Final = 64
-"""Connections in use at once, to all hosts; as many again to those that settings name."""
+"""Connections in use at once, of each kind."""
 LOOKUPS: Final = 8
 """Names that are looked up at once."""
 _MAX_PROXIES: Final = 1024
+_TURNS: Final = 3
+"""Of the event loop, until a connection that ends without a word is gone."""
 
 _Via = tuple[URL, dict[str, str]] | None
 
@@ -83,8 +86,10 @@ class Outbound:
         self._hosts = hosts
         self._context = tls_context(ca_file)
         self._context.set_alpn_protocols(["http/1.1"])
-        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        self._sessions: dict[_Kind, aiohttp.ClientSession] = {}
         self._proxies: dict[str, _Via] = {}
+        # Weakly, since one that TLS takes over, behind a proxy, is not told of the end.
+        self._open: WeakSet[_BoundedHandler] = WeakSet()
 
     async def post(
         self,
@@ -108,21 +113,23 @@ class Outbound:
             Refused: nothing was sent, as the address may not be used.
             Unreachable: there was no answer; the request may have arrived.
         """
-        keep = True
+        kept = True
         try:
             if checked:
-                endpoint = self._hosts.endpoint(url)
-                keep = endpoint.known
+                # A host that nobody listed gets no connection that is kept.
+                kept = self._hosts.endpoint(url).known
             target = URL(url, encoded=True)
-            via = self._via(target)
         except (NotAllowed, ValueError) as error:
             raise Refused(_short(str(error))) from None
         try:
+            via = self._via(target)
+        except ValueError as error:
+            raise Unreachable(_short(str(error))) from None
+        try:
             async with asyncio.timeout(seconds):
-                return await self._post(
-                    self._session(checked and via is None and not self._hosts.allow_private),
-                    target, headers, body, via, keep=keep,
-                )  # fmt: skip
+                checked = checked and via is None and not self._hosts.allow_private
+                session = self._session(_Kind(checked, kept))
+                return await self._post(session, target, headers, body, via)
         except TimeoutError:
             raise Unreachable(f"no answer within {seconds:g} s") from None
         except _NotPublic as error:
@@ -133,8 +140,12 @@ class Outbound:
     async def aclose(self) -> None:
         """Close all connections."""
         sessions, self._sessions = self._sessions, {}
-        for each in sessions.values():
-            await each.close()
+        for session in sessions.values():
+            await session.close()
+        for each in list(self._open):
+            each.end()
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
 
     async def _post(
         self,
@@ -143,8 +154,6 @@ class Outbound:
         headers: Mapping[str, str],
         body: bytes,
         via: _Via,
-        *,
-        keep: bool,
     ) -> Answer:
         settings: dict[str, Any] = {}
         if via is not None:
@@ -159,14 +168,10 @@ class Outbound:
                 async for part in response.content.iter_any():
                     if len(kept) < MAX_KEPT:
                         kept += part[: MAX_KEPT - len(kept)]
-            if keep:
-                response.release()
         except (TimeoutError, aiohttp.ClientError, OSError, ValueError):
             pass  # the status is what was asked for
         finally:
-            # A host that nobody listed gets no connection that is kept. This does nothing to one
-            # that was given back.
-            response.close()
+            response.close()  # which leaves a connection alone that was read to its end
         told = {name.lower(): value for name, value in response.headers.items()}
         return Answer(response.status, MappingProxyType(told), kept)
 
@@ -184,24 +189,36 @@ class Outbound:
             )
             return self._proxies.setdefault(host, via)
 
-    def _session(self, checked: bool) -> aiohttp.ClientSession:  # noqa: FBT001 - a key of two
-        """What has connections to checked addresses, and what has all others: never in common."""
-        found = self._sessions.get(checked)
+    def _session(self, kind: "_Kind") -> aiohttp.ClientSession:
+        """What has the connections of a kind: none is ever used for another."""
+        found = self._sessions.get(kind)
         if found is None:
+            keeping: dict[str, Any] = {"force_close": True}
+            if kind.kept:
+                keeping = {"keepalive_timeout": IDLE_SECONDS}
             connector = aiohttp.TCPConnector(
-                ssl=self._context, limit=CONNECTIONS, keepalive_timeout=IDLE_SECONDS,
-                resolver=_Resolver(only_public=checked), ttl_dns_cache=LOOKED_UP_SECONDS,
+                ssl=self._context, limit=CONNECTIONS, ttl_dns_cache=LOOKED_UP_SECONDS,
+                resolver=_Resolver(only_public=kind.checked), **keeping,
             )  # fmt: skip
             # The one place where aiohttp lets all that comes on a connection be counted.
             loop = asyncio.get_running_loop()
-            vars(connector)["_factory"] = functools.partial(_BoundedHandler, loop=loop)
-            found = self._sessions[checked] = aiohttp.ClientSession(
+            vars(connector)["_factory"] = functools.partial(_BoundedHandler, self._open, loop)
+            found = self._sessions[kind] = aiohttp.ClientSession(
                 connector=connector, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=False,
                 timeout=aiohttp.ClientTimeout(), trust_env=False, max_headers=MAX_FIELDS,
                 headers={"User-Agent": f"pushsvc/{__version__}"},
                 skip_auto_headers=("Accept", "Accept-Encoding"),
             )  # fmt: skip
         return found
+
+
+class _Kind(NamedTuple):
+    """What connections are kept apart by."""
+
+    checked: bool
+    """Only to addresses that are public."""
+    kept: bool
+    """For more than one request."""
 
 
 class _NotPublic(Exception):
@@ -220,7 +237,7 @@ class _Resolver(AbstractResolver):
         self._room = threading.BoundedSemaphore(LOOKUPS)
 
     async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
+        self, host: str, port: int = 0, family: AddressFamily = AF_INET
     ) -> list[ResolveResult]:
         """See ``AbstractResolver``.
 
@@ -234,7 +251,7 @@ class _Resolver(AbstractResolver):
 
         def run() -> None:
             try:
-                result = socket.getaddrinfo(host, port, family, socket.SOCK_STREAM)
+                result = getaddrinfo(host, port, family, SOCK_STREAM)
             except Exception as error:  # noqa: BLE001 - for the one who waits
                 found.set_exception(error)
             else:
@@ -251,7 +268,7 @@ class _Resolver(AbstractResolver):
         return [
             ResolveResult(
                 hostname=host, host=address, port=port, family=family, proto=0,
-                flags=socket.AI_NUMERICHOST,
+                flags=AI_NUMERICHOST,
             )
             for address, family in addresses.items()
         ]  # fmt: skip
@@ -261,9 +278,34 @@ class _Resolver(AbstractResolver):
 
 
 class _BoundedHandler(ResponseHandler):
-    """Reads answers: no more of each than ``MAX_READ``, interim answers and trailers included."""
+    """Reads answers: no more of each than ``MAX_READ``, interim answers and trailers included.
 
-    _room = MAX_READ
+    Args:
+        opened: of all these, those that are open.
+        loop: the event loop.
+    """
+
+    def __init__(self, opened: "WeakSet[_BoundedHandler]", loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(loop)
+        self._opened = opened
+        self._room = MAX_READ
+        self._below: asyncio.BaseTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See ``asyncio.Protocol``."""
+        self._below = transport
+        self._opened.add(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """See ``asyncio.Protocol``."""
+        self._opened.discard(self)
+        super().connection_lost(exc)
+
+    def end(self) -> None:
+        """Close the connection without a word."""
+        if isinstance(self._below, asyncio.WriteTransport):
+            self._below.abort()
 
     def set_response_params(self, **settings: Any) -> None:
         """See ``ResponseHandler``: called before each request."""
@@ -272,13 +314,15 @@ class _BoundedHandler(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         """See ``ResponseHandler``."""
-        self._room -= len(data)
-        if self._room < 0 and data:
+        room, self._room = self._room, self._room - len(data)
+        if self._room >= 0 or not data:
+            super().data_received(data)
+            if self.exception() is not None:
+                self.end()  # rather than in peace, with who speaks no HTTP
+        elif room >= 0:
+            super().data_received(data[:room])
             self.set_exception(aiohttp.ClientPayloadError(f"more than {MAX_READ} bytes"))
-            if self.transport is not None:
-                self.transport.abort()
-            return
-        super().data_received(data)
+            self.end()
 
 
 def _reason(error: BaseException) -> str:

@@ -4,6 +4,7 @@ A key file is PEM with one or two private keys on P-256. New subscriptions are m
 the second is the key of before, which those that were made with it go on to need.
 """
 
+import re
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
@@ -34,6 +35,8 @@ MAX_SUBJECT: Final = 256
 MAX_ORIGINS: Final = 256
 """Origins whose tokens are kept."""
 
+# Some refuse whatever else RFC 6068 allows, such as brackets.
+_SUBJECT: Final = re.compile(r"mailto:[^@\s<>]+@[^@\s<>]+|https://[^\s<>]+", re.ASCII)
 _BEGIN: Final = b"-----BEGIN "
 _END: Final = b"-----END "
 _PARAMETERS: Final = b"-----BEGIN EC PARAMETERS-----"
@@ -157,11 +160,5 @@ def new_key() -> tuple[bytes, str]:
 
 
 def is_subject(text: str) -> bool:
-    """Whether push services take this for somebody to ask: ``mailto:`` or ``https:``, a line."""
-    return (
-        text.startswith(("mailto:", "https://"))
-        and len(text) <= MAX_SUBJECT
-        and text.isascii()
-        and text.isprintable()
-        and " " not in text
-    )
+    """Whether push services take this for somebody to ask (RFC 8292, section 2.1)."""
+    return len(text) <= MAX_SUBJECT and text.isascii() and bool(_SUBJECT.fullmatch(text))

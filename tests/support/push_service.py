@@ -160,7 +160,8 @@ class PushService(TCPService):
         except (OSError, asyncio.IncompleteReadError, ssl.SSLError):
             pass
         finally:
-            writer.close()
+            # Not closed: in TLS that waits for the other side, which is gone or does not read.
+            writer.transport.abort()
 
     async def _request(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Answer a request; whether the connection goes on."""
@@ -258,6 +259,8 @@ class PushService(TCPService):
                 writer.transport.abort()
             case "nonsense":
                 writer.write(b"\0\1\2 what\r\n\r\n")
+                await writer.drain()
+                return True
             case "drip head":
                 await _endlessly(writer, *(bytes([each]) for each in head[:-2]), pause=0.1)
             case "drip":

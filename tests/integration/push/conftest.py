@@ -19,4 +19,3 @@ def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PushService]:
     with PushService(tmp_path_factory.mktemp("push-service")) as service:
         yield service
-        assert service.mistakes == []

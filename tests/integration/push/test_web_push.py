@@ -37,6 +37,7 @@ async def out(service: PushService) -> AsyncIterator[Outbound]:
     yield outbound
     await outbound.aclose()
     service.answer_always(None)
+    assert service.mistakes == []
 
 
 @pytest.fixture
