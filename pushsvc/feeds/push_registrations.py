@@ -89,8 +89,14 @@ class PushRegistrations:
         return False
 
     async def of(self, mailbox: str) -> Mapping[str, PushRegistration]:
-        """Device to registration. One whose address another device took may be among them."""
-        return {each.device: each.registration for each in await self._held(mailbox)}
+        """Device to registration, of those that count."""
+        held = await self._held(mailbox)
+        good = await self.good(held)
+        return {
+            each.device: each.registration
+            for each, counts in zip(held, good, strict=True)
+            if counts
+        }
 
     async def remove(self, mailbox: str, device: str, only: str = "") -> bool:
         """Remove the registration of a device.

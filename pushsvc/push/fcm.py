@@ -161,6 +161,7 @@ class AccessToken:
         self._token = ""
         self._until = 0.0
         self._asking: asyncio.Task[str] | None = None
+        self._closed = False
 
     async def current(self) -> str:
         """The token to send.
@@ -189,7 +190,12 @@ class AccessToken:
         if self._asking is None:
             self._asking = asyncio.create_task(self._ask())
             self._asking.add_done_callback(self._asked)
-        return await asyncio.shield(self._asking)
+        try:
+            return await asyncio.shield(self._asking)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise _NoToken(Verdict(Outcome.RETRY, "it is closed")) from None
+            raise
 
     def _asked(self, task: asyncio.Task[str]) -> None:
         self._asking = None
@@ -215,7 +221,8 @@ class AccessToken:
         return self._token
 
     async def aclose(self) -> None:
-        """Ask for no more."""
+        """Give up what is being asked for."""
+        self._closed = True
         if self._asking is not None:
             self._asking.cancel()
             await asyncio.wait([self._asking])

@@ -116,7 +116,11 @@ class Http2:
         try:
             async with asyncio.timeout(CONNECT_SECONDS):
                 connection = await self._open()
-                await connection.ready
+                try:
+                    await connection.ready
+                except BaseException:
+                    connection.fail("the server says nothing")
+                    raise
         except TimeoutError:
             raise Unreachable(f"no connection to {self._host} in {CONNECT_SECONDS:g} s") from None
         self._connection = connection

@@ -18,7 +18,7 @@ from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.exceptions import NoAvailableStreamIDError, ProtocolError
 from h2.settings import SettingCodes, Settings
-from hpack import NeverIndexedHeaderTuple
+from hpack import Encoder, NeverIndexedHeaderTuple
 
 from pushsvc.printable import printable
 from pushsvc.push.outbound import Answer, Unreachable
@@ -68,6 +68,17 @@ class _Stream:
             self.answer.exception()  # whoever waited may have been cancelled
 
 
+class _PlainEncoder(Encoder):
+    """Compresses headers by its table only.
+
+    Huffman codes take a fifth of a request's CPU, and save a hundred bytes.
+    """
+
+    def encode(self, headers: Any, huffman: bool = False) -> bytes:  # noqa: FBT001, FBT002
+        """See ``Encoder``."""
+        return super().encode(headers, huffman)
+
+
 class Connection(asyncio.Protocol):
     """One connection to a server.
 
@@ -79,6 +90,7 @@ class Connection(asyncio.Protocol):
         self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._h2 = H2Connection(H2Configuration(client_side=True, header_encoding=None))
+        self._h2.encoder = _PlainEncoder()
         self._h2.local_settings = Settings(
             client=True,
             initial_values={

@@ -66,6 +66,7 @@ async def console_api(settings: Settings) -> AsyncIterator[ConsoleApi]:
                 publisher=store.publisher,
                 rates=RequestRates(settings.publish_rate_per_second),
                 max_message=settings.max_message_bytes,
+                push_after=settings.push_after_seconds,
                 verifier=authenticator,
                 max_body=MAX_BODY,
                 origins=Origins(()),  # pages of this very port and no others

@@ -477,6 +477,7 @@ def _routes(
         "client_rates": client_rates,
         "client_bytes": RequestRates(*byte_rate(settings), what="bytes"),
         "max_message": settings.max_message_bytes,
+        "push_after": settings.push_after_seconds,
         "spans": node.spans,
         "verifier": authenticator,
         "max_body": settings.max_body_bytes,

@@ -99,15 +99,16 @@ class FileHandler(Handler):
     head = get
 
 
-CLIENT: Final = r"/((?:client(?:-fallback|-inbox|-tabs)?|inbox)\.js)"
+CLIENT: Final = r"/((?:client(?:-fallback|-inbox|-push|-tabs)?|inbox|push-sw)\.js)"
 
 
 def client() -> list[Any]:
     """The JavaScript client, which every node serves on both ports: built in ``clients/js``.
 
-    It is a module, and three parts that it loads from beside it when it needs them. Pages of any
+    It is a module, and four parts that it loads from beside it when it needs them. Pages of any
     origin may load it: it holds no secret. Asked for each time, it fits the node after an update.
-    The bell is a module of its own, which loads the client likewise.
+    The bell is a module of its own, which loads the client likewise. The service worker is a
+    script: a page registers it from its own origin only, while a worker of any may import it.
     """
     headers = {
         "Access-Control-Allow-Origin": "*",

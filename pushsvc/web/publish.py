@@ -56,6 +56,7 @@ class PublishOperation(TokenOperation):
         verifier: of tokens.
         max_body: most bytes of a body.
         origins: which pages may call.
+        push_after: seconds until a push whose publisher does not say; None where each has to.
         spans: makes those of traces that are recorded, if that is wanted.
     """
 
@@ -73,6 +74,7 @@ class PublishOperation(TokenOperation):
         verifier: TokenCheck,
         max_body: int,
         origins: Origins,
+        push_after: float | None = None,
         spans: Spans | None = None,
     ) -> None:
         super().__init__(verifier, max_body=max_body, origins=origins)
@@ -81,6 +83,7 @@ class PublishOperation(TokenOperation):
         self._client_rates = client_rates
         self._client_bytes = client_bytes
         self._max_message = max_message
+        self._push_after = push_after
         self._spans = spans
 
     def most(self, claims: Claims) -> int:
@@ -206,6 +209,7 @@ class PublishOperation(TokenOperation):
             client=client,
             once=digest,
             traceparent=traceparent,
+            push_after=self._push_after,
         )
         if client:
             feed = appends[0].feed

@@ -48,14 +48,14 @@ class PageServer(HTTPService):
 
     def __init__(self) -> None:
         super().__init__(self._handler())
-        self._pages = {"/": CLIENT_PAGE}
+        self._pages = {"/": (CLIENT_PAGE, "text/html")}
         self.no_tokens = False
         """Whether `/token` is out of order."""
         self.tokens_given = 0
 
-    def put(self, path: str, html: str) -> str:
-        """Serve a page; its address."""
-        self._pages[path] = html
+    def put(self, path: str, text: str, media_type: str = "text/html") -> str:
+        """Serve a page, or another text; its address."""
+        self._pages[path] = (text, media_type)
         return self.url + path
 
     def tokens(self, user: str, ttl: float = 600, topics: str = "**") -> str:
@@ -74,7 +74,10 @@ class PageServer(HTTPService):
         if url.path == "/favicon.ico":
             return 200, "image/svg+xml", '<svg xmlns="http://www.w3.org/2000/svg"/>'
         page = self._pages.get(url.path)
-        return (404, "text/plain", "no such page") if page is None else (200, "text/html", page)
+        if page is None:
+            return 404, "text/plain", "no such page"
+        text, media_type = page
+        return 200, media_type, text
 
     def _handler(outer) -> type[QuietHandler]:  # noqa: N805 - "self" is the request's
         class Request(QuietHandler):

@@ -87,7 +87,8 @@ REFUSED: dict[str, tuple[Values, str]] = {
     ),
     "a key of Web Push twice": (
         merged(LEAST, {"push": {"vapid": {
-            "subject": "https://a.example", "existingSecret": "v", "key": "-----BEGIN PRIVATE KEY-----\n"}}}),
+            "subject": "https://a.example", "existingSecret": "v",
+            "key": "-----BEGIN PRIVATE KEY-----\n"}}}),
         "push.vapid.key and push.vapid.existingSecret are both set",
     ),
     "a key of APNs without its id": (

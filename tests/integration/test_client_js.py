@@ -10,7 +10,10 @@ from tests.support import js
 from tests.support.nodes import Node
 
 ASSETS = Path(__file__).parents[2] / "pushsvc" / "web" / "assets"
-MODULES = ["client.js", "client-fallback.js", "client-inbox.js", "client-tabs.js", "inbox.js"]
+MODULES = [
+    "client.js", "client-fallback.js", "client-inbox.js", "client-push.js", "client-tabs.js",
+    "inbox.js", "push-sw.js",
+]  # fmt: skip
 
 
 def get(

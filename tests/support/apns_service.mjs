@@ -16,14 +16,14 @@ const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 const rules = new Map();
 const sessions = new Set();
 const held = [];
-const counts = { sessions: 0, requests: 0, open: 0, most: 0, resets: 0, pings: 0 };
-let streams = 1000;
+const counts = { sessions: 0, requests: 0, open: 0, most: 0, resets: 0, pings: 0, pongs: 0 };
+const allowed = { maxConcurrentStreams: 1000 };
 let mostTokenAge = 3600;
 
 const server = createSecureServer({
   cert: readFileSync(certificate),
   key: readFileSync(key),
-  settings: { maxConcurrentStreams: streams },
+  settings: allowed,
 });
 
 server.on("session", (session) => {
@@ -33,7 +33,7 @@ server.on("session", (session) => {
   session.on("close", () => sessions.delete(session));
   session.on("error", () => {});
   session.on("ping", () => (counts.pings += 1));
-  session.settings({ maxConcurrentStreams: streams });
+  session.settings(allowed);
 });
 
 const refusal = (status, reason) => ({ status, body: { reason } });
@@ -135,9 +135,12 @@ const commands = {
   release() {
     for (const stream of held.splice(0)) answer(stream, {});
   },
-  streams({ most }) {
-    streams = most;
-    for (const session of sessions) session.settings({ maxConcurrentStreams: most });
+  allow({ settings }) {
+    Object.assign(allowed, settings);
+    for (const session of sessions) session.settings(allowed);
+  },
+  ping() {
+    for (const session of sessions) session.ping(() => (counts.pongs += 1));
   },
   age({ most }) {
     mostTokenAge = most;

@@ -81,8 +81,14 @@ class ApnsService:
         ]  # fmt: skip
         self._said: queue.SimpleQueue[dict[str, Any]] = queue.SimpleQueue()
         self._lock = threading.Lock()
-        self.requests: list[Request] = []
+        self._requests: list[Request] = []
         self.port = 0
+
+    @property
+    def requests(self) -> list[Request]:
+        """Those that it got up to now."""
+        self.tell("state")  # what it answers comes behind what it got before
+        return list(self._requests)
 
     @property
     def url(self) -> str:
@@ -132,7 +138,7 @@ class ApnsService:
         self.tell("rule", device=of, rules=list(rules))
 
     def state(self) -> dict[str, int]:
-        """Counts: sessions, live, requests, open, most, resets, pings, held."""
+        """Counts: sessions, live, requests, open, most, resets, pings, pongs, held."""
         return self.tell("state")
 
     def freeze(self) -> None:
@@ -161,6 +167,6 @@ class ApnsService:
         for line in self._process.stdout:
             said = json.loads(line)
             if "request" in said:
-                self.requests.append(Request(said["request"], said["body"], said["session"]))
+                self._requests.append(Request(said["request"], said["body"], said["session"]))
             else:
                 self._said.put(said)

@@ -133,6 +133,16 @@ def test_the_guide_of_the_bell_has_its_words_properties_and_parts() -> None:
         assert re.search(rf'part~?="{part}"\]|"{part}"| {part}"', "".join(source.values())), part
 
 
+def test_the_guide_of_pushes_is_short_and_has_each_reason_why_not() -> None:
+    guide = (DOCS / "push.md").read_text()
+    assert len(guide.splitlines()) <= 120
+    types = (ROOT / "clients/js/src/types.ts").read_text()
+    reasons = re.search(r"type PushReason =\n(.+?);\n", types, re.DOTALL)
+    assert reasons is not None
+    told = [code for row in table(guide, "## In a page") for code in re.findall(r"`(\w+)`", row[0])]
+    assert sorted(told) == sorted(re.findall(r'\| "(\w+)"', reasons[1]))
+
+
 def test_the_readme_is_short_and_leads_to_the_index() -> None:
     readme = ROOT / "README.md"
     assert len(readme.read_text().splitlines()) <= 200

@@ -9,8 +9,12 @@ const PARTS = {
   fallback: "client-fallback",
   tabs: "client-tabs",
   store: "client-inbox",
+  push: "client-push",
   bell: "inbox",
 };
+
+/** The service worker: a script of its own, and no module, so that another one can import it. */
+export const WORKER = "push-sw";
 
 /** Each part is built alone: one that shared code with the others would be one more to load. */
 const alone = {
@@ -54,11 +58,11 @@ const framework = {
   },
 };
 
-async function built(part, plugins) {
+async function built(part, plugins, format = "esm") {
   const { outputFiles } = await build({
     entryPoints: [`src/${part}.ts`],
     bundle: true,
-    format: "esm",
+    format,
     target: "es2022",
     write: false,
     plugins: [styles, ...plugins],
@@ -70,6 +74,7 @@ async function built(part, plugins) {
 export async function library() {
   const modules = {};
   for (const part of Object.keys(PARTS)) modules[`${part}.js`] = await built(part, [alone]);
+  modules[`${WORKER}.js`] = await built(WORKER, [], "iife");
   // Next.js asks for the directive, as there is no client on a server.
   modules["react.js"] = `"use client";\n${await built("react", [framework])}`;
   return modules;
@@ -78,14 +83,15 @@ export async function library() {
 /** The modules that a node serves: they connect to where they came from. */
 export async function assets() {
   const modules = {};
-  for (const [part, name] of Object.entries(PARTS)) {
-    const { code } = await minify(await built(part, [alone, served]), {
-      module: true,
+  const all = Object.entries(PARTS).map(([part, name]) => [name, built(part, [alone, served])]);
+  for (const [name, code] of [...all, [WORKER, built(WORKER, [], "iife")]]) {
+    const { code: small } = await minify(await code, {
+      module: name !== WORKER,
       ecma: 2020,
       compress: { passes: 3, pure_getters: true, unsafe_arrows: true, unsafe_methods: true },
       format: { preamble: "/*! pushsvc client, Apache-2.0 */" },
     });
-    modules[`${name}.js`] = `${code}\n`;
+    modules[`${name}.js`] = `${small}\n`;
   }
   return modules;
 }

@@ -3,6 +3,7 @@ import { ackable, Arrivals, type Item } from "./delivery.js";
 import { PushError } from "./errors.js";
 import { lazy } from "./lazy.js";
 import { loadTabs } from "./parts.js";
+import { type Reach, reach } from "./reach.js";
 import { session } from "./session.js";
 import { type Settings, settings } from "./settings.js";
 import { checked } from "./text.js";
@@ -22,6 +23,7 @@ import type {
   Present,
   Published,
   PublishFields,
+  PushDevice,
   Reply,
   ServerMessage,
   Source,
@@ -49,6 +51,9 @@ function tabsWork(): boolean {
 
 /** A client: made by `connect`. */
 export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
+  /** Reaching this device while no page is open. */
+  readonly push: PushDevice;
+  readonly #reach: Reach;
   #state: State = { status: "connecting" };
   #arrivals = new Arrivals();
   /** Where notifications come from, and the same before it is there. */
@@ -81,6 +86,12 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
   constructor(options: Options, origin: string | undefined) {
     const complete = (this.#settings = settings(options, origin));
     const tokens = (this.#tokens = new Tokens(options.token));
+    this.push = this.#reach = reach({
+      settings: complete,
+      tokens,
+      state: () => this.#state,
+      watch: this.#watch,
+    });
     this.#manual = options.ack === "manual";
     const hooks: Hooks = {
       message: (message) => this.#receive(message),
@@ -251,10 +262,7 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
           call: (message) => this.#call(message),
           list: (query) => this.#page(query),
           state: () => this.#state,
-          watch: (told) => {
-            this.#watchers.add(told);
-            return () => this.#watchers.delete(told);
-          },
+          watch: this.#watch,
           take: () => this.on(SHOWN as never, () => {}),
         },
         { pageSize, event, archived },
@@ -270,6 +278,11 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
     if (this.#source) this.#source.close();
     else this.#changed({ status: "closed" });
   }
+
+  #watch = (told: (message?: ServerMessage) => void) => {
+    this.#watchers.add(told);
+    return () => this.#watchers.delete(told);
+  };
 
   #open(): void {
     this.#ending.signal.throwIfAborted();
@@ -379,7 +392,10 @@ export class Push<E extends object = {}> implements AsyncIterable<Incoming<E>> {
     for (const told of this.#watchers) told();
     this.#emit("state", state);
     const { status, error } = state;
-    if (status === "connected") this.#warned = undefined;
+    if (status === "connected") {
+      this.#warned = undefined;
+      this.#reach.renew();
+    }
     if (status === "closed") {
       this.#ending.abort(new PushError("closed", "the client was closed"));
       for (const end of this.#readers) end();

@@ -18,4 +18,5 @@ export const loadFallback = (): Promise<typeof import("./fallback.js")> =>
   load("./client-fallback.js");
 export const loadTabs = (): Promise<typeof import("./tabs.js")> => load("./client-tabs.js");
 export const loadInbox = (): Promise<typeof import("./store.js")> => load("./client-inbox.js");
+export const loadPush = (): Promise<typeof import("./push.js")> => load("./client-push.js");
 export const loadClient = (): Promise<typeof import("./index.js")> => load("./client.js");

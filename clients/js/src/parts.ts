@@ -5,6 +5,7 @@ export const ORIGIN: string | undefined = undefined;
 export const loadFallback = () => import("./fallback.js");
 export const loadTabs = () => import("./tabs.js");
 export const loadInbox = () => import("./store.js");
+export const loadPush = () => import("./push.js");
 
 /** The client, for the bell, which needs it where it is to make a connection. */
 export const loadClient = () => import("./index.js");

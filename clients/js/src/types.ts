@@ -155,6 +155,68 @@ export interface Inbox<E extends object = {}> {
   close(): void;
 }
 
+/** Why a device cannot be registered for pushes: the codes of such a `PushError`. */
+export type PushReason =
+  /** The page is neither from https nor from this machine. */
+  | "insecure"
+  /** The browser cannot. */
+  | "unsupported"
+  /** On iOS a page has to be on the home screen first. */
+  | "ios_not_installed"
+  /** The user said no. */
+  | "denied"
+  /** The user did not say. */
+  | "dismissed"
+  /** There is no service worker with push-sw.js in it. */
+  | "no_service_worker"
+  /** The server has no key for browsers. */
+  | "not_configured"
+  /** The browser's own push service gives no address, or is out of reach. */
+  | "push_service"
+  /** The server says no: its detail is the message, the HTTP status is in `status`. */
+  | "refused";
+
+export interface PushOptions {
+  /**
+   * The registration of a service worker with push-sw.js in it, or the address of one. Default: the
+   * one that the page has, else `/push-sw.js`.
+   */
+  serviceWorker?: ServiceWorkerRegistration | string | URL | undefined;
+  /** Whether to tell the server again, once a day when there is a connection. Default true. */
+  renew?: boolean | undefined;
+  /** What is shown where a text has no title. Default: the title of the page. */
+  title?: string | undefined;
+  /** The address of the picture of those that have none. */
+  icon?: string | undefined;
+  /** The address of the small monochrome picture that Android shows. */
+  badge?: string | undefined;
+}
+
+export interface PushStatus {
+  /** Whether the server reaches this device of this user while no page is open. */
+  readonly enabled: boolean;
+  readonly device: string;
+  /** Until when the registration is good that nobody renews, RFC 3339. */
+  readonly expires?: string | undefined;
+  /** Why it is not enabled, where `enable()` could not do it or that cannot be told. */
+  readonly error?: PushError | undefined;
+}
+
+/** Reaching this device of the user while no page is open. */
+export interface PushDevice {
+  /**
+   * Asks the user, where that was not done, and registers this device. Call it from a click: browsers
+   * ask nobody otherwise.
+   *
+   * @throws PushError with a `PushReason` as its code, or `lost`, `token` or `closed`
+   */
+  enable(options?: PushOptions): Promise<PushStatus>;
+  /** Takes this device out again, as at a sign-out: before the client is closed. */
+  disable(): Promise<void>;
+  /** Whether it is registered; asks the server, and never the user. */
+  status(): Promise<PushStatus>;
+}
+
 export interface Gap {
   readonly type: "gap";
   readonly after: string;

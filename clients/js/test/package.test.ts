@@ -9,7 +9,7 @@ import { test } from "node:test";
 const CONSUMER = `
 import { connect, PushError, type Notification, type Push, type State } from "pushsvc";
 import { InboxElement } from "pushsvc/inbox";
-import type { Inbox, InboxSnapshot } from "pushsvc";
+import type { Inbox, InboxSnapshot, PushOptions, PushReason, PushStatus } from "pushsvc";
 
 const push: Push = connect({
   url: "http://127.0.0.1:9",
@@ -34,6 +34,13 @@ export async function listen(): Promise<void> {
 push.publish("chat.r1", { text: "hi" }, { event: "message" }).catch((error: PushError) => {
   console.log(error.code);
 });
+export async function reached(worker: ServiceWorkerRegistration): Promise<string | undefined> {
+  const options: PushOptions = { serviceWorker: worker, title: "Shop", renew: false };
+  const { enabled, error }: PushStatus = await push.push.enable(options);
+  if (!enabled) await push.push.disable();
+  const why = error?.code as PushReason;
+  return why === "ios_not_installed" ? "install it" : (await push.push.status()).expires;
+}
 push.close();
 // @ts-expect-error there is no such event
 push.on("nope", () => {});
@@ -104,6 +111,8 @@ test("the package holds what was built, and nothing else", () => {
     "dist/bell.js",
     "dist/fallback.js",
     "dist/index.js",
+    "dist/push-sw.js",
+    "dist/push.js",
     "dist/react.js",
     "dist/store.js",
     "dist/tabs.js",
@@ -112,14 +121,16 @@ test("the package holds what was built, and nothing else", () => {
 });
 
 test("the modules hold nothing that React Native cannot parse", () => {
-  for (const name of ["index", "fallback", "tabs", "store"]) {
+  for (const name of ["index", "fallback", "tabs", "store", "push"]) {
     const module = readFileSync(`dist/${name}.js`, "utf8");
     assert.doesNotMatch(module, /import\.meta|^import /m);
     // What Metro finds: modules of the package, by their names.
     const loaded = [...module.matchAll(/import\((.*?)\)/g)].map(([, what]) => what);
     assert.deepEqual(
-      loaded,
-      name === "index" ? ['"./fallback.js"', '"./tabs.js"', '"./store.js"'] : [],
+      loaded.sort(),
+      name === "index"
+        ? ['"./fallback.js"', '"./tabs.js"', '"./store.js"', '"./push.js"'].sort()
+        : [],
     );
   }
 });

@@ -81,6 +81,9 @@ OPERATIONS: Final = (
         "/client.js", "client", "The JavaScript client, one module", "text/javascript", "string"
     ),
     _document("/inbox.js", "bell", "The element `<pushsvc-inbox>`", "text/javascript", "string"),
+    _document(
+        "/push-sw.js", "worker", "The service worker that shows pushes", "text/javascript", "string"
+    ),
 )
 """All operations of the public port."""
 

@@ -13,7 +13,7 @@ import msgspec
 
 from pushsvc import errors
 from pushsvc.errors import PROBLEM_PREFIX, PushError
-from pushsvc.protocol import encoding, messages, notifications, read_state
+from pushsvc.protocol import encoding, messages, notifications, push_asking, read_state
 from pushsvc.protocol.names import (
     LABEL_RULE,
     MAX_LABEL,
@@ -159,6 +159,8 @@ TIME: Final = {
     "format": "date-time",
     "description": "when it was published, by the clock of Redis",
 }
+_ADDRESS: Final = r"^(https?://[^/]|/([^/\\]|$)|$)"
+"""The address that a push leads to."""
 REFERENCE: Final = {
     "type": ["integer", "string"],
     "description": "of the client's choice; the answer carries it",
@@ -211,6 +213,27 @@ FIELDS: Final[dict[str, Schema]] = {
     "inbox": flag(
         "`false` for a signal: it is for the program, neither read nor unread; for users only"
     ),
+    "push": {"description": "also reach devices that have not acknowledged it by then"},
+    "PushAsked.after": number(
+        "seconds that a device has to acknowledge it; without it the server's "
+        "`PUSH_AFTER_SECONDS`, if that is set",
+        minimum=0,
+        maximum=push_asking.MAX_AFTER,
+    ),
+    "PushAsked.title": text("one line, at most 256 bytes", maxLength=256),
+    "PushAsked.body": text("what it says, at most 2,000 bytes", maxLength=2000),
+    "PushAsked.url": text(
+        "what a tap opens: `https://…`, or a path of the page", pattern=_ADDRESS, maxLength=1024
+    ),
+    "PushAsked.icon": text("a picture, by the same rule", pattern=_ADDRESS, maxLength=1024),
+    "PushAsked.badge": {
+        "anyOf": [
+            {"type": "integer", "minimum": 0, "maximum": push_asking.MAX_BADGE},
+            {"type": "string", "const": "unread"},
+        ],
+        "description": "the number at the app's icon; `unread`: as many as are unread then",
+    },
+    "PushAsked.urgency": choice(("very-low", "low", "normal", "high"), "how urgent it is"),
     "ids": array(
         ID,
         "some notifications of the mailbox; none to change nothing and ask how many are unread",

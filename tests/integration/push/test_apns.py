@@ -225,7 +225,7 @@ async def test_many_pushes_share_one_connection(own: ApnsService, to_own: Apns) 
 async def test_no_more_are_under_way_than_the_service_allows(
     own: ApnsService, to_own: Apns
 ) -> None:
-    own.tell("streams", most=3)
+    own.tell("allow", settings={"maxConcurrentStreams": 3})
     sends = [
         asyncio.create_task(to_own.send(registration(address=device(each)), message()))
         for each in range(60)
@@ -237,21 +237,38 @@ async def test_no_more_are_under_way_than_the_service_allows(
 
 async def test_the_service_may_allow_more_later(own: ApnsService, to_own: Apns) -> None:
     """As Apple does: one at first, until a token was accepted."""
-    own.tell("streams", most=1)
+    own.tell("allow", settings={"maxConcurrentStreams": 1})
     own.rule("*", HOLD)
     sends = [
         asyncio.create_task(to_own.send(registration(address=device(each)), message()))
         for each in range(20)
     ]
     await until(lambda: own.state()["held"] == 1, "the first")
-    own.tell("streams", most=1000)
+    own.tell("allow", settings={"maxConcurrentStreams": 1000})
     await until(lambda: own.state()["held"] == 20, "the others")
     own.tell("release")
     assert {each.outcome for each in await asyncio.gather(*sends)} == {Outcome.SENT}
 
 
+async def test_bodies_wait_for_the_room_that_the_service_has(
+    own: ApnsService, to_own: Apns
+) -> None:
+    own.tell("allow", settings={"initialWindowSize": 100})
+    told = message(text=PushText(title="T", body="b" * 2000))
+    sends = [to_own.send(registration(address=device(each)), told) for each in range(60)]
+    assert set(await asyncio.gather(*sends)) == {Verdict(Outcome.SENT)}
+    assert all(each.payload["aps"]["alert"]["body"] == "b" * 2000 for each in own.requests)
+    assert made(to_own) == 1
+
+
+async def test_the_service_may_ask_whether_it_is_there(own: ApnsService, to_own: Apns) -> None:
+    assert (await to_own.send(registration(), message())).outcome is Outcome.SENT
+    own.tell("ping")
+    await until(lambda: own.state()["pongs"] == 1, "an answer")
+
+
 async def test_one_that_waits_for_room_may_give_up(own: ApnsService, to_own: Apns) -> None:
-    own.tell("streams", most=1)
+    own.tell("allow", settings={"maxConcurrentStreams": 1})
     own.rule("*", HOLD)
     first, second, third = (
         asyncio.create_task(to_own.send(registration(address=device(each)), message()))
