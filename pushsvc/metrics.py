@@ -292,9 +292,11 @@ push_seconds = Histogram(
 push_late = Histogram(
     "pushsvc_push_late_seconds",
     "How long after it was due an attempt to push began",
-    bounds=_LATE,
+    bounds=_LATENCY,
 )
-pushes_in_flight = Gauge("pushsvc_pushes_in_flight", "Attempts under way, by provider", ["provider"])
+pushes_in_flight = Gauge(
+    "pushsvc_pushes_in_flight", "Attempts under way, by provider", ["provider"]
+)
 push_provider_stopped = Gauge(
     "pushsvc_push_provider_stopped",
     "Whether the pushes of a provider wait, by reason; breaker: those of one push service or more",

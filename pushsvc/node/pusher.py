@@ -52,6 +52,12 @@ STOPPED: Final = 10.0
 """Seconds, about, until the next look at a push whose provider an operator stopped."""
 PROBE: Final = 60.0
 """Seconds between two attempts at a provider that refuses the credentials."""
+SETTINGS: Final = {
+    "web": "PUSHSVC_PUSH_VAPID_KEY_FILE",
+    "apns": "PUSHSVC_PUSH_APNS_KEY_FILE, PUSHSVC_PUSH_APNS_KEY_ID, PUSHSVC_PUSH_APNS_TEAM_ID",
+    "fcm": "PUSHSVC_PUSH_FCM_CREDENTIALS_FILE",
+}
+"""What the credentials of a provider are set with."""
 REASONS: Final = ("credentials", "switch", "breaker")
 
 log = structlog.get_logger("pushsvc.pusher")
@@ -414,13 +420,14 @@ class Pusher:
             now = self._clock()
             if name not in self._refused:
                 log.error(
-                    "a push provider refuses this server's credentials: its pushes wait; check"
-                    f" the settings PUSHSVC_PUSH_{SETTINGS.get(name, name.upper())}* and restart",
-                    provider=name, detail=verdict.detail,
+                    "a push provider refuses this server's credentials: its pushes wait; correct"
+                    " these settings and restart",
+                    provider=name, detail=verdict.detail, settings=SETTINGS.get(name, ""),
                 )  # fmt: skip
                 self._refused[name] = _Refused(verdict.detail, now, now + PROBE)
                 self._tell_stopped()
-        elif verdict.outcome is not Outcome.RETRY and self._refused.pop(name, None):
+        elif verdict.outcome is not Outcome.RETRY and name in self._refused:
+            del self._refused[name]
             log.info("a push provider takes this server's credentials again", provider=name)
             self._tell_stopped()
 
@@ -445,24 +452,34 @@ class Pusher:
         try:
             while self._ended:
                 ended, self._ended = self._ended, []
-                at_once: set[str] = set()
-                try:
-                    at_once = await self._pushes.settle([one for each in ended for one in each.done])
-                except PushError as error:
-                    # What was sent and could not be written down is sent again: at least once.
-                    sampled.warning("outcomes of pushes are not written", error=error.detail)
-                    at_once = {each.lease.feed for each in ended if each.done}
+                waits = await self._write(ended)
                 with contextlib.suppress(PushError):  # the leases end by themselves
                     await self._pushes.work.release(
-                        (each.lease, 0.0 if each.lease.feed in at_once else each.wait)
-                        for each in ended
+                        (each.lease, wait) for each, wait in zip(ended, waits, strict=True)
                     )
         finally:
             self._settling = None
 
+    async def _write(self, ended: Sequence[_Ended]) -> list[float | None]:
+        """Write down what came of pushes; of each mailbox the seconds until the next look."""
+        try:
+            at_once = await self._pushes.settle([one for each in ended for one in each.done])
+        except PushError:
+            # It may be one mailbox only. What is written a second time changes nothing.
+            return [await self._write_one(each) for each in ended]
+        return [0.0 if each.lease.feed in at_once else each.wait for each in ended]
 
-SETTINGS: Final = {"web": "VAPID_", "apns": "APNS_", "fcm": "FCM_"}
-"""What the names of a provider's settings begin with."""
+    async def _write_one(self, ended: _Ended) -> float | None:
+        try:
+            at_once = await self._pushes.settle(ended.done)
+        except PushError as error:
+            # What was sent and could not be written down is sent again: at least once.
+            sampled.warning(
+                "outcomes of pushes cannot be written: these may be sent again",
+                feed=ended.lease.feed, error=error.detail,
+            )  # fmt: skip
+            return RETRY
+        return 0.0 if at_once else ended.wait
 
 
 def host_of(push: Push) -> str:
