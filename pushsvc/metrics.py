@@ -278,6 +278,30 @@ webhooks = Counter(
 webhook_seconds = Histogram(
     "pushsvc_webhook_seconds", "Time that the webhook address takes to answer", bounds=_LATENCY
 )
+PUSH_OUTCOMES: Final = (
+    "sent", "gone", "retry", "too_large", "refused", "credentials", "expired", "cancelled",
+)  # fmt: skip
+pushes = Counter(
+    "pushsvc_pushes",
+    "Attempts to push to a device that is away, or the end of them, by provider and outcome",
+    ["provider", "outcome"],
+)
+push_seconds = Histogram(
+    "pushsvc_push_seconds", "Time of an attempt, by provider", ["provider"], bounds=_LATENCY
+)
+push_late = Histogram(
+    "pushsvc_push_late_seconds",
+    "How long after it was due an attempt to push began",
+    bounds=_LATENCY,
+)
+pushes_in_flight = Gauge(
+    "pushsvc_pushes_in_flight", "Attempts under way, by provider", ["provider"]
+)
+push_provider_stopped = Gauge(
+    "pushsvc_push_provider_stopped",
+    "Whether the pushes of a provider wait, by reason; breaker: those of one push service or more",
+    ["provider", "reason"],
+)
 delivered = Counter("pushsvc_delivered", "Notifications handed to a socket for the first time")
 ephemeral_dropped = Counter(
     "pushsvc_ephemeral_dropped", "Ephemeral messages dropped, by where there was no room", ["where"]

@@ -25,6 +25,7 @@ SENT: Final = "sent"
 SPREAD: Final = "spread"
 CLOSED: Final = "closed"
 WITHDRAWN: Final = "withdrawn"
+PUSHED: Final = "pushed"
 
 SPAN: Final = 30
 """Seconds that the ring is to cover, where a node is busy."""
@@ -45,6 +46,8 @@ Event = (
     | tuple[float, Literal["closed"], str, int, str, int, int]
     # why
     | tuple[float, Literal["withdrawn"], str, int, str]
+    # device, attempt, the push provider and what it said
+    | tuple[float, Literal["pushed"], str, int, str, int, str]
 )
 """Time (seconds since the epoch, by Redis), what, feed, id, and what follows by kind."""
 
@@ -180,6 +183,8 @@ def _to_seen(event: Event, node: str) -> Seen:
         return Seen(time, what, feed, node, count=event[4], late=event[5])
     if event[1] == "withdrawn":
         return Seen(time, what, feed, node, reason=event[4])
+    if event[1] == "pushed":
+        return Seen(time, what, feed, node, event[4], attempt=event[5], reason=event[6])
     _, _, _, _, device, number, _ = event
     return Seen(time, what, feed, node, device, connection_id(node, number))
 

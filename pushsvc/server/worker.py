@@ -23,6 +23,7 @@ from pushsvc.node.connections import Connection, Connections
 from pushsvc.node.drain import Drained, depart_until, drain, pause
 from pushsvc.node.membership import Membership
 from pushsvc.node.node import Domain, Node
+from pushsvc.node.pusher import Pusher
 from pushsvc.node.spans import Tracer
 from pushsvc.node.transport import PLAIN, Secure, Transport
 from pushsvc.node.webhooks import Webhooks
@@ -289,10 +290,22 @@ async def worker(
         # A task that dies of an error nobody foresaw takes the worker with it: half a node would
         # look healthy.
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        providers = await _providers(push, stack)
         _start(settings, store, authenticator, tasks, stack)
+        if push is not None and providers:
+            pusher = Pusher(
+                providers,
+                store.pushes,
+                store.read_states,
+                authenticator,
+                store.event_log,
+                redis_time,
+                ids_only=push.ids_only,
+            )
+            pusher.start(tasks)
+            stack.push_async_callback(pusher.aclose)
         membership.start(tasks)
         stack.push_async_callback(membership.aclose)
-        providers = await _providers(push, stack)
         front = _front(settings, store, node, authenticator, rates, providers, demo, stack)
         verify.start()
         _close_gone(node.connections, verify)

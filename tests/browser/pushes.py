@@ -107,12 +107,17 @@ class PushedTo:
 
     def shows(self, *titles: str) -> list[dict[str, Any]]:
         """Wait until these are on the screen, in any order; what they are."""
-        wait_until(
-            lambda: sorted(each["title"] for each in self.shown()) == sorted(titles),
-            f"notifications {titles}",
-            PATIENCE,
-        )
-        return self.shown()
+        found: list[dict[str, Any]] = []
+
+        def there() -> bool:
+            found[:] = self.shown()
+            return sorted(each["title"] for each in found) == sorted(titles)
+
+        try:
+            wait_until(there, f"notifications {titles}", PATIENCE)
+        except TimeoutError as error:
+            raise TimeoutError(f"{error}; there are {found}") from None
+        return found
 
     def click(self, title: str) -> list[str]:
         """Click on one; where that led: ``open <url>`` or ``focus <url>``."""

@@ -1,0 +1,210 @@
+"""Pushes from the publish to the push service, by real nodes."""
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from pushsvc.push import vapid
+from pushsvc.server.embedded import EmbeddedServer
+from tests.support.backend import publish
+from tests.support.nodes import Node, token, wait_until
+from tests.support.phone import Phone
+from tests.support.push_service import Answer, Message, PushService, Subscription
+
+pytestmark = pytest.mark.promise
+
+AFTER = 0.5
+SOON = {"after": AFTER, "title": "Hello"}
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PushService]:
+    """A push service, of which no client may have done what none takes."""
+    with PushService(tmp_path_factory.mktemp("service")) as running:
+        yield running
+        assert running.mistakes == []
+
+
+def pushing(service: PushService, directory: Path) -> dict[str, Any]:
+    """The settings of a node that pushes to it."""
+    key = directory / "vapid.pem"
+    if not key.exists():
+        key.write_bytes(vapid.new_key()[0])
+    return {
+        "push_vapid_key_file": key,
+        "push_vapid_subject": "mailto:ops@example.com",
+        "push_hosts": "localhost",
+        "push_allow_private": "true",
+        "push_ca_file": service.ca_file,
+    }
+
+
+@pytest.fixture(scope="module")
+def nodes(
+    valkey: EmbeddedServer, service: PushService, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[list[Node]]:
+    """Two nodes that push."""
+    directory = tmp_path_factory.mktemp("pushing")
+    settings = pushing(service, directory)
+    with (
+        Node(valkey.url, directory, prefix="pushing", **settings) as one,
+        Node(valkey.url, directory, prefix="pushing", **settings) as two,
+    ):
+        yield [one, two]
+
+
+@pytest.fixture
+def node(nodes: list[Node]) -> Node:
+    return nodes[0]
+
+
+def subscribe(
+    node: Node, service: PushService, user: str, device: str = "phone"
+) -> Subscription:
+    """Register a device as its page does."""
+    made = service.subscribe()
+    answer = httpx.put(
+        f"{node.url}/v1/users/{user}/devices/{device}/push",
+        headers={"Authorization": f"Bearer {token(user)}"},
+        json={"provider": "web", "subscription": made.to_json()},
+        verify=False,
+    )
+    assert answer.status_code in (200, 201), answer.text
+    return made
+
+
+async def pushed(service: PushService, to: Subscription, count: int = 1) -> list[Message]:
+    """What was pushed, once so many came."""
+    await asyncio.to_thread(
+        wait_until, lambda: len(service.received(to)) >= count, f"{count} pushes"
+    )
+    return service.received(to)
+
+
+async def test_push_away(node: Node, service: PushService) -> None:
+    """A device that is not connected gets a push within a second of its time, and one only."""
+    to = subscribe(node, service, "away")
+    begun = time.time()
+    note = await publish(node, "away", {"n": 1}, event="greeting", push=SOON | {"badge": "unread"})
+    [message] = await pushed(service, to)
+    assert AFTER <= message.at - begun < AFTER + 1.5
+    data = message.data
+    assert data["id"] == note
+    assert data["title"] == "Hello"
+    assert data["badge"] == 1
+    assert data["group"] == "greeting"
+    assert data["capability"].startswith("pc1.")
+    # Another push, later, shows that the first did not come again.
+    second = await publish(node, "away", {"n": 2}, push=SOON)
+    assert [each.data["id"] for each in await pushed(service, to, 2)] == [note, second]
+
+
+async def test_push_acknowledged(node: Node, service: PushService) -> None:
+    """A device that acknowledges gets none; another of the same user that never came does."""
+    there = subscribe(node, service, "both", "there")
+    never = subscribe(node, service, "both", "never")
+    async with Phone(node, "both", "there") as phone:
+        note = await publish(node, "both", 1, push=SOON)
+        await phone.ack((await phone.notification())["id"])
+        [message] = await pushed(service, never)
+        assert message.data["id"] == note
+    assert service.received(there) == []
+
+
+@pytest.mark.parametrize("why", ["read", "archive", "recall", "collapse"])
+async def test_push_cancelled(node: Node, service: PushService, why: str) -> None:
+    """What was read, archived, recalled or replaced before is not pushed."""
+    user = f"cancelled-{why}"
+    to = subscribe(node, service, user)
+    key = {"collapse_key": "k"} if why == "collapse" else {}
+    note = await publish(node, user, 1, push=SOON | {"after": 2}, **key)
+    if why in ("read", "archive"):
+        answer = await asyncio.to_thread(node.post, f"/v1/users/{user}/{why}", {"ids": [note]})
+        assert answer.status_code == 200, answer.text
+    elif why == "recall":
+        answer = await asyncio.to_thread(
+            node.request, "DELETE", f"/v1/users/{user}/notifications/{note}"
+        )
+        assert answer.status_code in (200, 204), answer.text
+    second = await publish(node, user, 2, push=SOON | {"after": 2.5}, **key)
+    assert [each.data["id"] for each in await pushed(service, to)] == [second]
+
+
+async def test_push_gone(node: Node, service: PushService) -> None:
+    """A subscription that is gone is removed, and the publisher told."""
+    to = subscribe(node, service, "gone")
+    service.unsubscribe(to)
+    note = await publish(node, "gone", 1, push=SOON, receipt=True)
+    receipt = await asyncio.to_thread(
+        wait_until, lambda: _receipt(node, note, "push_failed"), "the receipt"
+    )
+    assert receipt["device"] == "phone"
+    assert receipt["reason"].startswith("web: gone")
+    path = "/v1/users/gone/devices/phone/push"
+    answer = await asyncio.to_thread(node.request, "GET", path)
+    assert answer.status_code == 404
+    assert service.attempts[to.endpoint] == 1
+
+
+def _receipt(node: Node, note: str, status: str) -> dict[str, Any] | None:
+    answer = node.request("GET", "/v1/receipts", params={"wait": 0})
+    found = [
+        each
+        for each in answer.json()["receipts"]
+        if each["id"] == note and each["status"] == status
+    ]
+    return found[0] if found else None
+
+
+async def test_push_retried(node: Node, service: PushService) -> None:
+    """What a push service asks to have later comes later, and once."""
+    to = subscribe(node, service, "retried")
+    service.answer(Answer(429, {"Retry-After": "2"}), to=to)
+    begun = time.time()
+    await publish(node, "retried", 1, push=SOON)
+    [message] = await pushed(service, to)
+    assert message.at - begun > AFTER + 2
+    assert service.attempts[to.endpoint] == 2
+
+
+async def test_push_drained(
+    valkey: EmbeddedServer, service: PushService, tmp_path: Path
+) -> None:
+    """A node that is told to stop writes down what came of the attempts that were under way."""
+    settings = pushing(service, tmp_path)
+    with Node(valkey.url, tmp_path, prefix="drained", **settings) as first:
+        to = subscribe(first, service, "u1")
+        service.answer(Answer(how="drip head"), to=to)
+        await publish(first, "u1", 1, push=SOON)
+        await asyncio.to_thread(
+            wait_until, lambda: service.attempts[to.endpoint], "the attempt to begin"
+        )
+        await asyncio.to_thread(first.stop)
+        with Node(valkey.url, tmp_path, prefix="drained", **settings) as second:
+            # The outcome was written, and the mailbox given back: no lease has to end first.
+            begun = time.time()
+            [message] = await pushed(service, to)
+            assert message.at - begun < 8
+            assert second.is_ready()
+
+
+async def test_push_once(nodes: list[Node], service: PushService) -> None:
+    """Two nodes share the work, and send nothing twice."""
+    users = [f"once-{i}" for i in range(60)]
+    subscriptions = [
+        await asyncio.to_thread(subscribe, nodes[i % 2], service, user)
+        for i, user in enumerate(users)
+    ]
+    await asyncio.gather(
+        *[publish(nodes[i % 2], user, i, push=SOON) for i, user in enumerate(users)]
+    )
+    for each in subscriptions:
+        await pushed(service, each)
+    again = await publish(nodes[0], users[0], "again", push=SOON)
+    assert (await pushed(service, subscriptions[0], 2))[1].data["id"] == again
+    assert [service.attempts[each.endpoint] for each in subscriptions] == [2] + [1] * 59
