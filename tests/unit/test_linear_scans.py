@@ -542,6 +542,7 @@ BOUNDED = {
     " tokens of an answer of 4 KiB",
     "push/fcm:_is_project": "files of the operator",
     "push/fcm:_is_code": "64 characters by the expression, of an answer of 4 KiB",
+    "protocol/push_asking:": "texts of a push that were checked, of 2000 bytes",
 }
 """The regular expressions that see no untrusted input, or only a little: what bounds it."""
 
