@@ -534,6 +534,13 @@ BOUNDED = {
     "settings/values:": "what the operator sets",
     "settings/loading:": "what the operator sets",
     "cli/durations:": "what the operator types",
+    "push/apns:_is_hex": "device tokens, whose length was looked at before: 200 characters",
+    "push/apns:_is_bundle_id": "255 characters by the expression",
+    "push/apns:_is_apple_id": "what the operator sets",
+    "push/fcm:_is_token": "registration tokens, whose length was looked at before, and access"
+    " tokens of an answer of 4 KiB",
+    "push/fcm:_is_project": "files of the operator",
+    "push/fcm:_is_code": "64 characters by the expression, of an answer of 4 KiB",
 }
 """The regular expressions that see no untrusted input, or only a little: what bounds it."""
 
