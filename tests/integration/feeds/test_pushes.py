@@ -5,18 +5,21 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pushsvc.errors import TooManyDevices, checked
+from pushsvc.errors import TooManyDevices
 from pushsvc.feeds.feed import Bounds
 from pushsvc.feeds.nodes import Outbox
 from pushsvc.feeds.pushes import Done, PushOutcome
 from pushsvc.feeds.read_state import ReadStates
+from pushsvc.feeds.receipts import Receipts
+from pushsvc.feeds.work_queue import WorkQueue
 from pushsvc.protocol import ids
 from pushsvc.protocol.feeds import mailbox
 from pushsvc.protocol.push import MAX_DEVICES, PushText
 from pushsvc.protocol.read_state import Change, Verb
 from pushsvc.protocol.revocation import Revocation, token_key
 from pushsvc.server.embedded import EmbeddedServer
-from tests.support.pushes import BACKEND, PushStore, registered
+from pushsvc.store import schema
+from tests.support.pushes import PushStore
 from tests.support.store import FEED
 
 BOUNDS = Bounds(entries=10, retention=3600, connections=4)
@@ -353,12 +356,74 @@ async def test_a_mailbox_is_on_the_queue_before_its_push(store: PushStore) -> No
 
 async def test_all_that_is_pushed_may_be_erased(store: PushStore) -> None:
     await store.register("phone")
-    await store.push(receipt="backend")
+    sent = await store.push(receipt="backend")
     names = set(store.redis.keys(f"{store.keys.prefix}:{{{FEED}}}:*"))
     known = {*store.keys.all_of(FEED)}
-    assert {store.keys.devices(FEED), store.keys.pushes(FEED), store.keys.asked(FEED)} <= known
-    left = names - known
-    assert len(left) == 1
-    assert ":push:" in left.pop()
-    assert checked(registered("x")) is not None
-    assert BACKEND.startswith("r:")
+    assert {store.keys.pushes(FEED), store.keys.asked(FEED)} <= known
+    record = store.keys.push_record(FEED, ids.render(sent))
+    assert names - known == {store.keys.devices(FEED), record}
+    assert schema.left_by(record.encode()) == ids.render(sent)
+
+
+# --- receipts of reading -------------------------------------------------------------------------
+
+
+def reading(store: PushStore) -> tuple[ReadStates, Receipts]:
+    receipts = Receipts(
+        store.feeds, store.commands, WorkQueue("receipts", store.commands, hold=1, keep=60)
+    )
+    return ReadStates(store.commands, Outbox(store.commands), receipts), receipts
+
+
+@pytest.mark.parametrize("verb", [Verb.READ, Verb.ARCHIVE])
+async def test_a_publisher_is_told_once_that_it_was_read(store: PushStore, verb: Verb) -> None:
+    states, receipts = reading(store)
+    sent = await store.publish(receipt="backend")
+    other = await store.publish()
+    changed = await states.change(FEED, Change(verb, [sent, other], None))
+    assert changed == (0, 2)
+    await states.change(FEED, Change(Verb.UNREAD, [sent], None))
+    await states.change(FEED, Change(Verb.READ, [sent], None))
+    for _ in range(2):
+        await receipts.collect([FEED])
+    await receipts.aclose()
+    (told,) = store.told()
+    assert (told["status"], told["notification"]) == ("read", ids.render(sent))
+    assert not store.redis.exists(store.keys.asked(FEED), store.keys.told(FEED))
+
+
+async def test_that_it_was_read_is_told_besides_how_it_ended(store: PushStore) -> None:
+    states, receipts = reading(store)
+    await store.join("n1.1", "phone")
+    sent = [await store.publish(receipt="backend") for _ in range(3)]
+    await store.ack("phone", sent[-1])
+    await states.change(FEED, Change(Verb.READ, [], sent[1]))
+    await receipts.collect([FEED])
+    await receipts.aclose()
+    told = [(each["status"], each["notification"]) for each in store.told()]
+    assert sorted(told) == [
+        *(("acked", ids.render(each)) for each in sent),
+        *(("read", ids.render(each)) for each in sent[:2]),
+    ]
+
+
+async def test_the_mailbox_waits_for_a_look_before_it_is_marked(store: PushStore) -> None:
+    states, receipts = reading(store)
+    sent = await store.publish(receipt="backend")
+    looked: list[bool] = []
+
+    async def foresee(mailbox: str) -> None:
+        looked.append(bool(store.redis.exists(store.keys.told(mailbox))))
+
+    receipts.foresee_reading = foresee  # type: ignore[method-assign]
+    await states.change(FEED, Change(Verb.READ, [sent], None))
+    await receipts.aclose()
+    assert looked == [False]
+
+
+async def test_what_nobody_reads_is_forgotten_with_the_log(store: PushStore) -> None:
+    for _ in range(60):
+        last = await store.publish(receipt="backend")
+    asked = store.redis.hkeys(store.keys.asked(FEED))
+    assert BOUNDS.entries <= len(asked) <= 2 * BOUNDS.entries + 16
+    assert ids.render(last) in asked
