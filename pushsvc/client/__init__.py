@@ -70,6 +70,7 @@ __all__ = [
     "Present",
     "Problem",
     "Publisher",
+    "Push",
     "PushError",
     "QueueFull",
     "Recalled",
