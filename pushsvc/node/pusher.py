@@ -89,14 +89,6 @@ class _Looked(NamedTuple):
     """When attempts may begin at the latest, by the clock."""
 
 
-class _Ended(NamedTuple):
-    """A mailbox whose pushes came to an end, each with what came of it."""
-
-    lease: Lease
-    wait: float | None
-    done: list[Done]
-
-
 class _Refused(NamedTuple):
     """Why a provider is not asked."""
 
@@ -149,7 +141,8 @@ class Pusher:
         self._switched: frozenset[str] = frozenset()
         self._in_flight: Counter[str] = Counter()
         self._closing = asyncio.Event()
-        self._ended: list[_Ended] = []
+        self._outcomes: list[tuple[Done, asyncio.Future[float | None]]] = []
+        self._given_back: list[tuple[Lease, float | None]] = []
         self._settling: asyncio.Task[None] | None = None
         self._looks: set[asyncio.Task[None]] = set()
         self._tasks: asyncio.TaskGroup
@@ -242,9 +235,9 @@ class Pusher:
                     "the pushes of a mailbox cannot be looked at, and are tried again",
                     feed=lease.feed, error=due.detail,
                 )  # fmt: skip
-                self._end(_Ended(lease, RETRY, []))
+                self._give_back(lease, RETRY)
             elif not due.pushes:
-                self._end(_Ended(lease, due.wait, []))
+                self._give_back(lease, due.wait)
             else:
                 look = self._look(_Looked(lease, due, seen, until))
                 task = self._tasks.create_task(look, name="pushes of a mailbox")
@@ -255,7 +248,6 @@ class Pusher:
     async def _look(self, looked: _Looked) -> None:
         """Send what is due in one mailbox."""
         wait = looked.due.wait
-        done: list[Done] = []
         try:
             pushes, voided = await self._good(looked.due.pushes)
             if voided:
@@ -263,9 +255,6 @@ class Pusher:
             badge: int | None = None
             if any(each.text.badge == "unread" for each in pushes):
                 badge = await self._unread.count(looked.lease.feed)
-            outcomes = await asyncio.gather(
-                *[self._push(each, looked.until, badge) for each in pushes]
-            )
         except PushError as error:
             sampled.warning(
                 "the pushes of a mailbox cannot be sent, and are tried again",
@@ -273,13 +262,12 @@ class Pusher:
             )  # fmt: skip
             wait = _sooner(wait, RETRY)
         else:
-            for each in outcomes:
-                if isinstance(each, Done):
-                    done.append(each)
-                    wait = _sooner(wait, each.wait if each.state == "retry" else None)
-                else:
-                    wait = _sooner(wait, each)
-        self._end(_Ended(looked.lease, wait, done))
+            looks = await asyncio.gather(
+                *[self._push(each, looked.until, badge) for each in pushes]
+            )
+            for each in looks:
+                wait = _sooner(wait, each)
+        self._give_back(looked.lease, wait)
 
     async def _good(self, pushes: Sequence[Push]) -> tuple[list[Push], bool]:
         """Those whose registrations count, and whether others were removed."""
@@ -303,7 +291,18 @@ class Pusher:
                 metrics.pushes.labels(push.registration.provider, "cancelled").inc()
         return good, bool(void)
 
-    async def _push(self, push: Push, until: float, unread: int | None) -> Done | float:
+    async def _push(self, push: Push, until: float, unread: int | None) -> float | None:
+        """Make an attempt and write down what came of it; the seconds until the next look."""
+        tried = await self._try(push, until, unread)
+        if not isinstance(tried, Done):
+            return tried
+        # At once: another device of the mailbox may let its attempt wait for long.
+        written: asyncio.Future[float | None] = asyncio.get_running_loop().create_future()
+        self._outcomes.append((tried, written))
+        self._settle_soon()
+        return await written
+
+    async def _try(self, push: Push, until: float, unread: int | None) -> Done | float:
         """Make an attempt; what came of it, or the seconds until the next look."""
         name = push.registration.provider
         provider = self._providers.get(name)
@@ -442,44 +441,53 @@ class Pusher:
 
     # ---------------------------------------------------------------------------------------------
 
-    def _end(self, ended: _Ended) -> None:
-        """Have it written down, together with what else has ended."""
-        self._ended.append(ended)
+    def _give_back(self, lease: Lease, wait: float | None) -> None:
+        """Have a mailbox given back, together with what else is."""
+        self._given_back.append((lease, wait))
+        self._settle_soon()
+
+    def _settle_soon(self) -> None:
         if self._settling is None:
             self._settling = self._tasks.create_task(self._settle(), name="push outcomes")
 
     async def _settle(self) -> None:
         try:
-            while self._ended:
-                ended, self._ended = self._ended, []
-                waits = await self._write(ended)
-                with contextlib.suppress(PushError):  # the leases end by themselves
-                    await self._pushes.work.release(
-                        (each.lease, wait) for each, wait in zip(ended, waits, strict=True)
-                    )
+            while self._outcomes or self._given_back:
+                outcomes, self._outcomes = self._outcomes, []
+                if outcomes:
+                    waits = await self._write([done for done, _ in outcomes])
+                    for (_, written), wait in zip(outcomes, waits, strict=True):
+                        written.set_result(wait)
+                given_back, self._given_back = self._given_back, []
+                if given_back:
+                    with contextlib.suppress(PushError):  # the leases end by themselves
+                        await self._pushes.work.release(given_back)
         finally:
             self._settling = None
 
-    async def _write(self, ended: Sequence[_Ended]) -> list[float | None]:
-        """Write down what came of pushes; of each mailbox the seconds until the next look."""
+    async def _write(self, done: Sequence[Done]) -> list[float | None]:
+        """Write down what came of pushes; for each the seconds until the next look."""
         try:
-            at_once = await self._pushes.settle([one for each in ended for one in each.done])
+            at_once = await self._pushes.settle(done)
         except PushError:
             # It may be one mailbox only. What is written a second time changes nothing.
-            return [await self._write_one(each) for each in ended]
-        return [0.0 if each.lease.feed in at_once else each.wait for each in ended]
+            return [await self._write_one(each) for each in done]
+        return [
+            0.0 if each.push.mailbox in at_once else each.wait if each.state == "retry" else None
+            for each in done
+        ]
 
-    async def _write_one(self, ended: _Ended) -> float | None:
+    async def _write_one(self, done: Done) -> float | None:
         try:
-            at_once = await self._pushes.settle(ended.done)
+            at_once = await self._pushes.settle([done])
         except PushError as error:
             # What was sent and could not be written down is sent again: at least once.
             sampled.warning(
-                "outcomes of pushes cannot be written: these may be sent again",
-                feed=ended.lease.feed, error=error.detail,
+                "the outcome of a push cannot be written: it may be sent again",
+                feed=done.push.mailbox, error=error.detail,
             )  # fmt: skip
             return RETRY
-        return 0.0 if at_once else ended.wait
+        return 0.0 if at_once else done.wait if done.state == "retry" else None
 
 
 def host_of(push: Push) -> str:
