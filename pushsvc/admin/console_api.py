@@ -221,8 +221,8 @@ class PushHandler(Handler):
         claims = await self.authorized()
         if SCOPE_ADMIN not in claims.scopes or not sees_nodes(claims, self._verifier):
             raise Forbidden(
-                f"push providers are of all namespaces: an operator with the scope {SCOPE_ADMIN} may"
-                " stop them"
+                "push providers are of all namespaces: an operator may stop them, with the scope"
+                f" {SCOPE_ADMIN}"
             )
         try:
             asked = msgspec.json.decode(self.request.body, type=_PushSwitch)

@@ -118,10 +118,7 @@ async def test_nodes_killed_while_they_push(valkey: EmbeddedServer, tmp_path: Pa
                     asyncio.create_task(load.publish(client, number)) for number in range(3)
                 ]
                 for number in range(KILLS):
-                    before = len(service.messages)
-                    await asyncio.to_thread(
-                        wait_until, lambda b=before: len(service.messages) > b + 10, "pushes"
-                    )
+                    await more(service)
                     node = running[number % 3]
                     kills.append(time.time())
                     await asyncio.to_thread(node.kill)
@@ -131,6 +128,12 @@ async def test_nodes_killed_while_they_push(valkey: EmbeddedServer, tmp_path: Pa
             await asyncio.to_thread(wait_until, lambda: not lost(load, service), "all", GRACE + 10)
             check(load, service, kills)
         assert service.mistakes == []
+
+
+async def more(service: PushService) -> None:
+    """Wait until more has come."""
+    wanted = len(service.messages) + 10
+    await asyncio.to_thread(wait_until, lambda: len(service.messages) > wanted, "pushes")
 
 
 def lost(load: Load, service: PushService) -> set[str]:
