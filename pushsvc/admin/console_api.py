@@ -6,17 +6,20 @@ is served by the very handlers and operations of the public port.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal
+
+import msgspec
 
 from pushsvc import __version__
 from pushsvc.admin.namespace import InNamespace, OperationInNamespace
 from pushsvc.admin.trace_api import TraceHandler
 from pushsvc.auth.authenticator import Authenticator
 from pushsvc.auth.tokens import SCOPE_ADMIN, SCOPE_OBSERVE, SCOPE_PUBLISH, Claims, TokenCheck
-from pushsvc.errors import Forbidden
+from pushsvc.errors import Forbidden, InvalidRequest
 from pushsvc.feeds.mailboxes import Device, Mailboxes
+from pushsvc.feeds.push_registrations import PushRegistrations
 from pushsvc.feeds.summaries import Histogram, Summaries, Summary
 from pushsvc.protocol import ids
 from pushsvc.protocol.feeds import mailbox
@@ -118,6 +121,7 @@ class ConsoleApi:
     redis_time: Callable[[], float]
     """Now by Redis time, in seconds since the epoch, as of the last look at the live nodes."""
     mailboxes: Mailboxes
+    push: dict[str, Any]
     publish: Operation
     revocations: Operation
     disconnect: Operation
@@ -142,6 +146,7 @@ class ConsoleApi:
                     "redis_time": self.redis_time,
                 },
             ),
+            (API + r"/push", PushHandler, {**viewing, **self.push}),
             *(rule for of in NAMED for rule in self._of_user(API + of.removeprefix("/v1"))),
             (API + r"/notifications", OperationHandler, self._having(self.publish)),
             (API + r"/revocations", OperationHandler, self._having(self.revocations)),
@@ -183,6 +188,58 @@ class MeHandler(Handler):
                 "expires_at": claims.expires,
             },
         )
+
+
+class _PushSwitch(msgspec.Struct, forbid_unknown_fields=True):
+    """What is asked of a push provider."""
+
+    provider: str
+    action: Literal["stop", "go-on"]
+
+
+class PushHandler(Handler):
+    """Tells of the push providers, and stops one on all nodes or lets it go on."""
+
+    route: ClassVar[str] = "console_push"
+
+    def initialize(
+        self, verifier: TokenCheck, registrations: PushRegistrations, providers: Sequence[str]
+    ) -> None:
+        self._verifier = verifier
+        self._registrations = registrations
+        self._providers = providers
+
+    async def get(self) -> None:
+        claims = await self.authorized()
+        if not sees_nodes(claims, self._verifier):
+            raise Forbidden(
+                "push providers are of all namespaces: a token of an operator sees them"
+            )
+        await self._tell()
+
+    async def post(self) -> None:
+        claims = await self.authorized()
+        if SCOPE_ADMIN not in claims.scopes or not sees_nodes(claims, self._verifier):
+            raise Forbidden(
+                "push providers are of all namespaces: an operator may stop them, with the scope"
+                f" {SCOPE_ADMIN}"
+            )
+        try:
+            asked = msgspec.json.decode(self.request.body, type=_PushSwitch)
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            raise InvalidRequest(f"the body is not what is wanted: {error}") from None
+        if asked.provider not in self._providers:
+            raise InvalidRequest("the provider is not configured")
+        if asked.action == "stop":
+            await self._registrations.stop(asked.provider, claims.user)
+        else:
+            await self._registrations.go_on(asked.provider)
+        await self._tell()
+
+    async def _tell(self) -> None:
+        stopped = await self._registrations.stopped()
+        told = [{"provider": each, "stopped": each in stopped} for each in self._providers]
+        self.write_json(200, {"providers": told})
 
 
 class OverviewHandler(Handler):

@@ -62,6 +62,18 @@ async def console_api(settings: Settings) -> AsyncIterator[ConsoleApi]:
             live=store.leases.fetch_live,
             redis_time=store.leases.redis_time,
             mailboxes=Mailboxes(store.redis, store.leases),
+            push={
+                "registrations": store.push_registrations,
+                "providers": [
+                    name
+                    for name, file in (
+                        ("web", settings.push_vapid_key_file),
+                        ("apns", settings.push_apns_key_file),
+                        ("fcm", settings.push_fcm_credentials_file),
+                    )
+                    if file is not None
+                ],
+            },
             publish=ConsolePublish(
                 publisher=store.publisher,
                 rates=RequestRates(settings.publish_rate_per_second),

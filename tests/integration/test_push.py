@@ -9,12 +9,13 @@ from typing import Any
 import httpx
 import pytest
 
+from pushsvc.node.pusher import LEASE
 from pushsvc.push import vapid
 from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import publish
 from tests.support.nodes import Node, publisher_token, token, wait_until
 from tests.support.phone import Phone
-from tests.support.push_service import Answer, Message, PushService, Subscription
+from tests.support.push_service import HANG, Answer, Message, PushService, Subscription
 
 pytestmark = pytest.mark.promise
 
@@ -188,19 +189,22 @@ async def test_push_drained(valkey: EmbeddedServer, service: PushService, tmp_pa
     """A node that is told to stop writes down what came of the attempts that were under way."""
     settings = pushing(service, tmp_path)
     with Node(valkey.url, tmp_path, prefix="drained", **settings) as first:
+        done = subscribe(first, service, "u1", "done")
         to = subscribe(first, service, "u1")
-        service.answer(Answer(how="drip head"), to=to)
+        service.answer(HANG, to=to)
         await publish(first, "u1", 1, push=SOON)
         await asyncio.to_thread(
             wait_until, lambda: service.attempts[to.endpoint], "the attempt to begin"
         )
         await asyncio.to_thread(first.stop)
         with Node(valkey.url, tmp_path, prefix="drained", **settings) as second:
-            # The outcome was written, and the mailbox given back: no lease has to end first.
+            # The mailbox was given back: no lease has to end first.
             begun = time.time()
             [message] = await pushed(service, to)
-            assert message.at - begun < 8
+            assert message.at - begun < LEASE / 2
             assert second.is_ready()
+    assert service.attempts[to.endpoint] == 2
+    assert service.attempts[done.endpoint] == 1
 
 
 async def test_push_once(nodes: list[Node], service: PushService) -> None:
@@ -218,3 +222,33 @@ async def test_push_once(nodes: list[Node], service: PushService) -> None:
     again = await publish(nodes[0], users[0], "again", push=SOON)
     assert (await pushed(service, subscriptions[0], 2))[1].data["id"] == again
     assert [service.attempts[each.endpoint] for each in subscriptions] == [2] + [1] * 59
+
+
+async def test_push_switch(nodes: list[Node], service: PushService) -> None:
+    """Pushes wait while an operator has their provider stopped, and go out after that."""
+    to = subscribe(nodes[0], service, "switch")
+    answer = await _switch(nodes[0], "stop")
+    assert answer.status_code == 200, answer.text
+    try:
+        await publish(nodes[1], "switch", 1, push=SOON)
+        await asyncio.to_thread(
+            wait_until,
+            lambda: sum(
+                node.metric("pushsvc_push_provider_stopped", provider="web", reason="switch")
+                for node in nodes
+            ),
+            "a node to notice",
+        )
+        assert service.attempts[to.endpoint] == 0
+    finally:
+        answer = await _switch(nodes[1], "go-on")
+    assert answer.json() == {"providers": [{"provider": "web", "stopped": False}]}
+    await pushed(service, to)
+
+
+async def _switch(node: Node, action: str) -> httpx.Response:
+    return await asyncio.to_thread(
+        httpx.post, f"{node.admin_url}/console/api/push",
+        json={"provider": "web", "action": action},
+        headers={"Authorization": f"Bearer {token('operator', 'push.admin')}"},
+    )  # fmt: skip
