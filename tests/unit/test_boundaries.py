@@ -56,7 +56,7 @@ def test_nothing_else_names_a_command_or_a_field_of_redis() -> None:
 
 STORED_FORMS: Final = {
     "protocol/feeds.py", "store/schema.py", "feeds/feed.py", "feeds/history.py",
-    "feeds/receipts.py",
+    "feeds/receipts.py", "feeds/push_registrations.py", "feeds/pushes.py",
 }  # fmt: skip
 """Where a name becomes its stored form or is read from it: names of feeds, and what is kept."""
 
