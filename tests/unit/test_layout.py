@@ -58,6 +58,7 @@ ELSEWHERE = {
     "node/node": "integration/node/test_dispatcher.py",
     "node/observer": "integration/test_trace.py"
     "::test_a_trace_goes_from_accepted_to_acknowledged_over_two_nodes",
+    "node/pusher": "integration/test_push.py::test_push_away",
     "node/registrations": "integration/node/test_dispatcher.py"
     "::test_everyone_is_registered_under_the_new_id_and_under_no_other",
     "store/inspection": "integration/server/test_redis_doctor.py",
