@@ -42,7 +42,7 @@ from pushsvc.client.messages import (
 )
 from pushsvc.client.minting import mint
 from pushsvc.client.publisher import Publisher
-from pushsvc.client.publishing import Content, Note, Receipt
+from pushsvc.client.publishing import Content, Note, Push, Receipt
 from pushsvc.client.tokens import Token
 
 __all__ = [
@@ -70,6 +70,7 @@ __all__ = [
     "Present",
     "Problem",
     "Publisher",
+    "Push",
     "PushError",
     "QueueFull",
     "Recalled",

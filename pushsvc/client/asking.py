@@ -140,9 +140,10 @@ class Outcome:
     """The id of the notification."""
     user: str
     status: str
-    """``acked``, ``expired``, ``trimmed``, ``replaced`` or ``recalled``."""
+    """``acked``, ``expired``, ``trimmed``, ``replaced`` or ``recalled``; besides that ``pushed``
+    and ``push_failed`` for each device that was to get its push, and ``read``."""
     device: str | None
-    """Which one acknowledged it first."""
+    """Which one acknowledged it first, or was to get the push."""
     at: datetime
 
 

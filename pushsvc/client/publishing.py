@@ -26,6 +26,21 @@ _OPENING, _CLOSING = b'{"notifications":[', b"]}"
 _key = re.compile(r"[ -~]{1,255}").fullmatch
 
 
+class Push(TypedDict, total=False):
+    """A push of a notification to devices that are away."""
+
+    after: float
+    """Seconds that a device has to acknowledge the notification; by default the service's."""
+    title: str
+    body: str
+    url: str
+    """What opens: ``https://…``, or a path of the app."""
+    icon: str
+    badge: int | Literal["unread"]
+    """The number at the app's icon: that, or how many are unread then."""
+    urgency: Literal["very-low", "low", "normal", "high"]
+
+
 class Content(TypedDict, total=False):
     """What a notification says."""
 
@@ -48,6 +63,8 @@ class Content(TypedDict, total=False):
     counted as unread nor listed there. Users only."""
     at: datetime | str | None
     """When it is to be published, if not now: a time with its zone."""
+    push: Push | None
+    """What devices are shown that are away and have not acknowledged it in time. Users only."""
 
 
 class Note(Content, total=False):

@@ -22,6 +22,8 @@ from pushsvc.store.server_connection import Command
 
 _PAGE: Final = 256
 """Registrations of a token that are looked at together."""
+_LASTS: Final = REGISTERED_SECONDS * 1000
+"""Milliseconds."""
 _encode: Final = msgspec.msgpack.Encoder().encode
 _decode: Final = msgspec.msgpack.Decoder(PushRegistration).decode
 
@@ -69,11 +71,11 @@ class PushRegistrations:
         owner, whose = self._owner(registration), _whose(mailbox, device)
         if registration.token_key:
             token = keys.push_token(registration.token_key)
-            await self._all([("SADD", token, whose), ("EXPIRE", token, REGISTERED_SECONDS)])
+            await self._all([("HSET", token, whose, 1), ("PEXPIRE", token, _LASTS)])
         before = await redis.one("SET", owner, whose, "EX", REGISTERED_SECONDS, "GET")
         old = await redis.run(
             "push_register", (keys.devices(mailbox),), stored(device), _encode(registration),
-            MAX_DEVICES, REGISTERED_SECONDS * 1000,
+            MAX_DEVICES, _LASTS,
         )  # fmt: skip
         if old is None:
             await redis.run("push_remove", (owner,), whose)
@@ -131,7 +133,7 @@ class PushRegistrations:
             await self._redis.run("push_remove", (self._owner(held.registration),), whose)
             if held.registration.token_key:
                 token = keys.push_token(held.registration.token_key)
-                await self._redis.one("SREM", token, whose)
+                await self._redis.one("HDEL", token, whose)
         return bool(gone)
 
     async def remove_all(self, mailbox: str) -> int:
@@ -159,16 +161,16 @@ class PushRegistrations:
             )
 
     async def _token_revoked(self, key: int) -> None:
-        members = await self._redis.one("SMEMBERS", self._redis.keys.push_token(key))
+        members = await self._redis.one("HKEYS", self._redis.keys.push_token(key))
         for first in range(0, len(members), _PAGE):
             for member in members[first : first + _PAGE]:
                 mailbox, device = _parted(member.decode())
                 for each in await self._held(mailbox, device):
                     if each.registration.token_key == key:
                         await self.drop(each)
-        # What was dropped has left the set; what stays is of registrations that are gone.
+        # What was dropped has left it; what stays is of registrations that are gone.
         if members:
-            await self._redis.one("SREM", self._redis.keys.push_token(key), *members)
+            await self._redis.one("DEL", self._redis.keys.push_token(key))
 
     async def good(self, held: Sequence[Held]) -> list[bool]:
         """Whether registrations, as they were read before, count.
@@ -195,8 +197,8 @@ class PushRegistrations:
     def renewed(self, mailbox: str, registration: PushRegistration) -> list[Command]:
         """The commands by which a registration lasts on, for something was sent to it."""
         return [
-            ("EXPIRE", self._owner(registration), REGISTERED_SECONDS),
-            ("PEXPIRE", self._redis.keys.devices(mailbox), REGISTERED_SECONDS * 1000),
+            ("PEXPIRE", self._owner(registration), _LASTS),
+            ("PEXPIRE", self._redis.keys.devices(mailbox), _LASTS),
         ]
 
     async def stopped(self) -> frozenset[str]:

@@ -5,6 +5,7 @@ from typing import Any, Final, NamedTuple, Protocol, Self, TypeVar
 
 from pushsvc.errors import StoreUnavailable
 from pushsvc.feeds.nodes import ControlMessage, Outbox, node_of
+from pushsvc.feeds.receipts import Receipts
 from pushsvc.protocol import ids
 from pushsvc.protocol.read_state import Change, Verb
 from pushsvc.store import schema
@@ -13,6 +14,8 @@ from pushsvc.store.server_connection import Command
 
 CHANGED: Final = "read_state"
 """The kind of the control message that tells of a change."""
+TO_FORESEE: Final = -1
+"""In place of how many were looked at: receipts are to be foreseen first."""
 MOST_CALLS: Final = 512
 """Most calls that bring the read state of a mailbox up to date for one question."""
 
@@ -68,11 +71,13 @@ class ReadStates:
     Args:
         redis: for connections.
         outbox: for the nodes that hold connections of a user.
+        receipts: for publishers that want to know what was read; None where none is told.
     """
 
-    def __init__(self, redis: Redis, outbox: Outbox) -> None:
+    def __init__(self, redis: Redis, outbox: Outbox, receipts: Receipts | None = None) -> None:
         self._redis = redis
         self._outbox = outbox
+        self._receipts = receipts
 
     async def change(self, feed: str, change: Change, connection: str = "") -> Changed:
         """Change the read state of notifications, and tell the user's other connections.
@@ -84,17 +89,28 @@ class ReadStates:
         """
         wanted = [change.until] if change.until is not None else change.ids
         until = "" if change.until is None else "1"
-        command = self._command(feed, change.verb, until, *map(ids.render, wanted))
+        some = [*map(ids.render, wanted)]
+        command = self._command(feed, change.verb, until, "", *some)
         reply = await up_to_date(self._redis, command, _Reply.of)
+        if reply.looked == TO_FORESEE:
+            if self._receipts is not None:
+                await self._receipts.foresee_reading(feed)
+            command = self._command(feed, change.verb, until, "1", *some)
+            reply = await up_to_date(self._redis, command, _Reply.of)
+        looked = reply.looked
+        if looked < TO_FORESEE:
+            looked = 2 * TO_FORESEE - looked
+            if self._receipts is not None:
+                self._receipts.schedule(feed)
         message = ControlMessage(CHANGED, feed, _values(Told(change, connection, reply.unread)))
         others = {node_of(each) for each in schema.devices(reply.listeners) if each != connection}
         for node in others:
             self._outbox.notify(node, message)
-        return Changed(reply.unread, reply.looked)
+        return Changed(reply.unread, looked)
 
     async def count(self, feed: str) -> int:
         """How many of a mailbox are unread."""
-        command = self._command(feed, "", "")
+        command = self._command(feed, "", "", "")
         return (await up_to_date(self._redis, command, _Reply.of)).unread
 
     def _command(self, feed: str, *args: str) -> Command:

@@ -60,7 +60,10 @@ class Settled(NamedTuple):
 
     def append(self) -> Append:
         """The receipt as an entry of the publisher's feed."""
-        digest = hashlib.sha256(f"{self.mailbox} {self.notification}".encode()).hexdigest()[:32]
+        which = f"{self.mailbox} {self.notification}"
+        if self.status is Status.READ:
+            which += " read"  # besides how it ended
+        digest = hashlib.sha256(which.encode()).hexdigest()[:32]
         user = name_of(self.mailbox)
         text = body(self.notification, user, self.status, self.at, self.device)
         return Append(self.feed, text, once=digest)
@@ -108,6 +111,14 @@ class Receipts:
         if looks:
             await self._work.enqueue(looks)
 
+    async def foresee_reading(self, mailbox: str) -> None:
+        """Foresee the receipts of what is about to be marked as read.
+
+        Raises:
+            PushError: Redis cannot be reached or refuses: it must not be marked.
+        """
+        await self._work.enqueue({mailbox: SHORTEST_LOOK})
+
     def schedule(self, feed: str) -> None:
         """Something happened in a mailbox that may settle a receipt."""
         if len(self._waiting) < MOST_WAITING:
@@ -144,9 +155,12 @@ class Receipts:
         keys = self._redis.keys
         return self._redis.script(
             "collect",
-            (keys.log(mailbox), keys.cursors(mailbox), keys.marks(mailbox), keys.acks(mailbox)),
+            (
+                keys.log(mailbox), keys.cursors(mailbox), keys.marks(mailbox), keys.acks(mailbox),
+                keys.told(mailbox),
+            ),
             MOST_FOUND,
-        )
+        )  # fmt: skip
 
     async def _give(self, settled: Sequence[Settled]) -> set[str]:
         """Append receipts, then forget that they are owed.
@@ -160,22 +174,27 @@ class Receipts:
         if self._webhooks is not None:
             await self._webhooks.enqueue(dict.fromkeys(feeds, POLL))
         results, confirmed = await self._feeds.append([each.append() for each in settled])
-        given: dict[str, list[str]] = {}
+        keys = self._redis.keys
+        given: dict[tuple[str, str], list[str]] = {}
         failed = set()
         for each, result, reached in zip(settled, results, confirmed, strict=True):
             if isinstance(result, Appended) and reached:
-                given.setdefault(each.mailbox, []).extend(receipt_marks(each.notification))
+                fields: tuple[str, ...]
+                if each.status is Status.READ:
+                    key, fields = keys.told(each.mailbox), (ids.render(each.notification),)
+                else:
+                    key, fields = keys.marks(each.mailbox), receipt_marks(each.notification)
+                given.setdefault((each.mailbox, key), []).extend(fields)
                 if result.previous != UNKNOWN:
                     metrics.receipts.labels(each.status.value).inc()
             else:
                 failed.add(each.mailbox)
-        marks = self._redis.keys.marks
         if given:
             dropped = await self._redis.submit(
-                [("HDEL", marks(mailbox), *fields) for mailbox, fields in given.items()]
+                [("HDEL", key, *fields) for (_, key), fields in given.items()]
             )
             kept = (isinstance(result, PushError) for result in dropped)
-            failed |= set(compress(given, kept))
+            failed |= {mailbox for mailbox, _ in compress(given, kept)}
         if self._webhooks is not None:
             await self._webhooks.enqueue(dict.fromkeys(feeds, 0.0))
         return failed

@@ -7,9 +7,11 @@ keeps elsewhere goes by itself or after it, and nodes are told to forget.
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
+from urllib.parse import urlsplit
 
 from pushsvc.feeds.history import EVERYTHING, History, Retained
 from pushsvc.feeds.nodes import ControlMessage, Leases, Outbox
+from pushsvc.feeds.pushes import Pushes
 from pushsvc.feeds.schedule import Schedule, Start, Waiting
 from pushsvc.feeds.work_queue import WorkQueue
 from pushsvc.protocol import ids
@@ -53,6 +55,17 @@ class Connected(NamedTuple):
     """Milliseconds since the epoch."""
 
 
+class Registered(NamedTuple):
+    """A device that is registered for pushes, without what would let others reach it."""
+
+    device: str
+    provider: str
+    host: str
+    """Of an endpoint; empty where there is none."""
+    at: int
+    """Milliseconds since the epoch."""
+
+
 class Part(NamedTuple):
     """A part of what is kept of a user; places and connections are in the first one, else None."""
 
@@ -62,6 +75,10 @@ class Part(NamedTuple):
     scheduled: Sequence[Waiting]
     following: str
     """Names the next part; empty in the last one."""
+    registered: Sequence[Registered] = ()
+    """Of the first part: devices that are reached while they are away."""
+    pending: Sequence[tuple[int, int]] = ()
+    """Of the first part: notifications whose pushes are pending, each with the next look (ms)."""
 
 
 class UserData:
@@ -77,6 +94,7 @@ class UserData:
         queues: in which mailboxes, and feeds of receipts, may wait for a look.
         history: of the mailboxes.
         schedule: what is scheduled.
+        pushes: to the users' devices, and where these are registered.
         retention: seconds.
     """
 
@@ -90,6 +108,7 @@ class UserData:
         queues: Sequence[WorkQueue],
         history: History,
         schedule: Schedule,
+        pushes: Pushes,
         retention: float,
     ) -> None:
         self._redis = redis
@@ -99,6 +118,7 @@ class UserData:
         self._queues = queues
         self._history = history
         self._schedule = schedule
+        self._pushes = pushes
         self._keep = round(2000 * retention)
 
     async def erase(self, user: str, mailbox: str, receipts: str) -> Erased:
@@ -123,6 +143,8 @@ class UserData:
             mark = keys.erased(_digest(mailbox))
             await self._redis.one("SET", mark, ids.render(known), "PX", self._keep)
         removed += await self._redis.one("DEL", keys.stored(mailbox))
+        registered = await self._pushes.registrations.remove_all(mailbox)
+        removed += registered + bool(registered)  # each has a key of its own, and there is the hash
         for queue in self._queues:
             await queue.hasten((mailbox, receipts))
         for node in await self._leases.fetch_live():
@@ -194,6 +216,7 @@ class UserData:
         if place and (kind not in ("n", "s") or not at):
             return None
         places, connections = (None, ()) if place else await self._devices(mailbox)
+        pushes = ((), ()) if place else await self._of_pushes(mailbox)
         before = None
         waiting: Sequence[Waiting] = ()
         if kind == "n":
@@ -205,10 +228,25 @@ class UserData:
                 return None
             waiting, more = await self._schedule.waiting(mailbox, start, SCHEDULED_PAGE)
             if more is not None:
-                return Part(places, connections, (), waiting, f"s:{more.at}:{more.id}")
+                return Part(places, connections, (), waiting, f"s:{more.at}:{more.id}", *pushes)
         page = await self._history.page(mailbox, before, PAGE, EVERYTHING)
         following = "" if page.following is None else f"n:{ids.render(page.following)}"
-        return Part(places, connections, page.entries, waiting, following)
+        return Part(places, connections, page.entries, waiting, following, *pushes)
+
+    async def _of_pushes(
+        self, mailbox: str
+    ) -> tuple[Sequence[Registered], Sequence[tuple[int, int]]]:
+        held = await self._pushes.registrations.of(mailbox)
+        registered = [
+            Registered(
+                device,
+                each.provider,
+                (urlsplit(each.address).hostname or "") if each.provider == "web" else "",
+                each.at,
+            )
+            for device, each in sorted(held.items())
+        ]
+        return registered, await self._pushes.pending(mailbox)
 
     async def _devices(self, mailbox: str) -> tuple[Sequence[Place] | None, Sequence[Connected]]:
         keys = self._redis.keys

@@ -88,6 +88,8 @@ PUSHES: Final = ":pushes"
 PUSH: Final = ":push:"
 """Before the id of a notification."""
 ASKED: Final = ":asked"
+"""Whose publisher wants to know when it is read, and what is read and yet to be told."""
+TOLD: Final = ":told"
 
 TEXT: Final = "~text"
 """Of a push record: what is shown, as JSON."""
@@ -170,11 +172,14 @@ class Keys:
         return self._feed + feed + "}:became:" + scheduled_id
 
     def all_of(self, feed: str) -> tuple[str, ...]:
-        """All keys of a mailbox, or of receipts, whose name is known ahead; the cursors first."""
+        """All keys of a mailbox, or of receipts, whose name is known ahead; the cursors first.
+
+        But not the devices, each of which has a key elsewhere that goes with it.
+        """
         of = self._feed + feed
         parts = (
             "cursors", "log", "listeners", "latest", "marks", "acks", "times", "scheduled",
-            "unread", "read", "archived", "devices", "pushes", "asked",
+            "unread", "read", "archived", "pushes", "asked", "told",
         )  # fmt: skip
         return tuple(f"{of}}}:{part}" for part in parts)
 
@@ -305,15 +310,19 @@ class Keys:
         return self._feed + feed + "}" + PUSH + entry_id
 
     def asked(self, feed: str) -> str:
-        """Hash: of a mailbox, id to who is told when it is read; behind that when it was (ms)."""
+        """Hash: of a mailbox, id to the publisher that is told when it is read."""
         return self._feed + feed + "}" + ASKED
+
+    def told(self, feed: str) -> str:
+        """Hash: id to whom is yet to be told that it was read, and when that was (ms)."""
+        return self._feed + feed + "}" + TOLD
 
     def push_owner(self, digest: str) -> str:
         """String: the mailbox and the device that a push address is of."""
         return f"{self.prefix}:push:owner:{digest}"
 
     def push_token(self, token_key: int) -> str:
-        """Set: the mailboxes and devices that one token registered for pushes."""
+        """Hash: the mailboxes and devices that one token registered for pushes."""
         return f"{self.prefix}:push:token:{token_key}"
 
     def push_since(self, namespace: str) -> str:

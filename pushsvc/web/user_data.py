@@ -92,6 +92,19 @@ class ExportHandler(_UserDataHandler):
                 {"connection": each.connection, "device": each.device, "since": rfc3339(each.since)}
                 for each in part.connections
             ]
+            told["registered"] = [
+                {
+                    "device": each.device,
+                    "provider": each.provider,
+                    **({"host": each.host} if each.host else {}),
+                    "registered": rfc3339(each.at),
+                }
+                for each in part.registered
+            ]
+            told["pushes"] = [
+                {"notification": ids.render(notification), "at": rfc3339(at)}
+                for notification, at in part.pending
+            ]
         head = encoding.encode(told)[:-1]
         kept = b",".join(map(listed, part.notifications))
         waiting = b",".join(map(_waiting, part.scheduled))

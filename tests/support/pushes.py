@@ -8,6 +8,7 @@ from pushsvc.errors import checked
 from pushsvc.feeds.feed import Bounds
 from pushsvc.feeds.push_registrations import PushRegistrations
 from pushsvc.feeds.pushes import AGAIN, Done, Due, Push, Pushes
+from pushsvc.feeds.read_state import ReadStates
 from pushsvc.feeds.work_queue import WorkQueue
 from pushsvc.protocol import ids
 from pushsvc.protocol.feeds import receipts
@@ -62,13 +63,18 @@ class PushStore(Store):
         await self.pushes.settle([Done(each, "sent") for each in due])
         return [(each.device, each.notification) for each in due]
 
+    async def states_begin(self, states: ReadStates) -> None:
+        """Have the read state begin, so that what is acknowledged later stays unread."""
+        await self.publish()
+        await states.count(FEED)
+
     def pending(self, feed: str = FEED) -> list[int]:
         found = self.redis.zrange(self.keys.pushes(feed), 0, -1)
         return [ids.parse(str(each)) for each in found]
 
     def told(self) -> list[dict[str, Any]]:
         """The receipts that the backend was given."""
-        log = self.redis.xrange(self.keys.log(BACKEND))
+        log: Any = self.redis.xrange(self.keys.log(BACKEND))
         return [msgspec.json.decode("{" + str(fields["d"])) for _, fields in log]
 
     def outcome_of_a_crash(self, push: Push, state: str = "sent") -> Any:

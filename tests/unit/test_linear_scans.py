@@ -517,6 +517,7 @@ BOUNDED = {
     "settings/values:": "what the operator sets",
     "settings/loading:": "what the operator sets",
     "cli/durations:": "what the operator types",
+    "protocol/push_asking:": "texts of a push that were checked, of 2000 bytes",
 }
 """The regular expressions that see no untrusted input, or only a little: what bounds it."""
 

@@ -1,13 +1,25 @@
 -- Find out which of the receipts that a mailbox owes can be given, and of what.
 -- WITH: marks
--- KEYS: log, cursors, marks, acks
+-- KEYS: log, cursors, marks, acks, told
 -- ARGV: most receipts
 -- Returns {time, earliest expiry and time of the newest of those that stay open (0 = there are none),
 -- 1 if there are more to give, {id, publisher, status, time, device or ''}, ...}; times in ms.
 -- The marks stay until the receipts are appended elsewhere: giving them twice is noticed there.
-local log, cursors, marks, acks = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local log, cursors, marks, acks, told = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
 local most = tonumber(ARGV[1])
 local now = now_ms()
+
+-- What was read, of whose publishers each wants to know.
+local answer = {now, 0, 0, 0}
+local reads = redis.call('HGETALL', told)
+for i = 1, #reads, 2 do
+  if #answer == 4 + most then
+    answer[4] = 1
+    return answer
+  end
+  local publisher, at = string.match(reads[i + 1], '^(%S+) (%d+)$')
+  answer[#answer + 1] = {reads[i], publisher, 'read', tonumber(at), ''}
+end
 
 -- What any device settles, and what one alone does, each in order: `next` is the first that no ack is
 -- known of yet, `upto` how far there is one.
@@ -42,7 +54,7 @@ for _, each in ipairs(marked(fields, 'r')) do
   owed[#owed + 1] = each
 end
 if #owed == 0 then
-  return {now, 0, 0, 0}
+  return answer
 end
 
 -- Acks are cumulative and in the order in which they were made, so each settles a further part of
@@ -104,7 +116,6 @@ local function status(one)
   end
 end
 
-local answer = {now, 0, 0, 0}
 for _, one in ipairs(owed) do
   if #answer == 4 + most then
     answer[4] = 1

@@ -37,7 +37,7 @@ local INBOX, PACKET = ':inbox', 'p'
 local LOG, UNREAD, READ, ARCHIVED = ':log', ':unread', ':read', ':archived'
 local SIGNAL = 'n'
 -- What those of its pushes end with.
-local DEVICES, PUSHES, PUSH, ASKED = ':devices', ':pushes', ':push:', ':asked'
+local DEVICES, PUSHES, PUSH, ASKED, TOLD = ':devices', ':pushes', ':push:', ':asked', ':told'
 -- Of a push record: what is shown, who wants receipts, its event and its collapse key; and before a device,
 -- that the receipt of its outcome is yet to be given.
 local TEXT, PUBLISHER, EVENT, KEY, OWED = '~text', '~publisher', '~event', '~key', '~owed:'

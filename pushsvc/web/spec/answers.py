@@ -165,7 +165,25 @@ SCHEMAS: Final[dict[str, Schema]] = {
         {
             "devices": array(ref("Place"), "of the first part: those with a place"),
             "connections": array(ref("Registration"), "of the first part: those registered"),
+            "registered": array(
+                ref("ReachedDevice"),
+                "of the first part: the devices that are registered for pushes",
+            ),
+            "pushes": array(ref("PendingPush"), "of the first part: pushes that are pending"),
         },
+    ),
+    "ReachedDevice": schemas.record(
+        "a device that is registered for pushes, without its address",
+        {
+            "device": NAME,
+            "provider": schemas.choice(("web", "apns", "fcm"), "the way to it"),
+            "registered": {**_INSTANT, "description": "when that was"},
+        },
+        {"host": text("of the push service (Web Push)")},
+    ),
+    "PendingPush": schemas.record(
+        "a push that is pending",
+        {"notification": ID, "at": {**_INSTANT, "description": "when it is looked at"}},
     ),
     "Place": schemas.record(
         "a device's positions",
@@ -408,12 +426,17 @@ SCHEMAS: Final[dict[str, Schema]] = {
             "status": schemas.choice(
                 (status.value for status in Status),
                 "how it ended: `acked` by a device, the first one; `expired`; `trimmed` by the "
-                "mailbox's bound; `replaced` by a newer one with the same collapse key; `recalled`",
+                "mailbox's bound; `replaced` by a newer one with the same collapse key; "
+                "`recalled`. Besides that: `pushed` and `push_failed`, once for each device that "
+                "was to get its push; `read` once it was marked as read or archived",
             ),
-            "at": {**_INSTANT, "description": "when it ended"},
+            "at": {**_INSTANT, "description": "when that was"},
         },
         {
-            "device": described(NAME, "which one acknowledged it, where that is known"),
+            "device": described(
+                NAME, "which one acknowledged it, where that is known, or was to get the push"
+            ),
+            "reason": text("of a push: the push provider, and why it failed"),
             "publisher": described(NAME, "in a webhook: whose receipt it is"),
             "namespace": text("in a webhook: the publisher's, unless it is the default one"),
         },

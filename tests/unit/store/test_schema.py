@@ -41,7 +41,7 @@ def test_the_constants_of_the_scripts_are_those_of_python() -> None:
         r"^local ([A-Z, ]+) = ('.*)$", SCRIPTS["lib.lua"], re.MULTILINE
     ):
         found |= dict(zip(names.split(", "), re.findall(r"'([^']*)'", values), strict=True))
-    assert len(found) == 18
+    assert len(found) == 29
     assert found == {name: getattr(schema, name) for name in found}
 
 
