@@ -58,7 +58,6 @@ ELSEWHERE = {
     "node/node": "integration/node/test_dispatcher.py",
     "node/observer": "integration/test_trace.py"
     "::test_a_trace_goes_from_accepted_to_acknowledged_over_two_nodes",
-    "node/pusher": "integration/test_push.py::test_push_away",
     "node/registrations": "integration/node/test_dispatcher.py"
     "::test_everyone_is_registered_under_the_new_id_and_under_no_other",
     "store/inspection": "integration/server/test_redis_doctor.py",
@@ -87,7 +86,6 @@ ELSEWHERE = {
     "web/api": "integration/test_openapi.py",
     "web/base": "integration/test_refusals.py",
     "web/bridge": "integration/test_documents.py",
-    "web/push": "integration/test_push_api.py",
     "web/revocations": "integration/test_revocation.py::test_only_an_administrator_revokes",
 }
 """The tests of modules that have no file of their name: a file below ``tests``, or one test in it.
