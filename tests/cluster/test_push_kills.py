@@ -26,6 +26,9 @@ BEHIND: Final = 1.0
 GRACE: Final = LEASE + 5.0
 """Seconds after a kill within which others have sent what was due."""
 
+Which = tuple[str, str]
+"""A user and an id, which two users may have."""
+
 
 class Load:
     """Publishes to devices of which half acknowledge, and keeps what is to be pushed."""
@@ -34,10 +37,10 @@ class Load:
         self._nodes = running
         self._service = service
         self.subscriptions: dict[str, Subscription] = {}
-        self.due: dict[str, tuple[str, float]] = {}
-        """Of what nobody acknowledges: user, and when it is due."""
-        self.acked: dict[str, tuple[str, float]] = {}
-        """Of what was acknowledged: user, and when that was answered."""
+        self.due: dict[Which, float] = {}
+        """When what nobody acknowledges is due."""
+        self.acked: dict[Which, float] = {}
+        """When it was answered that the others are acknowledged."""
         self.ending = False
 
     async def register(self, client: httpx.AsyncClient) -> None:
@@ -50,6 +53,12 @@ class Load:
                 json={"provider": "web", "subscription": made.to_json()},
             )
             assert answer.status_code == 201, answer.text
+            # Who was never there has nothing to acknowledge.
+            answer = await client.get(
+                f"{self._nodes[0].url}/v1/poll", params={"device": "phone", "wait": 0},
+                headers={"Authorization": f"Bearer {token(user)}"},
+            )  # fmt: skip
+            assert answer.status_code == 200, answer.text
 
     async def publish(self, client: httpx.AsyncClient, number: int) -> None:
         """Publish one after the other; every second one is acknowledged in time."""
@@ -61,6 +70,7 @@ class Load:
             after = 2.5 if acks else 0.5
             note = {"to": {"user": user}, "data": turn, "push": {"after": after, "title": "t"}}
             node = self._nodes[turn % 3]
+            asked = time.time()
             try:
                 answer = await client.post(
                     f"{node.url}/v1/notifications", json=note,
@@ -69,13 +79,12 @@ class Load:
                 if answer.status_code != 202:
                     continue
                 entry_id = answer.json()["id"]
-                begun = time.time()
                 if not acks:
-                    self.due[entry_id] = user, begun + after
+                    self.due[user, entry_id] = time.time() + after
                     continue
                 acked = await self._acknowledge(client, user, entry_id)
-                if acked is not None and acked < begun + after - 1:
-                    self.acked[entry_id] = user, acked
+                if acked is not None and acked < asked + after - 1:
+                    self.acked[user, entry_id] = acked
             except httpx.HTTPError:
                 await asyncio.sleep(0.05)  # that node was killed
 
@@ -85,12 +94,12 @@ class Load:
         for node in self._nodes:
             try:
                 answer = await client.post(
-                    f"{node.url}/v1/users/{user}/ack", json={"id": entry_id, "device": "phone"},
-                    headers={"Authorization": f"Bearer {BACKEND}"},
+                    f"{node.url}/v1/ack", json={"id": entry_id, "device": "phone"},
+                    headers={"Authorization": f"Bearer {token(user)}"},
                 )  # fmt: skip
             except httpx.HTTPError:
                 continue
-            if answer.status_code in (200, 204):
+            if answer.status_code == 200 and answer.json()["acked"] == entry_id:
                 return time.time()
         return None
 
@@ -136,27 +145,35 @@ async def more(service: PushService) -> None:
     await asyncio.to_thread(wait_until, lambda: len(service.messages) > wanted, "pushes")
 
 
-def lost(load: Load, service: PushService) -> set[str]:
-    return set(load.due) - {each.data["id"] for each in service.messages}
+def lost(load: Load, service: PushService) -> set[Which]:
+    return set(load.due) - set(sent(load, service))
+
+
+def sent(load: Load, service: PushService) -> dict[Which, list[float]]:
+    """When each was pushed."""
+    users = {made.endpoint: user for user, made in load.subscriptions.items()}
+    times: dict[Which, list[float]] = {}
+    for each in service.messages:
+        times.setdefault((users[each.endpoint], each.data["id"]), []).append(each.at)
+    return times
 
 
 def check(load: Load, service: PushService, kills: list[float]) -> None:
     """Hold what came against what was to come."""
-    times: dict[str, list[float]] = {}
-    for each in service.messages:
-        times.setdefault(each.data["id"], []).append(each.at)
+    times = sent(load, service)
     assert len(load.due) > 20
     assert len(load.acked) > 5
-    assert not [each for each in load.acked if each in times], "pushed, and acknowledged before"
+    wrong = {each: (acked, times[each]) for each, acked in load.acked.items() if each in times}
+    assert wrong == {}, "pushed, and acknowledged before"
     doubled: Counter[float] = Counter()
-    for entry_id, at in times.items():
+    for which, at in times.items():
         for first in at[:-1]:
             # A kill followed the first of the two within a moment.
             cause = [kill for kill in kills if -0.2 <= kill - first < BEHIND]
-            assert cause, (entry_id, at, kills)
+            assert cause, (which, at, kills)
             doubled[cause[0]] += 1
     assert all(count <= IN_FLIGHT for count in doubled.values()), doubled
-    for entry_id, (_, due) in load.due.items():
+    for which, due in load.due.items():
         # Where several nodes are killed one after the other, several leases have to end.
         begun = max([due, *(kill for kill in kills if due - GRACE < kill < due + GRACE)])
-        assert times[entry_id][0] < begun + GRACE, (entry_id, due, times[entry_id], kills)
+        assert times[which][0] < begun + GRACE, (which, due, times[which], kills)

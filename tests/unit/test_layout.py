@@ -87,7 +87,6 @@ ELSEWHERE = {
     "web/api": "integration/test_openapi.py",
     "web/base": "integration/test_refusals.py",
     "web/bridge": "integration/test_documents.py",
-    "web/push": "integration/test_push_api.py",
     "web/revocations": "integration/test_revocation.py::test_only_an_administrator_revokes",
 }
 """The tests of modules that have no file of their name: a file below ``tests``, or one test in it.
