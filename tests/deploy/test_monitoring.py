@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 import pushsvc.server.process  # noqa: F401  # every handler and every error is defined
 from pushsvc.errors import PushError
 from pushsvc.protocol.webhooks import Verdict
+from pushsvc.push.vapid import new_key
 from pushsvc.server.embedded import EmbeddedServer
 from pushsvc.web.base import Handler
 from pushsvc.web.operation import Operation
@@ -95,6 +96,14 @@ SETTINGS: Final[dict[str, Any]] = {
 }
 
 
+def settings(directory: Path) -> dict[str, Any]:
+    """These, and a push provider."""
+    key = directory / "vapid.pem"
+    key.write_bytes(new_key()[0])
+    push = {"push_vapid_key_file": key, "push_vapid_subject": "mailto:ops@example.com"}
+    return SETTINGS | push
+
+
 async def use(node: Node) -> None:
     """Have a node with these settings do what it counts."""
     with contextlib.suppress(InvalidStatus):
@@ -129,9 +138,10 @@ async def until(phone: Phone, **fields: Any) -> None:
 @pytest.fixture(scope="module")
 def used(tmp_path_factory: pytest.TempPathFactory) -> Samples:
     """What a node says that has met everything, a dead Redis included."""
+    directory = tmp_path_factory.mktemp("node")
     with (
         EmbeddedServer() as server,
-        Node(server.url, tmp_path_factory.mktemp("node"), **SETTINGS) as node,
+        Node(server.url, directory, **settings(directory)) as node,
     ):
         asyncio.run(use(node))
         server.kill()
@@ -188,7 +198,7 @@ def descendants(kind: type[Any]) -> Iterator[type[Any]]:
 def test_a_node_with_several_workers_says_the_same_but_for_what_is_of_one_process(
     valkey: EmbeddedServer, tmp_path: Path, prefix: str, used: Samples
 ) -> None:
-    with Node(valkey.url, tmp_path, prefix=prefix, workers=2, **SETTINGS) as node:
+    with Node(valkey.url, tmp_path, prefix=prefix, workers=2, **settings(tmp_path)) as node:
         asyncio.run(use(node))
         said = read(node).labels
     metrics = {s.metric for expression in expressions().values() for s in expression.selectors}
