@@ -21,7 +21,7 @@ from pushsvc.errors import Forbidden, InvalidRequest
 from pushsvc.feeds.mailboxes import Device, Mailboxes
 from pushsvc.feeds.push_registrations import PushRegistrations
 from pushsvc.feeds.summaries import Histogram, Summaries, Summary
-from pushsvc.protocol import ids
+from pushsvc.protocol import encoding, ids
 from pushsvc.protocol.feeds import mailbox
 from pushsvc.protocol.names import require_name
 from pushsvc.protocol.timestamps import rfc3339
@@ -224,12 +224,10 @@ class PushHandler(Handler):
                 "push providers are of all namespaces: an operator may stop them, with the scope"
                 f" {SCOPE_ADMIN}"
             )
-        try:
-            asked = msgspec.json.decode(self.request.body, type=_PushSwitch)
-        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise InvalidRequest(f"the body is not what is wanted: {error}") from None
+        asked = encoding.shape(encoding.decode(self.request.body), _PushSwitch)
         if asked.provider not in self._providers:
-            raise InvalidRequest("the provider is not configured")
+            there = ", ".join(self._providers) or "none"
+            raise InvalidRequest(f'"provider" is one that is configured here: {there}')
         if asked.action == "stop":
             await self._registrations.stop(asked.provider, claims.user)
         else:

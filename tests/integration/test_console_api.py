@@ -92,6 +92,7 @@ OPEN = {
 BODIES: dict[str, Any] = {
     "/console/api/notifications": {"to": {"user": "nobody"}, "data": 1},
     "/console/api/revocations": {"user": "nobody"},
+    "/console/api/push": {"provider": "web", "action": "stop"},
 }
 QUERIES = {"/console/api/trace": {"id": "1764000000123-0"}}
 SOMEONE = {"user": "someone"}
@@ -100,6 +101,8 @@ ALLOWED: dict[str, dict[str, tuple[int, ...]]] = {
     # what is answered to who may only look, to who may act, and to who may send
     "POST /console/api/notifications": {"observe": (403,), "admin": (403,), "publish": (202,)},
     "POST /console/api/revocations": {"observe": (403,), "admin": (201,), "publish": (403,)},
+    # there is no provider to stop
+    "POST /console/api/push": {"observe": (403,), "admin": (400,), "publish": (403,)},
     "POST /console/api/users/someone/disconnect": {
         "observe": (403,),
         "admin": (201,),

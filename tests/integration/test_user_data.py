@@ -76,12 +76,13 @@ def everything(raw: Any) -> Iterator[tuple[bytes, bytes]]:
 
 
 def found(valkey: EmbeddedServer, user: str) -> list[bytes]:
-    """The keys in which a user is named."""
+    """The keys in which a user is named, but for the receipts that another publisher was given."""
     names = [form.encode() for form in (stored(user), user, repr(user.encode())[2:-1])]
     with redis.Redis.from_url(valkey.url) as raw:
         return [
             key
             for key, held in everything(raw)
+            if not key.startswith(b"userdata:{r:backend}:")
             if any(name in key or name in held for name in names)
         ]
 
