@@ -67,6 +67,7 @@ ELSEWHERE = {
     "::test_its_tokens_are_taken_and_open_what_they_say",
     "testing/fixtures": "integration/test_testing.py"
     "::test_the_tests_of_the_guide_pass_as_they_stand_there_and_leave_nothing",
+    "web/push": "integration/test_push_api.py",
     "web/event_stream": "integration/test_stream.py",
     "node/catch_up": "cluster/test_mailbox_model.py::test_every_interleaving_keeps_the_promises",
     "node/inbox_reader": "cluster/test_faults.py"
