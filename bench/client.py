@@ -57,8 +57,14 @@ def post(path: str, token: str, media_type: str, body: bytes) -> bytes:
     ).encode() + body
 
 
-def post_at_once(port: int, requests: Iterator[bytes], connections: int) -> None:
+def post_at_once(port: int, requests: Iterator[bytes], connections: int, status: int = 202) -> None:
     """Send publish requests on several connections, each the next one once it is answered.
+
+    Args:
+        port: of the server.
+        requests: in order.
+        connections: how many.
+        status: what each is answered.
 
     Raises:
         ConnectionError: a request was refused.
@@ -69,8 +75,8 @@ def post_at_once(port: int, requests: Iterator[bytes], connections: int) -> None
             while (request := take()) is not None:
                 connection.sendall(request)
                 answer = connection.recv(_READ)
-                if not answer.startswith(b"HTTP/1.1 202"):
-                    raise ConnectionError(f"a publish was refused: {answer[:500]!r}")
+                if not answer.startswith(b"HTTP/1.1 %d" % status):
+                    raise ConnectionError(f"a request was refused: {answer[:500]!r}")
 
     lock = threading.Lock()
 

@@ -36,9 +36,13 @@ def run(*, profile: bool) -> list[Figure]:
     del profile
     with TemporaryDirectory(prefix="pushsvc-bench-") as directory:
         plain = _measure(None, CONNECTIONS)
-        elliptic = _measure(_pair(Path(directory), ec.generate_private_key(ec.SECP256R1())))
-        modular = _measure(_pair(Path(directory), rsa.generate_private_key(65537, 2048)),
-                           RSA_CONNECTIONS)  # fmt: skip
+        elliptic = _measure(
+            certificate_files(Path(directory), ec.generate_private_key(ec.SECP256R1()))
+        )
+        modular = _measure(
+            certificate_files(Path(directory), rsa.generate_private_key(65537, 2048)),
+            RSA_CONNECTIONS,
+        )
     return [
         Figure("a handshake, plain", plain[0], "us"),
         Figure("a handshake, TLS with ECDSA P-256", elliptic[0], "us"),
@@ -109,7 +113,7 @@ def _deliver(server: Server, context: ssl.SSLContext | None, peers: list[socket.
     return 1e6 * (server.cpu() - before) / (ROUNDS * len(peers))
 
 
-def _pair(directory: Path, key: Key) -> tuple[Path, Path]:
+def certificate_files(directory: Path, key: Key) -> tuple[Path, Path]:
     """A certificate that is its own authority, and its key: the files."""
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "bench")])
     now = datetime.now(UTC)
