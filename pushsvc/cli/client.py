@@ -47,6 +47,19 @@ def failed(node: Node, error: Exception) -> click.ClickException:
     return click.ClickException(printable(told))
 
 
+def _push_of(_: click.Context, __: click.Parameter, text: str | None) -> Any:
+    """What a push shows, of the option."""
+    if text is None:
+        return None
+    try:
+        push = json.loads(text)
+    except ValueError:
+        push = None
+    if not isinstance(push, dict):
+        raise click.BadParameter('not a JSON object, such as \'{"after": 10, "title": "Hello"}\'')
+    return push
+
+
 @click.command()
 @to_node("publisher")
 @click.option("--user", "users", multiple=True, help="To this user; may be repeated.")
@@ -64,6 +77,11 @@ def failed(node: Node, error: Exception) -> click.ClickException:
     help="To all devices of the user, or until any one acknowledges it. [default: all]",
 )
 @click.option("--receipt", is_flag=True, help="Have the service tell what becomes of it.")
+@click.option(
+    "--push",
+    callback=_push_of,
+    help='What devices that are away are shown, as JSON: {"after": 10, "title": "Hello"}.',
+)
 @click.option(
     "--no-inbox",
     "inbox",

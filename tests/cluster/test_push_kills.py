@@ -16,7 +16,7 @@ import pytest
 from pushsvc.node.pusher import IN_FLIGHT, LEASE
 from pushsvc.push import vapid
 from pushsvc.server.embedded import EmbeddedServer
-from tests.support.nodes import Node, nodes, publisher_token, token, wait_until
+from tests.support.nodes import Node, nodes, token, wait_until
 from tests.support.push_service import PushService, Subscription
 
 KILLS: Final = int(os.environ.get("PUSH_KILLS", "2"))
@@ -104,7 +104,7 @@ class Load:
         return None
 
 
-BACKEND = publisher_token()
+BACKEND = token("backend", "push.publish", ttl=86_400)  # made when loaded, used much later
 
 
 @pytest.mark.timeout(150 + 20 * KILLS)

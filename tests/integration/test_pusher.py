@@ -15,14 +15,15 @@ from pushsvc.push import vapid
 from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import publish
 from tests.support.fcm_service import FcmService
-from tests.support.nodes import Node, publisher_token, token, wait_until
+from tests.support.nodes import Node, token, wait_until
 from tests.support.phone import Phone
 from tests.support.push_service import HANG, Answer, Message, PushService, Subscription
 
 pytestmark = pytest.mark.promise
 
 AFTER = 0.5
-BACKEND = {"Authorization": f"Bearer {publisher_token()}"}
+BACKEND = {"Authorization": f"Bearer {token('backend', 'push.publish', ttl=86_400)}"}
+"""Made when loaded, used much later."""
 SOON: dict[str, Any] = {"after": AFTER, "title": "Hello"}
 
 
