@@ -77,12 +77,12 @@ def _round(code: Path | None, *, profile: bool = False) -> list[list[float]]:
         node(
             profile=profile, code=code, rate_messages_per_second=1000, publish_rate_per_second=1000
         ) as server,
-        _process("bench.crowd", server.port, CROWD, TOPIC) as crowd,
+        process("bench.crowd", server.port, CROWD, TOPIC) as crowd,
     ):
-        _ask(crowd, "come")
+        ask(crowd, "come")
         server.rest()
-        with _process("bench.pair", server.port) as pair:
-            _ask(pair, "begin")
+        with process("bench.pair", server.port) as pair:
+            ask(pair, "begin")
             begun = [time.monotonic()]
             time.sleep(QUIET)
             begun.append(time.monotonic())
@@ -91,10 +91,10 @@ def _round(code: Path | None, *, profile: bool = False) -> list[list[float]]:
             server.rest()
             time.sleep(1)
             returning = time.monotonic()
-            refused = _ask(crowd, "again")
+            refused = ask(crowd, "again")
             returned = time.monotonic()
             say(f"bystander: back after {returned - returning:.1f} s, {refused} handshakes refused")
-            samples: list[Sample] = json.loads(_ask(pair, "end"))
+            samples: list[Sample] = json.loads(ask(pair, "end"))
     windows = ((begun[0], begun[1]), (begun[1], begun[2]), (returning, returned))
     return [[took for due, took in samples if a <= due < b] for a, b in windows]
 
@@ -108,7 +108,7 @@ def _paced(request: bytes) -> Iterator[bytes]:
 
 
 @contextmanager
-def _process(module: str, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
+def process(module: str, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
     """A process of clients, on the last core."""
     process = subprocess.Popen(
         [sys.executable, "-m", module, *map(str, arguments)],
@@ -122,7 +122,7 @@ def _process(module: str, *arguments: object) -> Iterator["subprocess.Popen[str]
         process.wait()
 
 
-def _ask(process: "subprocess.Popen[str]", command: str) -> str:
+def ask(process: "subprocess.Popen[str]", command: str) -> str:
     """Give a command, and wait for the answer."""
     assert process.stdin is not None
     assert process.stdout is not None

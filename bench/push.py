@@ -7,11 +7,9 @@ happens twice: alone, where CPU is counted, and beside a bystander who publishes
 import json
 import os
 import subprocess
-import sys
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from statistics import median, quantiles
 from tempfile import TemporaryDirectory
@@ -21,8 +19,9 @@ import redis
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from bench.bystander import ask, process
 from bench.client import post, post_at_once
-from bench.harness import Figure, Server, another, node, pin, say, tokens, wait_until
+from bench.harness import Figure, Server, another, node, say, tokens, wait_until
 from bench.tls import certificate_files
 from pushsvc.push.vapid import new_key
 
@@ -52,7 +51,7 @@ def run(*, profile: bool) -> list[Figure]:
             "rate_messages_per_second": 100_000, "rate_burst": 100_000,
         }  # fmt: skip
         with (
-            _process("bench.push_sink", directory) as sink,
+            process("bench.push_sink", directory) as sink,
             node(**settings) as one, another(one, **settings) as two,
             another(one, **settings) as three,
         ):  # fmt: skip
@@ -63,10 +62,10 @@ def run(*, profile: bool) -> list[Figure]:
             _register(one, backend, int(sink.stdout.readline()))
             alone = _due(servers, backend, sink, PUSHES)
             say("push: beside a bystander")
-            with _process("bench.pair", one.port) as pair:
-                _ask(pair, "begin")
+            with process("bench.pair", one.port) as pair:
+                ask(pair, "begin")
                 beside = _due(servers, backend, sink, 2 * PUSHES)
-                samples = json.loads(_ask(pair, "end"))
+                samples = json.loads(ask(pair, "end"))
     began, ended = beside.window
     took = [1e3 * took for due, took in samples if began <= due < ended]
     return [
@@ -116,7 +115,7 @@ def _due(servers: list[Server], backend: str, sink: "subprocess.Popen[str]", tot
         1e3 * (after - before - rate * (ended - due)) / PUSHES
         for before, after, rate in zip(cpu, spent, idle, strict=True)
     )
-    came = json.loads(_ask(sink, "came"))
+    came = json.loads(ask(sink, "came"))
     return _Due(nodes, valkey, [each - target for each in came], (due, ended))
 
 
@@ -167,30 +166,3 @@ def _register(server: Server, backend: str, port: int) -> None:
 
 def _text(data: bytes) -> str:
     return urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-@contextmanager
-def _process(module: str, *arguments: object) -> Iterator["subprocess.Popen[str]"]:
-    """A process on the last core that is told what to do by lines."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", module, *map(str, arguments)],
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    pin(process.pid, -1)
-    try:
-        yield process
-    finally:
-        process.kill()
-        process.wait()
-
-
-def _ask(process: "subprocess.Popen[str]", command: str) -> str:
-    """Give a command, and wait for the answer."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(command + "\n")
-    process.stdin.flush()
-    answer = process.stdout.readline()
-    if not answer:
-        raise RuntimeError(f"{process.args!r} ended")
-    return answer.strip()
