@@ -218,8 +218,8 @@ class Pusher:
         if not leases:
             return False
         try:
-            if self._secret is None:
-                self._secret = await self._pushes.registrations.secret()
+            # Each time: whoever deletes it, or empties Redis, has another one made.
+            self._secret = await self._pushes.registrations.secret()
             self._switched = await self._pushes.registrations.stopped()
             seen = self._clock()
             found = await self._pushes.due([lease.feed for lease in leases])

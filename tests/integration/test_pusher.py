@@ -9,8 +9,11 @@ from typing import Any
 
 import httpx
 import pytest
+import redis
 
 from pushsvc.node.pusher import LEASE
+from pushsvc.protocol import ids
+from pushsvc.protocol.push_capability import open_sealed
 from pushsvc.push import vapid
 from pushsvc.server.embedded import EmbeddedServer
 from tests.support.backend import publish
@@ -264,6 +267,25 @@ async def test_push_of_a_revoked_token(node: Node, service: PushService) -> None
     await publish(node, "revoked-later", 1, push=SOON | {"after": 2.5})
     await pushed(service, later)
     assert service.attempts[to.endpoint] == 0
+
+
+async def test_push_with_another_key_of_capabilities(
+    valkey: EmbeddedServer, service: PushService, tmp_path: Path
+) -> None:
+    """Once the key is deleted, or Redis was emptied, pushes are sealed with the new one."""
+    with (
+        Node(valkey.url, tmp_path, prefix="sealed", **pushing(service, tmp_path)) as node,
+        redis.Redis.from_url(valkey.url) as raw,
+    ):
+        to = subscribe(node, service, "sealed")
+        await publish(node, "sealed", 1, push=SOON)
+        await pushed(service, to)
+        assert raw.delete("sealed:push:secret") == 1
+        note = await publish(node, "sealed", 2, push=SOON)
+        capability = (await pushed(service, to, 2))[1].data["capability"]
+        secret: Any = raw.get("sealed:push:secret")
+    opened = open_sealed(bytes.fromhex(secret.decode()), capability, round(1000 * time.time()))
+    assert ids.render(opened.notification) == note
 
 
 async def test_push_once(nodes: list[Node], service: PushService) -> None:
